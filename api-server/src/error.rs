@@ -1,0 +1,114 @@
+//! The one place that knows HTTP statuses and the bodies of errors (`{"message": "..."}`, texts of Perses v0.54).
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::store::StoreError;
+
+/// What a handler answers instead of a result.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ApiError {
+    /// 400: the request is wrong; the text says what and where.
+    #[error("bad request: {0}")]
+    BadRequest(String),
+    /// 401: no sign-in, or one that does not count.
+    #[error("unauthorized: {0}")]
+    Unauthorized(String),
+    /// 403: signed in, but not allowed.
+    #[error("forbidden access: {0}")]
+    Forbidden(String),
+    /// 404: no such document.
+    #[error("document not found")]
+    NotFound,
+    /// 404 of a path that is not part of the API (echo's own text).
+    #[error("Not Found")]
+    NoRoute,
+    /// 405: the path exists, the method does not.
+    #[error("Method Not Allowed")]
+    MethodNotAllowed,
+    /// 409: create of what exists.
+    #[error("document already exists")]
+    AlreadyExists,
+    /// 412: `If-Match` names another version than the stored one.
+    #[error("precondition failed: {0}")]
+    PreconditionFailed(String),
+    /// 413: the body is larger than the limit in bytes.
+    #[error("request entity too large: the limit is {0} bytes (server.max_body_bytes)")]
+    TooLarge(u64),
+    /// 415: not `application/json`.
+    #[error("unsupported media type")]
+    UnsupportedMediaType,
+    /// 502: what the proxy was to reach did not answer as it should.
+    #[error("bad gateway: {0}")]
+    BadGateway(String),
+    /// 503: the store is away; the same request may work later.
+    #[error("service unavailable: the database cannot be reached, try again later")]
+    Unavailable(String),
+    /// 504: what the proxy was to reach took too long.
+    #[error("gateway timeout: {0}")]
+    GatewayTimeout(String),
+    /// 500: the text goes to the log, never to the client.
+    #[error("internal server error")]
+    Internal(String),
+}
+
+impl ApiError {
+    /// The HTTP status.
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::AlreadyExists => StatusCode::CONFLICT,
+            Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::GatewayTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What the log should say beyond the answer's text.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable(detail) | Self::Internal(detail) => Some(detail),
+            _ => None,
+        }
+    }
+}
+
+/// Detail of a failed request, in the response's extensions: the log middleware writes it once.
+#[derive(Debug, Clone)]
+pub struct ErrorDetail(pub String);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "message": self.to_string() }).to_string() + "\n";
+        let mut response =
+            (self.status(), [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response();
+        if matches!(self, Self::Unavailable(_)) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        if let Some(detail) = self.detail() {
+            response.extensions_mut().insert(ErrorDetail(detail.to_owned()));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::AlreadyExists => Self::AlreadyExists,
+            StoreError::NotFound => Self::NotFound,
+            StoreError::ProjectMissing(_) => Self::BadRequest(error.to_string()),
+            StoreError::VersionConflict { .. } => Self::PreconditionFailed(error.to_string()),
+            StoreError::Unavailable(detail) => Self::Unavailable(detail),
+            StoreError::Failed(detail) => Self::Internal(detail),
+        }
+    }
+}

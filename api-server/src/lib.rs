@@ -1,0 +1,32 @@
+//! A Perses-compatible API server.
+//!
+//! ```text
+//! request -> router -> middleware (id, sign-in, metrics) -> handlers -> service -> domain (pure)
+//!                                                                              -> cache (L1 -> Redis) -> store
+//!                                                                              -> query / proxy -> Prometheus
+//! ```
+//!
+//! Start at [`router`]: it is the table of contents. `domain` is pure; nothing on the right imports from the left.
+
+pub mod cli;
+pub mod config;
+pub mod server;
+pub mod state;
+
+pub mod router;
+pub mod middleware;
+pub mod handlers;
+pub mod error;
+
+pub mod service;
+pub mod auth;
+pub mod query;
+pub mod proxy;
+pub mod cache;
+pub mod store;
+pub mod ui;
+
+pub mod domain;
+
+pub mod metrics;
+pub mod telemetry;

@@ -1,0 +1,43 @@
+//! The server's binary: command line, configuration, run.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::Parser;
+use perses_api_server::cli::{Cli, Command, listen_address, normalise};
+use perses_api_server::{config, server, store, telemetry};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(normalise(std::env::args()));
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("perses-api-server: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), String> {
+    let options = &cli.options;
+    telemetry::init(&options.log_level, &options.log_format)?;
+    // An error here means that a provider is already set, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    let config = config::load(options.config.as_deref(), &environment).map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => {
+            let address = listen_address(&options.listen_address)?;
+            runtime.block_on(server::serve(config, address, options.ui_dir.clone()))
+        }
+        Command::Migrate => runtime.block_on(async {
+            let postgres = config.database.postgres.as_ref().ok_or(
+                "migrate needs database.postgres in the configuration; the file store needs no migration",
+            )?;
+            let report = store::postgres::migrate(postgres).await.map_err(|error| error.to_string())?;
+            println!("{report}");
+            Ok(())
+        }),
+    }
+}

@@ -1,0 +1,119 @@
+//! Where documents live: PostgreSQL ([`postgres`]) or files ([`file`]), behind one trait.
+//!
+//! Invariants: a write is atomic (the document and its row in the changes tail, or neither); `revision` rises with every
+//! write of a key, also across delete and create; a deleted project takes its documents with it in the same write.
+
+pub mod file;
+pub mod postgres;
+
+use async_trait::async_trait;
+
+use crate::domain::document::{Document, Draft, Key};
+use crate::domain::kind::Kind;
+
+/// Which documents to list.
+#[derive(Debug, Clone)]
+pub struct ListQuery {
+    /// The kind.
+    pub kind: Kind,
+    /// Only this project.
+    pub project: Option<String>,
+    /// Only names that start so.
+    pub name_prefix: Option<String>,
+    /// Leave the specs out (they come back as `{}`).
+    pub metadata_only: bool,
+}
+
+/// Under which condition an update may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// Always: upstream's last write wins.
+    None,
+    /// Only while the stored `metadata.version` is this one (`If-Match`).
+    Version(u64),
+}
+
+/// One key that was written or deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What changed.
+    pub key: Key,
+    /// Its revision: entries of caches below it are stale.
+    pub revision: i64,
+    /// Whether it was deleted.
+    pub deleted: bool,
+}
+
+/// What a look at the changes tail brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changes {
+    /// What was written since the last look; may repeat what an earlier look brought.
+    Rows(Vec<Change>),
+    /// The tail no longer reaches back to the cursor: everything cached is suspect.
+    Lost,
+}
+
+/// What a store refuses or fails at.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Create of a key that exists.
+    #[error("document already exists")]
+    AlreadyExists,
+    /// Update or delete of a key that does not exist.
+    #[error("document not found")]
+    NotFound,
+    /// The project of a new document does not exist.
+    #[error("metadata.project \"{0}\" doesn't exist")]
+    ProjectMissing(String),
+    /// The stored version is another one than the writer saw.
+    #[error("the stored version is {stored}, not {expected}")]
+    VersionConflict {
+        /// `metadata.version` in the store.
+        stored: u64,
+        /// What the writer asked for.
+        expected: u64,
+    },
+    /// The store cannot be reached or took too long; the same request may work later.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// Anything else; the text is for the log only.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+/// Storage of documents.
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug + 'static {
+    /// Reads one document, from the primary.
+    async fn get(&self, key: &Key) -> Result<Option<Document>, StoreError>;
+
+    /// Lists documents, ordered by project and name.
+    async fn list(&self, query: &ListQuery) -> Result<Vec<Document>, StoreError>;
+
+    /// Creates a document with version 0.
+    async fn create(&self, draft: Draft) -> Result<Document, StoreError>;
+
+    /// Replaces a document: keeps `createdAt`, adds one to `version`.
+    async fn update(&self, draft: Draft, precondition: Precondition) -> Result<Document, StoreError>;
+
+    /// Deletes a document; of a project also everything in it. Returns all that went.
+    async fn delete(&self, key: &Key) -> Result<Vec<Change>, StoreError>;
+
+    /// Where the changes tail ends now.
+    async fn tail_start(&self) -> Result<Cursor, StoreError>;
+
+    /// What changed since the cursor, which moves on.
+    async fn tail(&self, cursor: &mut Cursor) -> Result<Changes, StoreError>;
+
+    /// Whether the store answers (`database` in `/api/v1/health`).
+    async fn check(&self) -> Result<(), StoreError>;
+}
+
+/// A place in the changes tail; its meaning is the store's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// All transactions below this one have been seen (PostgreSQL: xid8), or the last sequence number (files).
+    pub position: i64,
+    /// Identifiers at or above `position` that were already handed out.
+    pub seen: std::collections::BTreeSet<i64>,
+}
