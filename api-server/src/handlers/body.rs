@@ -1,0 +1,48 @@
+//! Request bodies: content type, size and JSON, with upstream's answers for what is wrong.
+
+use axum::extract::{FromRequest, Request};
+use axum::http::header;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// The bytes of a body that is declared as JSON and within the limit.
+#[derive(Debug, Clone)]
+pub struct JsonBody(pub Bytes);
+
+impl FromRequest<AppState> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let declared = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if !declared.is_some_and(|value| value.to_ascii_lowercase().contains("application/json")) {
+            return Err(ApiError::UnsupportedMediaType);
+        }
+        read(request, state.config.server.max_body_bytes).await.map(Self)
+    }
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub async fn read(request: Request, limit: u64) -> Result<Bytes, ApiError> {
+    let max = usize::try_from(limit).unwrap_or(usize::MAX);
+    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if declared.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit) {
+        return Err(ApiError::TooLarge(limit));
+    }
+    axum::body::to_bytes(request.into_body(), max).await.map_err(|error| {
+        let source = std::error::Error::source(&error);
+        if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
+            ApiError::TooLarge(limit)
+        } else {
+            ApiError::BadRequest("the request body could not be read to its end".to_owned())
+        }
+    })
+}
+
+/// Parses a body; the message says where it is wrong.
+pub fn parse<T: DeserializeOwned>(body: &JsonBody) -> Result<T, ApiError> {
+    serde_json::from_slice(&body.0)
+        .map_err(|error| ApiError::BadRequest(format!("the request body is not what was expected: {error}")))
+}

@@ -1,0 +1,13 @@
+//! HTTP handlers: extract, call the service, respond.
+
+pub mod auth;
+pub mod body;
+pub mod config;
+pub mod health;
+pub mod plugins;
+pub mod proxy;
+pub mod resources;
+pub mod ui;
+pub mod users;
+pub mod validate;
+pub mod view;

@@ -1,0 +1,233 @@
+//! The five verbs of every kind, on both path forms.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use serde::Deserialize;
+
+use crate::cache::Encoded;
+use crate::domain::document::Key;
+use crate::domain::kind::Kind;
+use crate::domain::name;
+use crate::error::ApiError;
+use crate::handlers::body::{self, JsonBody};
+use crate::service::resources::{ListOptions, Read};
+use crate::state::AppState;
+use crate::store::Precondition;
+
+/// Routes of the kinds; with `readonly` only those that read.
+pub fn routes(kinds: &[Kind], readonly: bool) -> Router<AppState> {
+    let mut router = Router::new();
+    for &kind in kinds {
+        let plural = kind.plural();
+        router = router.route(&format!("/api/v1/{plural}"), collection(kind, readonly));
+        if kind.is_project_scoped() {
+            router = router
+                .route(&format!("/api/v1/projects/{{project}}/{plural}"), collection_of_project(kind, readonly))
+                .route(&format!("/api/v1/projects/{{project}}/{plural}/{{name}}"), item_of_project(kind, readonly));
+        } else {
+            router = router.route(&format!("/api/v1/{plural}/{{name}}"), item(kind, readonly));
+        }
+    }
+    router
+}
+
+fn collection(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
+    let list = get(move |State(state): State<AppState>, Query(query): Query<ListParameters>| async move {
+        list(&state, kind, None, query).await
+    });
+    if readonly || kind == Kind::User {
+        return list;
+    }
+    list.merge(post(move |State(state): State<AppState>, body: JsonBody| async move {
+        create(&state, kind, None, body).await
+    }))
+}
+
+fn collection_of_project(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
+    let list = get(
+        move |State(state): State<AppState>, Path(project): Path<String>, Query(query): Query<ListParameters>| async move {
+            list(&state, kind, Some(project), query).await
+        },
+    );
+    if readonly {
+        return list;
+    }
+    list.merge(post(move |State(state): State<AppState>, Path(project): Path<String>, body: JsonBody| async move {
+        create(&state, kind, Some(project), body).await
+    }))
+}
+
+fn item(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
+    let read = get(move |State(state): State<AppState>, Path(name): Path<String>, headers: HeaderMap| async move {
+        let key = Key::global(kind, state.resources.fold(&name));
+        read(&state, &key, &headers).await
+    });
+    if readonly {
+        return read;
+    }
+    read.put(move |State(state): State<AppState>, Path(name): Path<String>, headers: HeaderMap, body: JsonBody| async move {
+        let key = Key::global(kind, state.resources.fold(&name));
+        update(&state, &key, &headers, body).await
+    })
+    .delete(move |State(state): State<AppState>, Path(name): Path<String>| async move {
+        let key = Key::global(kind, state.resources.fold(&name));
+        delete(&state, &key).await
+    })
+}
+
+type ProjectAndName = Path<(String, String)>;
+
+fn item_of_project(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
+    let read = get(move |State(state): State<AppState>, Path((project, name)): ProjectAndName, headers: HeaderMap| async move {
+        let key = Key::in_project(kind, state.resources.fold(&project), state.resources.fold(&name));
+        read(&state, &key, &headers).await
+    });
+    if readonly {
+        return read;
+    }
+    read.put(
+        move |State(state): State<AppState>, Path((project, name)): ProjectAndName, headers: HeaderMap, body: JsonBody| async move {
+            let key = Key::in_project(kind, state.resources.fold(&project), state.resources.fold(&name));
+            update(&state, &key, &headers, body).await
+        },
+    )
+    .delete(move |State(state): State<AppState>, Path((project, name)): ProjectAndName| async move {
+        let key = Key::in_project(kind, state.resources.fold(&project), state.resources.fold(&name));
+        delete(&state, &key).await
+    })
+}
+
+async fn read(state: &AppState, key: &Key, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let Read { encoded, tier } = state.resources.get(key).await?;
+    let etag = etag(&encoded);
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|given| lists_etag(given, &etag)) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    let status = match tier {
+        Some(tier) => HeaderValue::from_static(match tier.as_str() {
+            "l1" => "perses; hit; detail=l1",
+            _ => "perses; hit; detail=l2",
+        }),
+        None => HeaderValue::from_static("perses; fwd=miss"),
+    };
+    let mut response = json(StatusCode::OK, encoded.body);
+    response.headers_mut().insert(header::ETAG, etag);
+    response.headers_mut().insert("cache-status", status);
+    Ok(response)
+}
+
+async fn create(state: &AppState, kind: Kind, project: Option<String>, body: JsonBody) -> Result<Response, ApiError> {
+    let project = project.map(|project| state.resources.fold(&project));
+    if let Some(project) = &project {
+        state.resources.require_project(project).await?;
+    }
+    let envelope = body::parse(&body)?;
+    let encoded = state.resources.create(kind, project.as_deref(), envelope).await?;
+    Ok(written(encoded))
+}
+
+async fn update(state: &AppState, key: &Key, headers: &HeaderMap, body: JsonBody) -> Result<Response, ApiError> {
+    let envelope = body::parse(&body)?;
+    let encoded = state.resources.update(key, envelope, precondition(headers)?).await?;
+    Ok(written(encoded))
+}
+
+async fn delete(state: &AppState, key: &Key) -> Result<StatusCode, ApiError> {
+    state.resources.delete(key).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ListParameters {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    project: String,
+    #[serde(default)]
+    metadata_only: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    default: String,
+}
+
+async fn list(
+    state: &AppState,
+    kind: Kind,
+    path_project: Option<String>,
+    query: ListParameters,
+) -> Result<Response, ApiError> {
+    let resources = &state.resources;
+    let fold = |text: &str| (!text.is_empty()).then(|| resources.fold(text));
+    let path_project = path_project.map(|project| resources.fold(&project));
+    let query_project = fold(&query.project);
+    if let Some(project) = &query_project {
+        name::validate(project).map_err(|error| ApiError::BadRequest(format!("query parameter project: {error}")))?;
+    }
+    let project = match (path_project, query_project) {
+        (Some(path), Some(query)) if path != query => {
+            return Err(ApiError::BadRequest(format!(
+                "project {path:?} of the path and {query:?} of the query parameter don't match"
+            )));
+        }
+        (path, query) => path.or(query),
+    };
+    if let (Some(project), true) = (&project, kind.is_project_scoped()) {
+        resources.require_project(project).await?;
+    }
+    let is_datasource = matches!(kind, Kind::Datasource | Kind::GlobalDatasource);
+    let options = ListOptions {
+        project,
+        name_prefix: fold(&query.name),
+        metadata_only: !is_datasource && matches!(query.metadata_only.as_str(), "true" | "1"),
+        plugin_kind: (is_datasource && !query.kind.is_empty()).then_some(query.kind),
+        default: if is_datasource && !query.default.is_empty() {
+            let parsed = query.default.parse();
+            Some(parsed.map_err(|_| {
+                ApiError::BadRequest(format!("query parameter default: {:?} is neither true nor false", query.default))
+            })?)
+        } else {
+            None
+        },
+    };
+    Ok(json(StatusCode::OK, resources.list(kind, &options).await?))
+}
+
+fn written(encoded: Encoded) -> Response {
+    let etag = etag(&encoded);
+    let mut response = json(StatusCode::OK, encoded.body);
+    response.headers_mut().insert(header::ETAG, etag);
+    response
+}
+
+fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.into()).into_response()
+}
+
+/// `"<version>-<revision>"`: the version is what `If-Match` compares, the revision tells a re-created document apart.
+fn etag(encoded: &Encoded) -> HeaderValue {
+    let text = format!("\"{}-{}\"", encoded.version, encoded.revision);
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+fn lists_etag(given: &HeaderValue, etag: &HeaderValue) -> bool {
+    let (Ok(given), Ok(etag)) = (given.to_str(), etag.to_str()) else { return false };
+    given.split(',').map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == etag)
+}
+
+/// `If-Match` holds one of our ETags, or is absent.
+fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
+    let Some(given) = headers.get(header::IF_MATCH) else { return Ok(Precondition::None) };
+    let text = given.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(Precondition::None);
+    }
+    let version = text.trim_matches('"').split('-').next().and_then(|version| version.parse().ok());
+    version.map(Precondition::Version).ok_or_else(|| {
+        ApiError::BadRequest(format!("If-Match {text:?} is not an ETag of this server (expected \"<version>-<revision>\")"))
+    })
+}

@@ -1,0 +1,69 @@
+//! The table of contents: path -> handler, and the layers around them in the order in which a request meets them.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
+
+use crate::domain::kind::Kind;
+use crate::error::ApiError;
+use crate::handlers;
+use crate::middleware;
+use crate::state::AppState;
+
+/// The whole service.
+pub fn build(state: &AppState) -> Router {
+    let config = &state.config;
+    let kinds: Vec<Kind> = Kind::ALL
+        .into_iter()
+        .filter(|kind| match kind {
+            Kind::Datasource => !config.datasource.project.disable,
+            Kind::GlobalDatasource => !config.datasource.global.disable,
+            _ => true,
+        })
+        .collect();
+
+    // Everything here needs a sign-in when `security.enable_auth` is on.
+    let guarded = Router::new()
+        .merge(handlers::resources::routes(&kinds, config.security.readonly))
+        .merge(handlers::users::routes(config.security.readonly))
+        .merge(handlers::view::routes())
+        .merge(handlers::proxy::routes(config))
+        .layer(from_fn_with_state(state.clone(), middleware::auth::require));
+
+    // Anonymous, as upstream has them.
+    let open = Router::new()
+        .merge(handlers::auth::routes(config))
+        .merge(handlers::config::routes())
+        .merge(handlers::plugins::routes())
+        .merge(handlers::validate::routes())
+        .route("/api/v1/health", get(handlers::health::health))
+        .route("/api/health", get(handlers::health::health));
+
+    let api = guarded
+        .merge(open)
+        .fallback(handlers::ui::serve)
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .layer(from_fn(middleware::panic::catch))
+        .layer(from_fn_with_state(state.clone(), middleware::observe::record));
+
+    let probes = Router::new()
+        .route("/livez", get(handlers::health::livez))
+        .route("/readyz", get(handlers::health::readyz))
+        .route("/metrics", get(handlers::health::metrics));
+
+    let prefix = config.api_prefix.as_str();
+    let routes = if prefix.is_empty() {
+        api.merge(probes)
+    } else {
+        // Probes and metrics answer with and without the prefix; the rest is redirected to it.
+        let prefix = prefix.to_owned();
+        let redirect = move |request: Request| {
+            let target = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            let target = format!("{prefix}{target}");
+            async move { axum::response::Redirect::to(&target) }
+        };
+        Router::new().nest(&config.api_prefix, api.merge(probes.clone())).merge(probes).fallback(redirect)
+    };
+    routes.layer(from_fn(middleware::request_id::assign)).with_state(state.clone())
+}

@@ -1,0 +1,139 @@
+//! What handlers share: built once at start, cheap to clone.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::crypto::SecretBox;
+use crate::cache::DocumentCache;
+use crate::cache::redis::RedisTier;
+use crate::cache::tail::Follower;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::service::resources::Resources;
+use crate::store::file::FileStore;
+use crate::store::postgres::PostgresStore;
+use crate::store::{Store, StoreError};
+
+/// Upstream's built-in key: documents that a Perses without a key of its own wrote stay readable. Only without sign-in.
+const UPSTREAM_DEFAULT_KEY: &[u8; 32] = b"=tW$56zytgB&3jN2E%7-+qrGZE?v6LCc";
+
+/// Version in `/api/v1/health` and `perses_build_info`; semantic, as percli demands.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Shared state; derefs to its parts.
+#[derive(Debug, Clone)]
+pub struct AppState(Arc<Parts>);
+
+/// The parts of the state.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration as it is in force.
+    pub config: Config,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// Where documents live.
+    pub store: Arc<dyn Store>,
+    /// Encoded documents.
+    pub cache: Arc<DocumentCache>,
+    /// Follows the changes tail; other parts subscribe to it.
+    pub follower: Arc<Follower>,
+    /// Reads and writes of documents.
+    pub resources: Arc<Resources>,
+    /// Encryption of secrets.
+    pub secrets: Arc<SecretBox>,
+    /// Whether the server was told to stop.
+    draining: AtomicBool,
+}
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl AppState {
+    /// Opens the store and the caches. A database that is away is no error: the server waits for it unready.
+    pub async fn build(config: Config, ui_dir: Option<PathBuf>) -> Result<Self, String> {
+        let store = open_store(&config).map_err(|error| error.to_string())?;
+        Self::with_store(config, ui_dir, store).await
+    }
+
+    /// As [`Self::build`], on a store of the caller's.
+    pub async fn with_store(config: Config, _ui_dir: Option<PathBuf>, store: Arc<dyn Store>) -> Result<Self, String> {
+        let metrics = Arc::new(Metrics::new(VERSION));
+        let secrets = Arc::new(open_secrets(&config)?);
+        let redis = match &config.cache.redis {
+            Some(redis) => Some(Arc::new(RedisTier::new(redis).map_err(|error| error.to_string())?)),
+            None => None,
+        };
+        // Half for documents, half for query results.
+        let cache = Arc::new(DocumentCache::new(config.cache.l1_max_bytes / 2, config.cache.dashboard_ttl.0, redis.clone()));
+        let follower = Arc::new(Follower::new(store.clone(), cache.clone()));
+        let resources = Arc::new(Resources::new(
+            store.clone(),
+            cache.clone(),
+            secrets.clone(),
+            metrics.clone(),
+            case_sensitive(&config),
+        ));
+        Ok(Self(Arc::new(Parts {
+            config,
+            metrics,
+            store,
+            cache,
+            follower,
+            resources,
+            secrets,
+            draining: AtomicBool::new(false),
+        })))
+    }
+
+    /// Turns the server unready: it is about to stop.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the server is about to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    match (&config.database.postgres, &config.database.file) {
+        (Some(postgres), _) => Ok(Arc::new(PostgresStore::new(postgres)?)),
+        (None, file) => Ok(Arc::new(FileStore::open(&file.clone().unwrap_or_default())?)),
+    }
+}
+
+fn case_sensitive(config: &Config) -> bool {
+    match (&config.database.postgres, &config.database.file) {
+        (Some(postgres), _) => postgres.case_sensitive,
+        (None, file) => file.as_ref().is_some_and(|file| file.case_sensitive),
+    }
+}
+
+fn open_secrets(config: &Config) -> Result<SecretBox, String> {
+    let security = &config.security;
+    let key = match (&security.encryption_key_file, &security.encryption_key) {
+        (Some(path), _) => std::fs::read(path)
+            .map_err(|error| format!("cannot read security.encryption_key_file {}: {error}", path.display()))?,
+        (None, Some(key)) => key.as_bytes().to_vec(),
+        (None, None) => UPSTREAM_DEFAULT_KEY.to_vec(),
+    };
+    SecretBox::new(&key).map_err(|error| error.to_string())
+}
+
+/// Starts what runs beside requests, until the token is cancelled.
+pub fn spawn_background(state: &AppState, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
+    let follower = state.follower.clone();
+    let token = stop.clone();
+    vec![tokio::spawn(async move { follower.run(token).await })]
+}
