@@ -4,3 +4,5 @@ pub mod document;
 pub mod duration;
 pub mod kind;
 pub mod name;
+pub mod secret;
+pub mod spec;

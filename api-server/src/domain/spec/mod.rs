@@ -1,0 +1,91 @@
+//! Validation of specs, by the rules of Perses v0.54. Pure: what depends on other documents (one default datasource per
+//! scope, for example) is checked by the service.
+//!
+//! Every error names the place in the document; fields that this version does not know are kept and not looked at. What the
+//! plugins' own schemas say about `plugin.spec` is not checked here.
+
+mod dashboard;
+mod datasource;
+mod folder;
+mod node;
+mod secret;
+mod splice;
+mod variable;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+pub use datasource::{HTTP_PROXY, find_proxy};
+
+use self::node::Node;
+use super::kind::Kind;
+
+/// What is wrong with a spec, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct SpecError {
+    /// The place, for example `spec.layouts[0].spec.items[2].content`.
+    pub path: String,
+    /// Upstream's text where it has one.
+    pub message: String,
+}
+
+/// Checks the spec of a document of this kind. `Some` is the spec with upstream's defaults filled in (the rest of the text
+/// stays as sent); `None` when it is stored as it is.
+pub fn check(kind: Kind, spec: &RawValue) -> Result<Option<Box<RawValue>>, SpecError> {
+    let value: Value = serde_json::from_str(spec.get())
+        .map_err(|error| SpecError { path: "spec".to_owned(), message: error.to_string() })?;
+    let root = Node::root("spec", &value);
+    if value.is_null() {
+        return Err(root.error("spec cannot be empty"));
+    }
+    root.object()?;
+    match kind {
+        Kind::Project => project(&root)?,
+        Kind::Dashboard => {
+            dashboard::check(&root)?;
+            return dashboard::normalise(&root, spec);
+        }
+        Kind::Datasource | Kind::GlobalDatasource => datasource::check_document(&root)?,
+        Kind::Folder => folder::check(&root)?,
+        Kind::Variable | Kind::GlobalVariable => {
+            variable::check_document(&root)?;
+            return variable::normalise(&root, spec);
+        }
+        Kind::Secret | Kind::GlobalSecret => secret::check_secret(&root)?,
+        Kind::User => secret::check_user(&root)?,
+    }
+    Ok(None)
+}
+
+fn project(spec: &Node<'_>) -> Result<(), SpecError> {
+    display(spec)
+}
+
+/// `display` of most kinds: `{name?, description?}`.
+fn display(spec: &Node<'_>) -> Result<(), SpecError> {
+    if let Some(display) = spec.get("display") {
+        display.object()?;
+        display.opt_str("name")?;
+        display.opt_str("description")?;
+    }
+    Ok(())
+}
+
+/// A plugin: `{kind, metadata?{version?,registry?}, spec}`.
+fn plugin(parent: &Node<'_>) -> Result<(), SpecError> {
+    let plugin = parent.required("plugin", "kind cannot be empty")?;
+    plugin.object()?;
+    if plugin.opt_str("kind")?.is_none_or(str::is_empty) {
+        return Err(plugin.error("kind cannot be empty"));
+    }
+    if let Some(metadata) = plugin.get("metadata") {
+        metadata.object()?;
+        metadata.opt_str("version")?;
+        metadata.opt_str("registry")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
