@@ -1,0 +1,3 @@
+//! One module per reconciled kind.
+
+pub mod persesstack;

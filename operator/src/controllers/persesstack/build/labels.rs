@@ -1,0 +1,56 @@
+//! Labels of a stack's objects.
+
+use std::collections::BTreeMap;
+
+/// Value of `app.kubernetes.io/managed-by`; watches select on it.
+pub const MANAGED_BY: &str = "persesstack-operator";
+/// Label key that watches select on.
+pub const MANAGED_BY_KEY: &str = "app.kubernetes.io/managed-by";
+/// Label key of the stack's name.
+pub const INSTANCE_KEY: &str = "app.kubernetes.io/instance";
+/// Label key of the part of the stack.
+pub const COMPONENT_KEY: &str = "app.kubernetes.io/component";
+
+/// Part of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Component {
+    /// API server.
+    Api,
+    /// Shared cache.
+    Redis,
+    /// Standalone database.
+    Database,
+    /// Connection pooler.
+    PgBouncer,
+    /// Schema migration.
+    Migration,
+}
+
+impl Component {
+    /// Label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Redis => "redis",
+            Self::Database => "database",
+            Self::PgBouncer => "pgbouncer",
+            Self::Migration => "migration",
+        }
+    }
+}
+
+/// Labels that select the pods of `component`; immutable in Deployments, so never more than these.
+pub fn selector(stack: &str, component: Component) -> BTreeMap<String, String> {
+    [("app.kubernetes.io/name", "perses"), (INSTANCE_KEY, stack), (COMPONENT_KEY, component.as_str())]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Labels of every object of `component`.
+pub fn labels(stack: &str, component: Component) -> BTreeMap<String, String> {
+    let mut labels = selector(stack, component);
+    labels.insert("app.kubernetes.io/part-of".to_owned(), "perses-stack".to_owned());
+    labels.insert(MANAGED_BY_KEY.to_owned(), MANAGED_BY.to_owned());
+    labels
+}

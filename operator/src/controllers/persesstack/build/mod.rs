@@ -1,0 +1,107 @@
+//! PURE: from a validated spec and its sizing to every object that should exist.
+
+pub mod labels;
+pub mod names;
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+
+use super::validate::{Invalid, Validated};
+use crate::sizing::Sizing;
+
+/// Everything that should exist for one stack, grouped by what `apply` must know. Destructure it without `..`, so that
+/// a new group cannot be forgotten.
+#[derive(Clone, Debug)]
+pub struct Resources {
+    /// What must survive: created when absent, never overwritten.
+    pub retained: Retained,
+    /// Standalone database; `None` when the store is elsewhere.
+    pub database: Option<Database>,
+    /// Shared cache.
+    pub cache: Option<Cache>,
+    /// Connection pooler; apply after the database objects.
+    pub pooler: Option<Pooler>,
+    /// Schema migration for this image and database.
+    pub migration: Migration,
+    /// API server; its Deployment waits for the migration of a new image, never for less.
+    pub api: Api,
+}
+
+/// Objects that hold data. They have no owner reference under `deletionPolicy: Retain`.
+#[derive(Clone, Debug)]
+pub struct Retained {
+    /// Generated once. When the Secret exists its values stand here, so applying again changes nothing but metadata.
+    pub secrets: Vec<Secret>,
+    /// Volume claim of the standalone database; server-side apply grows it, nothing else may change.
+    pub claim: Option<PersistentVolumeClaim>,
+}
+
+/// Standalone PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Start script, `pg_hba.conf`.
+    pub config: ConfigMap,
+    /// Headless-free ClusterIP Service on 5432.
+    pub service: Service,
+    /// One pod.
+    pub stateful_set: StatefulSet,
+}
+
+/// Redis.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// Service on 6379.
+    pub service: Service,
+    /// One pod.
+    pub deployment: Deployment,
+}
+
+/// PgBouncer.
+#[derive(Clone, Debug)]
+pub struct Pooler {
+    /// `pgbouncer.ini` and `userlist.txt`.
+    pub config: Secret,
+    /// Service 5432 -> 6432.
+    pub service: Service,
+    /// The pods.
+    pub deployment: Deployment,
+    /// Keeps one pod during drains.
+    pub pdb: PodDisruptionBudget,
+}
+
+/// Schema migration. Both objects carry the same hash-built name and never change: create when absent.
+#[derive(Clone, Debug)]
+pub struct Migration {
+    /// Immutable; configuration with the direct address of the primary.
+    pub config: Secret,
+    /// The Job.
+    pub job: Job,
+}
+
+/// The API server.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Immutable and hash-named: create when absent, keep while a ReplicaSet refers to it.
+    pub config: Secret,
+    /// Datasources, re-read by the running server.
+    pub provisioning: Secret,
+    /// Without a token.
+    pub service_account: ServiceAccount,
+    /// Service `http` 8080.
+    pub service: Service,
+    /// `spec.replicas` is set only when the Deployment does not exist yet: afterwards the HPA owns it.
+    pub deployment: Deployment,
+    /// Autoscaler.
+    pub hpa: HorizontalPodAutoscaler,
+    /// Disruption budget.
+    pub pdb: PodDisruptionBudget,
+}
+
+/// Every object of the stack. Fails only when the server's configuration cannot be written.
+pub fn build(validated: &Validated, sizing: &Sizing) -> Result<Resources, Invalid> {
+    let _ = (validated, sizing);
+    Err(Invalid { reason: "InProgress", message: String::new(), waiting_for: None, terminal: false })
+}

@@ -1,0 +1,64 @@
+//! Names of a stack's objects: a contract with people, tests and the server's configuration.
+
+/// Names of one stack's objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    stack: String,
+}
+
+impl Names {
+    /// Names for the stack called `stack`.
+    pub fn new(stack: impl Into<String>) -> Self {
+        Self { stack: stack.into() }
+    }
+
+    /// The stack's own name.
+    pub fn stack(&self) -> &str {
+        &self.stack
+    }
+
+    /// Deployment, Service, HPA, PDB and ServiceAccount of the API server.
+    pub fn api(&self) -> String {
+        format!("{}-api", self.stack)
+    }
+
+    /// Immutable Secret with the server's configuration whose content hashes to `hash`.
+    pub fn api_config(&self, hash: &str) -> String {
+        format!("{}-api-config-{hash}", self.stack)
+    }
+
+    /// Secret with datasources to provision.
+    pub fn provisioning(&self) -> String {
+        format!("{}-provisioning", self.stack)
+    }
+
+    /// Secret with the encryption key; generated once.
+    pub fn keys(&self) -> String {
+        format!("{}-keys", self.stack)
+    }
+
+    /// Secret with the first administrator; generated once.
+    pub fn admin(&self) -> String {
+        format!("{}-admin", self.stack)
+    }
+
+    /// Deployment and Service of Redis, and its Secret, generated once.
+    pub fn redis(&self) -> String {
+        format!("{}-redis", self.stack)
+    }
+
+    /// StatefulSet, Service, ConfigMap and volume claim of the standalone database, and its Secret, generated once.
+    pub fn database(&self) -> String {
+        format!("{}-db", self.stack)
+    }
+
+    /// Deployment, Service, PDB and configuration Secret of PgBouncer.
+    pub fn pgbouncer(&self) -> String {
+        format!("{}-pgbouncer", self.stack)
+    }
+
+    /// Migration Job and its configuration Secret.
+    pub fn migration(&self, hash: &str) -> String {
+        format!("{}-migrate-{hash}", self.stack)
+    }
+}

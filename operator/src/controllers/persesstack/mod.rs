@@ -1,0 +1,5 @@
+//! The PersesStack controller: watch -> observe -> validate -> size -> build -> apply -> status -> patch.
+
+pub mod build;
+pub mod observed;
+pub mod validate;

@@ -1,0 +1,153 @@
+//! What `observe` found in the cluster, as plain data: the only input of the pure steps beside the spec and settings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::api::v1alpha1::DatabaseType;
+
+/// Everything that was read for one stack.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Owned and referenced Secrets of the namespace that exist, by name.
+    pub secrets: BTreeMap<String, SecretData>,
+    /// Optional APIs of the cluster.
+    pub capabilities: Capabilities,
+    /// Which store already holds this stack's data (labelled objects were found); decides for `Auto`.
+    pub database: Option<DatabaseType>,
+    /// Requested size of the existing data volume `<stack>-db` (Kubernetes quantity): a claim never shrinks.
+    pub database_claim_size: Option<String>,
+    /// `spec.replicas` of the live API Deployment.
+    pub api_replicas: Option<i32>,
+    /// Names of this stack's migration Jobs that completed.
+    pub completed_migrations: BTreeSet<String>,
+    /// Readiness of what runs.
+    pub workloads: Workloads,
+    /// Objects under one of our names that are not ours.
+    pub foreign: Vec<ForeignObject>,
+}
+
+/// A Secret's data; `Debug` shows the keys only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretData {
+    /// The values by key.
+    pub data: BTreeMap<String, Vec<u8>>,
+    /// Whether the Secret carries our labels for this stack.
+    pub ours: bool,
+}
+
+impl SecretData {
+    /// The value of `key` as text without surrounding white space; `None` when absent, empty or not UTF-8.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.data.get(key).and_then(|v| std::str::from_utf8(v).ok()).map(str::trim).filter(|v| !v.is_empty())
+    }
+}
+
+impl fmt::Debug for SecretData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretData")
+            .field("keys", &self.data.keys().collect::<Vec<_>>())
+            .field("ours", &self.ours)
+            .finish()
+    }
+}
+
+/// Whether an optional API is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Availability {
+    /// Discovery answered and the API is in the answer.
+    Present,
+    /// Discovery answered and the API is not in the answer.
+    Absent,
+    /// Discovery did not answer: nothing may be concluded.
+    #[default]
+    Unknown,
+}
+
+/// Optional APIs of the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `security.openshift.io`: user ids are assigned by the platform and must not be set.
+    pub openshift: Availability,
+    /// `postgres-operator.crunchydata.com`.
+    pub crunchy: Availability,
+    /// `route.openshift.io`.
+    pub route: Availability,
+    /// `monitoring.coreos.com`.
+    pub monitoring: Availability,
+    /// `gateway.networking.k8s.io`.
+    pub gateway: Availability,
+    /// `metrics.k8s.io`: without it the autoscaler cannot act.
+    pub metrics: Availability,
+}
+
+/// State of the workloads of one stack; `None` when the object does not exist.
+#[derive(Clone, Debug, Default)]
+pub struct Workloads {
+    /// Deployment `<stack>-api`.
+    pub api: Option<WorkloadState>,
+    /// Deployment `<stack>-redis`.
+    pub redis: Option<WorkloadState>,
+    /// StatefulSet `<stack>-db`.
+    pub database: Option<WorkloadState>,
+    /// Deployment `<stack>-pgbouncer`.
+    pub pgbouncer: Option<WorkloadState>,
+    /// The migration Jobs by name.
+    pub migrations: BTreeMap<String, JobState>,
+    /// HorizontalPodAutoscaler `<stack>-api`.
+    pub hpa: Option<HpaState>,
+}
+
+/// State of a Deployment or StatefulSet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkloadState {
+    /// Whether the controller has seen the latest spec (`observedGeneration == generation`).
+    pub current: bool,
+    /// `spec.replicas`.
+    pub desired: i32,
+    /// Pods of the latest template.
+    pub updated: i32,
+    /// Ready pods.
+    pub ready: i32,
+    /// Available pods.
+    pub available: i32,
+    /// Why it does not progress, in the controller's words.
+    pub message: Option<String>,
+}
+
+impl WorkloadState {
+    /// Every wanted pod runs the latest template and is ready.
+    pub fn settled(&self) -> bool {
+        self.current && self.updated >= self.desired && self.ready >= self.desired
+    }
+}
+
+/// State of a Job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobState {
+    /// Condition `Complete` is true.
+    pub complete: bool,
+    /// Message of condition `Failed`.
+    pub failed: Option<String>,
+}
+
+/// State of the autoscaler.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HpaState {
+    /// `status.currentReplicas`.
+    pub current: i32,
+    /// `status.desiredReplicas`.
+    pub desired: i32,
+    /// Why it cannot scale (`ScalingActive=False`).
+    pub message: Option<String>,
+}
+
+/// An object under one of our names that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignObject {
+    /// Kind.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// Whose it is, as far as it can be told.
+    pub owner: String,
+}

@@ -1,0 +1,19 @@
+//! Operator for `PersesStack`: turns a number of users into a running, sized, self-healing dashboard service.
+//!
+//! ```text
+//! watch -> observe (I/O) -> validate (pure) -> size (pure) -> build (pure) -> apply (I/O) -> status (pure) -> patch (I/O)
+//! ```
+//!
+//! Read `controllers::persesstack` first. Pure modules take no client, clock, random source or environment.
+
+pub mod admin;
+pub mod api;
+pub mod apply;
+pub mod backoff;
+pub mod client;
+pub mod conditions;
+pub mod controllers;
+pub mod metrics;
+pub mod settings;
+pub mod sizing;
+pub mod telemetry;

@@ -1,0 +1,240 @@
+//! PURE: from the declared workload and a versioned capacity model to every number, each with its derivation.
+
+pub mod budget;
+pub mod derivation;
+pub mod model_v1;
+pub mod quantity;
+
+pub use budget::{BudgetState, ConnectionBudget};
+pub use derivation::{Derivation, Derived};
+pub use quantity::{Bytes, Cpu};
+
+use crate::api::v1alpha1::SizingModel;
+
+/// What the model reads: the workload in numbers, the shape of the stack, and the overrides of the spec.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inputs {
+    /// Model to use.
+    pub model: SizingModel,
+    /// Concurrent users.
+    pub users: i64,
+    /// Open dashboards of one user.
+    pub dashboards_per_user: i64,
+    /// Panels of one dashboard.
+    pub panels_per_dashboard: i64,
+    /// Refresh interval in milliseconds.
+    pub refresh_interval_ms: i64,
+    /// Stored dashboards, when declared.
+    pub dashboards: Option<i64>,
+    /// Namespaces of one user.
+    pub namespaces_per_user: i64,
+    /// Different queries worth keeping, when declared.
+    pub distinct_queries: Option<i64>,
+    /// The stack runs its own PostgreSQL.
+    pub standalone_database: bool,
+    /// `max_connections` of an external server, when declared.
+    pub external_max_connections: Option<i64>,
+    /// A pooler is between.
+    pub pooler: bool,
+    /// A shared cache is there.
+    pub cache: bool,
+    /// Overrides.
+    pub overrides: Overrides,
+}
+
+/// Explicit numbers of the spec; each wins over the model's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    /// `api.minReplicas`.
+    pub min_replicas: Option<i64>,
+    /// `api.maxReplicas`.
+    pub max_replicas: Option<i64>,
+    /// `api.databaseConnections`.
+    pub database_connections: Option<i64>,
+    /// `api.resources`.
+    pub api: ComputeOverrides,
+    /// `cache.standalone.resources`.
+    pub redis: ComputeOverrides,
+    /// `pooler.pgbouncer.replicas`.
+    pub pooler_replicas: Option<i64>,
+    /// `pooler.pgbouncer.defaultPoolSize`.
+    pub default_pool_size: Option<i64>,
+    /// `pooler.pgbouncer.reservePoolSize`.
+    pub reserve_pool_size: Option<i64>,
+    /// `pooler.pgbouncer.maxClientConn`.
+    pub max_client_conn: Option<i64>,
+    /// `pooler.pgbouncer.resources`.
+    pub pooler: ComputeOverrides,
+    /// `database.standalone.resources`.
+    pub database: ComputeOverrides,
+    /// `database.standalone.storage.size`.
+    pub storage: Option<Bytes>,
+}
+
+/// Explicit compute resources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ComputeOverrides {
+    /// `requests.cpu`.
+    pub cpu_request: Option<Cpu>,
+    /// `limits.cpu`.
+    pub cpu_limit: Option<Cpu>,
+    /// `requests.memory`.
+    pub memory_request: Option<Bytes>,
+    /// `limits.memory`.
+    pub memory_limit: Option<Bytes>,
+}
+
+/// Compute resources of one container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compute {
+    /// `requests.cpu`.
+    pub cpu_request: Derived<Cpu>,
+    /// `limits.cpu`.
+    pub cpu_limit: Derived<Cpu>,
+    /// `requests.memory`.
+    pub memory_request: Derived<Bytes>,
+    /// `limits.memory`.
+    pub memory_limit: Derived<Bytes>,
+}
+
+/// Numbers of the API server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiSizing {
+    /// Requests per second of the declared users.
+    pub request_rate: Derived<i64>,
+    /// Fewest pods.
+    pub min_replicas: Derived<i32>,
+    /// Most pods.
+    pub max_replicas: Derived<i32>,
+    /// Resources of one pod.
+    pub compute: Compute,
+    /// Bytes of the in-process cache.
+    pub l1_max_bytes: Derived<Bytes>,
+    /// Database connections of one pod.
+    pub database_connections: Derived<i32>,
+}
+
+/// Numbers of Redis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RedisSizing {
+    /// Resources of the pod.
+    pub compute: Compute,
+    /// `maxmemory`.
+    pub maxmemory: Derived<Bytes>,
+}
+
+/// Numbers of PgBouncer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolerSizing {
+    /// Pods.
+    pub replicas: Derived<i32>,
+    /// Server connections of one pod.
+    pub default_pool_size: Derived<i32>,
+    /// Further server connections of one pod for bursts.
+    pub reserve_pool_size: Derived<i32>,
+    /// Client connections that one pod accepts.
+    pub max_client_conn: Derived<i32>,
+    /// Resources of one pod.
+    pub compute: Compute,
+}
+
+/// Numbers of the standalone PostgreSQL.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatabaseSizing {
+    /// `max_connections`.
+    pub max_connections: Derived<i32>,
+    /// Resources of the pod.
+    pub compute: Compute,
+    /// Size of the volume.
+    pub storage: Derived<Bytes>,
+    /// `shared_buffers`.
+    pub shared_buffers: Derived<Bytes>,
+    /// `effective_cache_size`.
+    pub effective_cache_size: Derived<Bytes>,
+    /// `work_mem`.
+    pub work_mem: Derived<Bytes>,
+    /// `maintenance_work_mem`.
+    pub maintenance_work_mem: Derived<Bytes>,
+    /// `max_wal_size`.
+    pub max_wal_size: Derived<Bytes>,
+}
+
+/// Every number of a stack.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sizing {
+    /// Model that was used.
+    pub model: SizingModel,
+    /// API server.
+    pub api: ApiSizing,
+    /// Redis.
+    pub redis: Option<RedisSizing>,
+    /// PgBouncer.
+    pub pooler: Option<PoolerSizing>,
+    /// PostgreSQL.
+    pub database: Option<DatabaseSizing>,
+    /// Whether the connections of all layers fit into each other: condition `ConnectionBudget`.
+    pub budget: ConnectionBudget,
+    /// Numbers that contradict each other, each with what to change: condition `Feasible` when not empty.
+    pub contradictions: Vec<String>,
+}
+
+/// Every number for `inputs`.
+pub fn size(inputs: &Inputs) -> Sizing {
+    match inputs.model {
+        SizingModel::V1 => model_v1::size(inputs),
+    }
+}
+
+impl Sizing {
+    /// Every number with its derivation, in reading order.
+    pub fn derivations(&self) -> Vec<Derivation> {
+        let mut all = vec![
+            Derivation::of("api.requestRate", &self.api.request_rate),
+            Derivation::of("api.minReplicas", &self.api.min_replicas),
+            Derivation::of("api.maxReplicas", &self.api.max_replicas),
+            Derivation::of("api.resources.requests.cpu", &self.api.compute.cpu_request),
+            Derivation::of("api.resources.limits.cpu", &self.api.compute.cpu_limit),
+            Derivation::of("api.resources.requests.memory", &self.api.compute.memory_request),
+            Derivation::of("api.resources.limits.memory", &self.api.compute.memory_limit),
+            Derivation::of("api.l1MaxBytes", &self.api.l1_max_bytes),
+            Derivation::of("api.databaseConnections", &self.api.database_connections),
+        ];
+        if let Some(redis) = &self.redis {
+            all.extend([
+                Derivation::of("cache.standalone.resources.requests.cpu", &redis.compute.cpu_request),
+                Derivation::of("cache.standalone.resources.limits.cpu", &redis.compute.cpu_limit),
+                Derivation::of("cache.standalone.resources.requests.memory", &redis.compute.memory_request),
+                Derivation::of("cache.standalone.resources.limits.memory", &redis.compute.memory_limit),
+                Derivation::of("cache.standalone.maxmemory", &redis.maxmemory),
+            ]);
+        }
+        if let Some(pooler) = &self.pooler {
+            all.extend([
+                Derivation::of("pooler.pgbouncer.replicas", &pooler.replicas),
+                Derivation::of("pooler.pgbouncer.defaultPoolSize", &pooler.default_pool_size),
+                Derivation::of("pooler.pgbouncer.reservePoolSize", &pooler.reserve_pool_size),
+                Derivation::of("pooler.pgbouncer.maxClientConn", &pooler.max_client_conn),
+                Derivation::of("pooler.pgbouncer.resources.requests.cpu", &pooler.compute.cpu_request),
+                Derivation::of("pooler.pgbouncer.resources.limits.cpu", &pooler.compute.cpu_limit),
+                Derivation::of("pooler.pgbouncer.resources.requests.memory", &pooler.compute.memory_request),
+                Derivation::of("pooler.pgbouncer.resources.limits.memory", &pooler.compute.memory_limit),
+            ]);
+        }
+        if let Some(database) = &self.database {
+            all.extend([
+                Derivation::of("database.standalone.maxConnections", &database.max_connections),
+                Derivation::of("database.standalone.resources.requests.cpu", &database.compute.cpu_request),
+                Derivation::of("database.standalone.resources.limits.cpu", &database.compute.cpu_limit),
+                Derivation::of("database.standalone.resources.requests.memory", &database.compute.memory_request),
+                Derivation::of("database.standalone.resources.limits.memory", &database.compute.memory_limit),
+                Derivation::of("database.standalone.storage.size", &database.storage),
+                Derivation::of("database.standalone.sharedBuffers", &database.shared_buffers),
+                Derivation::of("database.standalone.effectiveCacheSize", &database.effective_cache_size),
+                Derivation::of("database.standalone.workMem", &database.work_mem),
+                Derivation::of("database.standalone.maintenanceWorkMem", &database.maintenance_work_mem),
+                Derivation::of("database.standalone.maxWalSize", &database.max_wal_size),
+            ]);
+        }
+        all
+    }
+}
