@@ -32,6 +32,8 @@ pub struct Inputs {
     pub distinct_queries: Option<i64>,
     /// The stack runs its own PostgreSQL.
     pub standalone_database: bool,
+    /// Size of the data volume that exists: a claim never shrinks, and grows only when the spec says so.
+    pub existing_storage: Option<Bytes>,
     /// `max_connections` of an external server, when declared.
     pub external_max_connections: Option<i64>,
     /// A pooler is between.

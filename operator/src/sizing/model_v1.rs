@@ -321,11 +321,7 @@ fn database(inputs: &Inputs, max_connections: Derived<i32>) -> DatabaseSizing {
     let of_ram = |bytes: i64, formula: &'static str| {
         Derived::new(Bytes((bytes / MIB).max(1) * MIB), formula, "memory limit").with("memoryLimit", ram)
     };
-    let storage_bytes = ceil_div(inputs.users, 5).max(1) * GIB;
-    let storage =
-        Derived::new(Bytes(storage_bytes), "users x 0.2Gi, at least 1Gi (100Gi at 500 users: seed section 3)", "users")
-            .with("users", inputs.users)
-            .or_override(inputs.overrides.storage, "spec.database.standalone.storage.size");
+    let storage = storage(inputs);
     let wal = (storage.value.0 / 4).clamp(128 * MIB, 4 * GIB);
     DatabaseSizing {
         shared_buffers: of_ram(ram.0 / 4, "25 % of the memory limit"),
@@ -341,6 +337,24 @@ fn database(inputs: &Inputs, max_connections: Derived<i32>) -> DatabaseSizing {
         max_connections,
         compute,
         storage,
+    }
+}
+
+/// The volume. An existing one keeps its size unless the spec asks for more: many storage classes cannot grow.
+fn storage(inputs: &Inputs) -> Derived<Bytes> {
+    let derived = Derived::new(
+        Bytes(ceil_div(inputs.users, 5).max(1) * GIB),
+        "users x 0.2Gi, at least 1Gi (100Gi at 500 users: seed section 3)",
+        "users",
+    )
+    .with("users", inputs.users);
+    let wanted = inputs.overrides.storage;
+    match inputs.existing_storage {
+        Some(existing) if wanted.is_none_or(|w| w <= existing) => derived.or_override(
+            Some(existing),
+            "the existing volume, which never shrinks and grows only by spec.database.standalone.storage.size",
+        ),
+        _ => derived.or_override(wanted, "spec.database.standalone.storage.size"),
     }
 }
 

@@ -11,7 +11,8 @@ pub use quantity::Quantity;
 pub use spec::{
     Access, Api, BasicAuth, BearerAuth, Cache, CacheType, Database, DatabaseKeys, DatabaseType, Datasource,
     DatasourceAuth, DeletionPolicy, Direct, External, Images, LocalReference, PersesStack, PersesStackSpec, PgBouncer,
-    Pooler, PoolerType, PullPolicy, Redis, Resources, SizingModel, SizingSpec, SslMode, Standalone, Storage, Workload,
+    Pooler, PoolerType, PullPolicy, Redis, ResourceList, Resources, SizingModel, SizingSpec, SslMode, Standalone,
+    Storage, Workload,
 };
 pub use status::{
     ApiStatus, DatabaseStatus, DerivationStatus, EndpointsStatus, PersesStackStatus, SecretsStatus, SizingStatus,

@@ -6,8 +6,9 @@ use std::fmt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::build::names::Names;
-use super::observed::Observed;
-use crate::api::v1alpha1::{DatabaseType, PersesStack, PersesStackSpec};
+use super::observed::{Availability, Observed, SecretData};
+use super::{generated, inputs};
+use crate::api::v1alpha1::{DatabaseType, Datasource, External, PersesStack, PersesStackSpec};
 use crate::settings::{DefaultImages, Entropy, Settings};
 use crate::sizing::Inputs;
 
@@ -91,7 +92,7 @@ impl fmt::Debug for Generated {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResolvedDatasource {
     /// As declared.
-    pub spec: crate::api::v1alpha1::Datasource,
+    pub spec: Datasource,
     /// Resolved credentials.
     pub auth: Option<ResolvedAuth>,
 }
@@ -130,11 +131,33 @@ pub struct Validated {
     pub openshift: bool,
     /// Whether the API Deployment exists: then `spec.replicas` is not ours.
     pub api_exists: bool,
-    /// Existing size of the data volume in bytes.
-    pub claim_bytes: Option<i64>,
     /// Inputs of the capacity model.
     pub inputs: Inputs,
 }
+
+impl Invalid {
+    /// Only a changed spec helps.
+    pub(super) fn terminal(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), waiting_for: None, terminal: true }
+    }
+
+    /// Goes on by itself when the Secret (or its key) is there.
+    pub(super) fn waiting(name: &str, key: Option<&str>, purpose: &str) -> Self {
+        let message = match key {
+            None => format!("waiting for Secret {name} ({purpose}): create it in the stack's namespace"),
+            Some(key) => format!("waiting for key {key} in Secret {name} ({purpose}): it is absent or empty"),
+        };
+        Self {
+            reason: "SecretNotFound",
+            message,
+            waiting_for: Some(SecretRef { name: name.to_owned(), key: key.map(str::to_owned) }),
+            terminal: false,
+        }
+    }
+}
+
+/// Users up to which `Auto` runs one PostgreSQL pod.
+pub const AUTO_STANDALONE_USERS: i32 = 50;
 
 /// Resolves every reference of `stack` and makes every choice.
 pub fn validate(
@@ -143,6 +166,216 @@ pub fn validate(
     settings: &Settings,
     entropy: &Entropy,
 ) -> Result<Validated, Invalid> {
-    let _ = (stack, observed, settings, entropy);
-    Err(Invalid { reason: "InProgress", message: String::new(), waiting_for: None, terminal: false })
+    let spec = stack.spec.clone();
+    let names = Names::new(stack.metadata.name.clone().unwrap_or_default());
+    if let Some(config) = &spec.api.config {
+        refuse_owned_keys(config)?;
+    }
+    let database_type = database_type(&spec, observed, &names)?;
+    let inputs = inputs::inputs(&spec, database_type, observed)?;
+    let generated = generated::resolve(&spec, database_type, &names, observed, entropy)?;
+    let endpoint = match (database_type, &spec.database.external) {
+        (DatabaseType::External, Some(external)) => external_endpoint(external, observed)?,
+        _ => generated.database_endpoint(&names)?,
+    };
+    let datasources = spec.datasources.iter().map(|d| resolve_datasource(d, observed)).collect::<Result<_, _>>()?;
+
+    Ok(Validated {
+        namespace: stack.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+        owner: owner(stack),
+        images: images(&spec, settings),
+        database_type,
+        endpoint,
+        generated,
+        datasources,
+        openshift: observed.capabilities.openshift == Availability::Present,
+        api_exists: observed.api_replicas.is_some(),
+        inputs,
+        names,
+        spec,
+    })
+}
+
+fn owner(stack: &PersesStack) -> Option<OwnerReference> {
+    use kube::Resource;
+    Some(OwnerReference {
+        api_version: PersesStack::api_version(&()).into_owned(),
+        kind: PersesStack::kind(&()).into_owned(),
+        name: stack.metadata.name.clone()?,
+        uid: stack.metadata.uid.clone()?,
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    })
+}
+
+fn images(spec: &PersesStackSpec, settings: &Settings) -> DefaultImages {
+    let or = |own: &Option<String>, default: &String| own.clone().unwrap_or_else(|| default.clone());
+    DefaultImages {
+        api_server: or(&spec.images.api_server, &settings.images.api_server),
+        redis: or(&spec.images.redis, &settings.images.redis),
+        pgbouncer: or(&spec.images.pgbouncer, &settings.images.pgbouncer),
+        postgres: or(&spec.images.postgres, &settings.images.postgres),
+    }
+}
+
+/// Keys of the server's configuration that the operator owns, and what to use instead.
+const OWNED_KEYS: [(&[&str], &str); 8] = [
+    (&["database"], "spec.database"),
+    (&["provisioning"], "spec.datasources"),
+    (&["security", "encryption_key"], "the generated Secret <stack>-keys"),
+    (&["security", "encryption_key_file"], "the generated Secret <stack>-keys"),
+    (&["security", "authentication", "initial_admin"], "the generated Secret <stack>-admin"),
+    (&["cache", "redis"], "spec.cache"),
+    (&["server", "drain_delay"], "the operator's value, which fits the pod's grace period"),
+    (&["server", "drain_timeout"], "the operator's value, which fits the pod's grace period"),
+];
+
+fn refuse_owned_keys(config: &serde_json::Map<String, serde_json::Value>) -> Result<(), Invalid> {
+    for (path, instead) in OWNED_KEYS {
+        let mut value = path.first().and_then(|first| config.get(*first));
+        for key in path.iter().skip(1) {
+            value = value.and_then(|v| v.get(*key));
+        }
+        if value.is_some() {
+            let path = path.join(".");
+            return Err(Invalid::terminal(
+                "ConfigKeyOwned",
+                format!("spec.api.config.{path} is set by the operator: remove it and use {instead}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn database_type(spec: &PersesStackSpec, observed: &Observed, names: &Names) -> Result<DatabaseType, Invalid> {
+    match (spec.database.type_, observed.database) {
+        (DatabaseType::Auto, Some(found)) if found != DatabaseType::Auto => Ok(found),
+        (DatabaseType::Auto, _) if spec.users <= AUTO_STANDALONE_USERS => Ok(DatabaseType::Standalone),
+        (DatabaseType::Auto, _) => Err(Invalid::terminal(
+            "DatabaseNotChosen",
+            format!(
+                "spec.database.type is Auto and {} users are more than the {AUTO_STANDALONE_USERS} for which one PostgreSQL \
+                 pod is chosen by itself: set spec.database.type to External with the credentials of a highly available \
+                 server, or to Standalone to accept one pod",
+                spec.users
+            ),
+        )),
+        (DatabaseType::External, Some(DatabaseType::Standalone)) => Err(Invalid::terminal(
+            "DatabaseHoldsData",
+            format!(
+                "spec.database.type is External, but this stack's data is in volume claim {}: set the type to Standalone, \
+                 or export the dashboards and delete the claim",
+                names.database()
+            ),
+        )),
+        (DatabaseType::External, _) if spec.database.external.is_none() => {
+            Err(Invalid::terminal("DatabaseIncomplete", "spec.database.type is External: set spec.database.external"))
+        }
+        (chosen, _) => Ok(chosen),
+    }
+}
+
+fn external_endpoint(external: &External, observed: &Observed) -> Result<Endpoint, Invalid> {
+    let name = &external.secret_ref.name;
+    let purpose = "credentials of the external database";
+    let secret = observed.secrets.get(name).ok_or_else(|| Invalid::waiting(name, None, purpose))?;
+    let keys = &external.keys;
+    let text = |key: &str| required(secret, name, key, purpose).and_then(|value| plain_word(value, name, key));
+    let port = match secret.text(&keys.port) {
+        None => 5432,
+        Some(port) => parse_port(port).ok_or_else(|| {
+            Invalid::terminal(
+                "DatabaseSecretInvalid",
+                format!("key {} in Secret {name} is not a TCP port (1-65535)", keys.port),
+            )
+        })?,
+    };
+    let host = text(&keys.host)?;
+    let direct = match &external.direct {
+        Some(direct) => (direct.host.clone(), u16::try_from(direct.port).unwrap_or(5432)),
+        None => (host.clone(), port),
+    };
+    Ok(Endpoint {
+        port,
+        dbname: text(&keys.dbname)?,
+        login: Login { user: text(&keys.user)?, password: password(secret, name, &keys.password, purpose)? },
+        sslmode: external.ssl_mode.as_str(),
+        direct,
+        host,
+        secret: name.clone(),
+        secret_keys: (keys.user.clone(), keys.password.clone()),
+    })
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|port| *port > 0)
+}
+
+fn required<'a>(secret: &'a SecretData, name: &str, key: &str, purpose: &str) -> Result<&'a str, Invalid> {
+    secret.text(key).ok_or_else(|| Invalid::waiting(name, Some(key), purpose))
+}
+
+fn password(secret: &SecretData, name: &str, key: &str, purpose: &str) -> Result<Redacted, Invalid> {
+    let value = required(secret, name, key, purpose)?;
+    if value.chars().any(char::is_control) {
+        return Err(unreadable(name, key, "contains a control character such as a line break"));
+    }
+    Ok(Redacted(value.to_owned()))
+}
+
+/// A value that goes into a line of somebody else's configuration file: no white space, quote or control character.
+fn plain_word(value: &str, name: &str, key: &str) -> Result<String, Invalid> {
+    if value.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '\'' | '"' | '\\')) {
+        return Err(unreadable(name, key, "contains white space, a quote or a backslash"));
+    }
+    Ok(value.to_owned())
+}
+
+fn unreadable(name: &str, key: &str, what: &str) -> Invalid {
+    Invalid {
+        reason: "SecretInvalid",
+        message: format!("key {key} in Secret {name} {what}: write the value without it"),
+        // A corrected Secret is noticed by the same watch as a missing one.
+        waiting_for: Some(SecretRef { name: name.to_owned(), key: Some(key.to_owned()) }),
+        terminal: false,
+    }
+}
+
+fn resolve_datasource(datasource: &Datasource, observed: &Observed) -> Result<ResolvedDatasource, Invalid> {
+    let authority = datasource.url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    if authority.contains('@') {
+        return Err(Invalid::terminal(
+            "DatasourceInvalid",
+            format!(
+                "the url of datasource {} carries credentials: put them into a Secret and use auth.basic",
+                datasource.name
+            ),
+        ));
+    }
+    let purpose = format!("credentials of datasource {}", datasource.name);
+    let find = |name: &str| observed.secrets.get(name).ok_or_else(|| Invalid::waiting(name, None, &purpose));
+    let auth = match &datasource.auth {
+        None => None,
+        Some(auth) => match (&auth.basic, &auth.bearer) {
+            (Some(basic), None) => {
+                let name = &basic.secret_ref.name;
+                let secret = find(name)?;
+                Some(ResolvedAuth::Basic(Login {
+                    user: required(secret, name, &basic.username_key, &purpose)?.to_owned(),
+                    password: password(secret, name, &basic.password_key, &purpose)?,
+                }))
+            }
+            (None, Some(bearer)) => {
+                let name = &bearer.secret_ref.name;
+                Some(ResolvedAuth::Bearer(password(find(name)?, name, &bearer.key, &purpose)?))
+            }
+            _ => {
+                return Err(Invalid::terminal(
+                    "DatasourceInvalid",
+                    format!("datasource {}: set exactly one of auth.basic and auth.bearer", datasource.name),
+                ));
+            }
+        },
+    };
+    Ok(ResolvedDatasource { spec: datasource.clone(), auth })
 }

@@ -1,7 +1,19 @@
 //! PURE: from a validated spec and its sizing to every object that should exist.
 
+mod api;
+mod hpa;
 pub mod labels;
+mod meta;
+mod migration;
 pub mod names;
+mod pgbouncer;
+mod pod;
+mod postgres;
+mod provisioning;
+mod redis;
+mod server_config;
+
+pub use meta::CONFIG_HASH;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -9,6 +21,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
+use self::labels::Component;
 use super::validate::{Invalid, Validated};
 use crate::sizing::Sizing;
 
@@ -102,6 +115,31 @@ pub struct Api {
 
 /// Every object of the stack. Fails only when the server's configuration cannot be written.
 pub fn build(validated: &Validated, sizing: &Sizing) -> Result<Resources, Invalid> {
-    let _ = (validated, sizing);
-    Err(Invalid { reason: "InProgress", message: String::new(), waiting_for: None, terminal: false })
+    Ok(Resources {
+        retained: retained(validated, sizing),
+        database: sizing.database.as_ref().map(|database| postgres::build(validated, database)),
+        cache: sizing.redis.as_ref().map(|redis| redis::build(validated, redis)),
+        pooler: sizing.pooler.as_ref().map(|pooler| pgbouncer::build(validated, pooler)),
+        migration: migration::build(validated)?,
+        api: api::build(validated, sizing)?,
+    })
+}
+
+fn retained(v: &Validated, sizing: &Sizing) -> Retained {
+    let secrets = v
+        .generated
+        .secrets
+        .iter()
+        .map(|(name, data)| {
+            let component = if *name == v.names.redis() {
+                Component::Redis
+            } else if *name == v.names.database() {
+                Component::Database
+            } else {
+                Component::Api
+            };
+            meta::secret(meta::retained(v, name.clone(), component), data.clone(), false)
+        })
+        .collect();
+    Retained { secrets, claim: postgres::claim(v, sizing) }
 }

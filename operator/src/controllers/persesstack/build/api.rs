@@ -1,0 +1,117 @@
+//! The API server: configuration, Deployment, Service, autoscaler, disruption budget, service account.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::core::v1::{Container, Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::labels::Component;
+use super::meta;
+use super::pod::{self, Pod, Timing};
+use super::{Api, hpa, provisioning, server_config};
+use crate::api::v1alpha1::CacheType;
+use crate::controllers::persesstack::validate::{Invalid, Validated};
+use crate::sizing::Sizing;
+
+/// Path of the program in its image.
+pub(super) const PROGRAM: &str = "/usr/bin/perses-api-server";
+
+/// Everything of the API server.
+pub(super) fn build(v: &Validated, sizing: &Sizing) -> Result<Api, Invalid> {
+    let config = config(v, sizing)?;
+    let name = v.names.api();
+    let config_name = config.metadata.name.clone().unwrap_or_default();
+    Ok(Api {
+        provisioning: provisioning::secret(v)?,
+        service_account: ServiceAccount {
+            metadata: meta::owned(v, name.clone(), Component::Api),
+            automount_service_account_token: Some(false),
+            ..ServiceAccount::default()
+        },
+        service: meta::service(v, name.clone(), Component::Api, "http", 8080),
+        deployment: deployment(v, sizing, &config_name),
+        hpa: hpa::build(v, sizing),
+        pdb: meta::pdb(v, name, Component::Api),
+        config,
+    })
+}
+
+/// Immutable and named after its content: a pod never sees half of a change, and a roll-back finds the old one.
+fn config(v: &Validated, sizing: &Sizing) -> Result<Secret, Invalid> {
+    let file = server_config::serve(v, sizing)?;
+    let name = v.names.api_config(&meta::hash([file.as_bytes()]));
+    let data = BTreeMap::from([("config.yaml".to_owned(), file.into_bytes())]);
+    Ok(meta::secret(meta::owned(v, name, Component::Api), data, true))
+}
+
+fn deployment(v: &Validated, sizing: &Sizing, config_name: &str) -> Deployment {
+    let (user_key, password_key) = &v.endpoint.secret_keys;
+    let mut volumes = vec![
+        pod::secret_volume("config", config_name, &[]),
+        pod::secret_volume("keys", &v.names.keys(), &[]),
+        pod::secret_volume("admin", &v.names.admin(), &[]),
+        pod::secret_volume("database", &v.endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
+        pod::secret_volume("provisioning", &v.names.provisioning(), &[]),
+        pod::empty_dir("tmp", "64Mi"),
+    ];
+    let mut mounts = vec![
+        pod::mount("config", "/etc/perses/config", true),
+        pod::mount("keys", "/etc/perses/keys", true),
+        pod::mount("admin", "/etc/perses/admin", true),
+        pod::mount("database", "/etc/perses/database", true),
+        pod::mount("provisioning", "/etc/perses/provisioning", true),
+        pod::mount("tmp", "/tmp", false),
+    ];
+    if v.spec.cache.type_ == CacheType::Standalone {
+        volumes.push(pod::secret_volume("redis", &v.names.redis(), &[("password", "password")]));
+        mounts.push(pod::mount("redis", "/etc/perses/redis", true));
+    }
+    let container = Container {
+        name: "api".to_owned(),
+        image: Some(v.images.api_server.clone()),
+        command: pod::words(&[PROGRAM]),
+        args: pod::words(&["serve", "--config=/etc/perses/config/config.yaml", "--web.listen-address=:8080"]),
+        ports: Some(vec![pod::port("http", 8080)]),
+        resources: Some(pod::resources(&sizing.api.compute)),
+        // Five minutes for a database that is just coming up.
+        startup_probe: Some(pod::http_probe("/readyz", Timing { period: 2, timeout: 2, failures: 150 })),
+        readiness_probe: Some(pod::http_probe("/readyz", Timing { period: 5, timeout: 2, failures: 2 })),
+        liveness_probe: Some(pod::http_probe("/livez", Timing { period: 10, timeout: 5, failures: 3 })),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    };
+    Deployment {
+        metadata: meta::owned(v, v.names.api(), Component::Api),
+        spec: Some(DeploymentSpec {
+            // The autoscaler owns the number as soon as the Deployment exists.
+            replicas: (!v.api_exists).then_some(sizing.api.min_replicas.value),
+            revision_history_limit: Some(3),
+            progress_deadline_seconds: Some(600),
+            selector: meta::selector(v, Component::Api),
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: Some(IntOrString::Int(1)),
+                    max_unavailable: Some(IntOrString::Int(0)),
+                }),
+            }),
+            template: pod::template(
+                v,
+                Pod {
+                    component: Component::Api,
+                    config_hash: None,
+                    container,
+                    volumes,
+                    grace_seconds: 60,
+                    data_user: false,
+                    service_account: Some(v.names.api()),
+                    restart_policy: None,
+                    spread: true,
+                },
+            ),
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}

@@ -1,0 +1,73 @@
+//! Schema migration: one Job per image and database, named after both.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::api::PROGRAM;
+use super::labels::Component;
+use super::pod::{self, Pod};
+use super::{Migration, meta, server_config};
+use crate::controllers::persesstack::validate::{Invalid, Validated};
+
+/// The Job and its configuration.
+pub(super) fn build(v: &Validated) -> Result<Migration, Invalid> {
+    let file = server_config::migrate(v)?;
+    let hash = meta::hash([v.images.api_server.as_bytes(), file.as_bytes(), v.endpoint.secret.as_bytes()]);
+    let name = v.names.migration(&hash);
+    let data = BTreeMap::from([("config.yaml".to_owned(), file.into_bytes())]);
+    let config = meta::secret(meta::owned(v, name.clone(), Component::Migration), data, true);
+
+    let (user_key, password_key) = &v.endpoint.secret_keys;
+    let amount = |cpu: &str, memory: &str| {
+        Some(BTreeMap::from([
+            ("cpu".to_owned(), Quantity(cpu.to_owned())),
+            ("memory".to_owned(), Quantity(memory.to_owned())),
+        ]))
+    };
+    let container = Container {
+        name: "migrate".to_owned(),
+        image: Some(v.images.api_server.clone()),
+        command: pod::words(&[PROGRAM]),
+        args: pod::words(&["migrate", "--config=/etc/perses/config/config.yaml"]),
+        resources: Some(ResourceRequirements {
+            requests: amount("50m", "64Mi"),
+            limits: amount("1", "256Mi"),
+            claims: None,
+        }),
+        volume_mounts: Some(vec![
+            pod::mount("config", "/etc/perses/config", true),
+            pod::mount("database", "/etc/perses/database", true),
+            pod::mount("tmp", "/tmp", false),
+        ]),
+        ..Container::default()
+    };
+    let template = pod::template(
+        v,
+        Pod {
+            component: Component::Migration,
+            config_hash: None,
+            container,
+            volumes: vec![
+                pod::secret_volume("config", &name, &[]),
+                pod::secret_volume("database", &v.endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
+                pod::empty_dir("tmp", "64Mi"),
+            ],
+            grace_seconds: 30,
+            data_user: false,
+            service_account: Some(v.names.api()),
+            // The pod stays and its container is started again with a growing pause.
+            restart_policy: Some("OnFailure"),
+            spread: false,
+        },
+    );
+    let job = Job {
+        metadata: meta::owned(v, name, Component::Migration),
+        // Kept when done: its presence says that this image's schema is there.
+        spec: Some(JobSpec { backoff_limit: Some(20), template, ..JobSpec::default() }),
+        status: None,
+    };
+    Ok(Migration { config, job })
+}

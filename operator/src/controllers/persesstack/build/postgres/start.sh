@@ -1,0 +1,54 @@
+#!/bin/sh
+# Starts PostgreSQL on the data volume; makes the database first when the volume is empty.
+# Needs initdb and postgres (PATH, else the place of Debian's packages). Runs as any user.
+set -eu
+PATH="$PATH:/usr/lib/postgresql/17/bin"
+PGDATA=/var/lib/perses/data
+NEW=/var/lib/perses/data.new
+CONFIG=/etc/perses/postgres/postgresql.conf
+umask 077
+
+# As an SQL literal or identifier.
+literal() { printf "'%s'" "$(sed "s/'/''/g" "/etc/perses/database/$1" | tr -d '\r\n')"; }
+name() { printf '"%s"' "$(sed 's/"/""/g' "/etc/perses/database/$1" | tr -d '\r\n')"; }
+
+# Statements, one a line, without a running server.
+single() { postgres --single -D "$1" -c exit_on_error=on -c log_min_messages=error postgres >/dev/null; }
+
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+	if [ -e "$PGDATA" ]; then
+		echo "start.sh: $PGDATA exists but holds no database; remove it or restore a backup" >&2
+		exit 1
+	fi
+	# Made aside and renamed when whole: a crash on the way leaves nothing half made.
+	rm -rf "$NEW"
+	initdb --pgdata="$NEW" --username=postgres --auth-local=trust --auth-host=scram-sha-256 \
+		--encoding=UTF8 --locale=C.UTF-8 --data-checksums
+	single "$NEW" <<SQL
+CREATE ROLE $(name user) LOGIN CREATEROLE PASSWORD $(literal password)
+CREATE DATABASE $(name dbname) OWNER $(name user)
+SQL
+	sync
+	mv "$NEW" "$PGDATA"
+fi
+
+# A group-writable directory, as fsGroup makes it, is refused by PostgreSQL.
+chmod 0700 "$PGDATA"
+# A lock file of a pod that was killed; this volume is mounted once.
+rm -f "$PGDATA/postmaster.pid"
+# The Secret is the truth: a changed password takes effect with the restart that it causes.
+single "$PGDATA" <<SQL
+ALTER ROLE $(name user) LOGIN PASSWORD $(literal password)
+SQL
+
+# SIGTERM would wait for the clients to leave: ask for the fast shutdown instead.
+postgres -D "$PGDATA" -c config_file="$CONFIG" &
+pid=$!
+trap 'kill -INT "$pid" 2>/dev/null || true' TERM INT
+status=0
+wait "$pid" || status=$?
+while kill -0 "$pid" 2>/dev/null; do
+	status=0
+	wait "$pid" || status=$?
+done
+exit "$status"

@@ -1,0 +1,95 @@
+//! Redis, the cache that the API pods share.
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
+use k8s_openapi::api::core::v1::Container;
+
+use super::labels::Component;
+use super::pod::{self, Pod, Timing};
+use super::{Cache, meta};
+use crate::controllers::persesstack::validate::Validated;
+use crate::sizing::{Bytes, RedisSizing};
+
+/// Service and Deployment.
+pub(super) fn build(v: &Validated, sizing: &RedisSizing) -> Cache {
+    let name = v.names.redis();
+    let acl = v.generated.text(&name, "users.acl").unwrap_or_default();
+    let container = Container {
+        name: "redis".to_owned(),
+        image: Some(v.images.redis.clone()),
+        // Plain program name: found in the official image and in Debian's packages alike, past any entry point.
+        command: pod::words(&["redis-server"]),
+        args: pod::words(&[
+            "--port",
+            "6379",
+            // Loopback and pod address, IPv6 where there is one. Protected mode looks at the default user, which is off.
+            "--bind",
+            "*",
+            "-::*",
+            "--protected-mode",
+            "no",
+            "--aclfile",
+            "/etc/perses/redis/users.acl",
+            "--dir",
+            "/data",
+            "--maxmemory",
+            &sizing.maxmemory.value.0.to_string(),
+            "--maxmemory-policy",
+            "allkeys-lru",
+            "--save",
+            "900",
+            "1",
+            "--appendonly",
+            "no",
+            // A full disk must not stop writes to a cache.
+            "--stop-writes-on-bgsave-error",
+            "no",
+            "--lazyfree-lazy-eviction",
+            "yes",
+            "--tcp-keepalive",
+            "60",
+        ]),
+        ports: Some(vec![pod::port("redis", 6379)]),
+        resources: Some(pod::resources(&sizing.compute)),
+        startup_probe: Some(pod::tcp_probe("redis", Timing { period: 1, timeout: 1, failures: 120 })),
+        readiness_probe: Some(pod::tcp_probe("redis", Timing { period: 5, timeout: 2, failures: 2 })),
+        liveness_probe: Some(pod::tcp_probe("redis", Timing { period: 10, timeout: 5, failures: 6 })),
+        volume_mounts: Some(vec![
+            pod::mount("acl", "/etc/perses/redis", true),
+            pod::mount("data", "/data", false),
+            pod::mount("tmp", "/tmp", false),
+        ]),
+        ..Container::default()
+    };
+    let deployment = Deployment {
+        metadata: meta::owned(v, name.clone(), Component::Redis),
+        spec: Some(DeploymentSpec {
+            replicas: Some(1),
+            revision_history_limit: Some(3),
+            selector: meta::selector(v, Component::Redis),
+            // Never two at once: half of the pods would miss the other half's invalidations.
+            strategy: Some(DeploymentStrategy { type_: Some("Recreate".to_owned()), rolling_update: None }),
+            template: pod::template(
+                v,
+                Pod {
+                    component: Component::Redis,
+                    config_hash: Some(meta::hash([acl.as_bytes()])),
+                    container,
+                    volumes: vec![
+                        pod::secret_volume("acl", &name, &[("users.acl", "users.acl")]),
+                        // Survives a restart of the container, not of the pod: it is a cache.
+                        pod::empty_dir("data", &Bytes(2 * sizing.compute.memory_limit.value.0).to_string()),
+                        pod::empty_dir("tmp", "64Mi"),
+                    ],
+                    grace_seconds: 30,
+                    data_user: true,
+                    service_account: None,
+                    restart_policy: None,
+                    spread: false,
+                },
+            ),
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    };
+    Cache { service: meta::service(v, name, Component::Redis, "redis", 6379), deployment }
+}

@@ -1,0 +1,108 @@
+//! Configuration file of the API server: upstream's keys and those of this project, in YAML.
+
+use serde_json::{Map, Value, json};
+
+use crate::api::v1alpha1::CacheType;
+use crate::controllers::persesstack::validate::{Invalid, Validated};
+use crate::sizing::Sizing;
+
+/// The file that `serve` reads. Holds no secret: passwords and keys are named by file.
+pub(super) fn serve(v: &Validated, sizing: &Sizing) -> Result<String, Invalid> {
+    let mut cache = json!({ "l1_max_bytes": sizing.api.l1_max_bytes.value.0, "dashboard_ttl": "5m" });
+    if v.spec.cache.type_ == CacheType::Standalone {
+        let redis = v.names.redis();
+        cache["redis"] = json!({
+            "addr": format!("{redis}:6379"),
+            "username": v.generated.text(&redis, "username").unwrap_or("perses"),
+            "password_file": "/etc/perses/redis/password",
+        });
+    }
+    let mut config = json!({
+        "security": {
+            "readonly": false,
+            "enable_auth": true,
+            "cookie": { "same_site": "lax", "secure": false },
+            "encryption_key_file": "/etc/perses/keys/encryption-key",
+            "authentication": {
+                "access_token_ttl": "15m",
+                "refresh_token_ttl": "1d",
+                "disable_sign_up": true,
+                "providers": { "enable_native": true },
+                "initial_admin": {
+                    "username_file": "/etc/perses/admin/username",
+                    "password_file": "/etc/perses/admin/password",
+                },
+            },
+        },
+        "database": { "postgres": postgres(v, sizing.api.database_connections.value) },
+        "cache": cache,
+        "query": { "timeout": "1m", "cache": true, "ttl": { "realtime": "30s", "recent": "5m", "historical": "15m" } },
+        "server": { "drain_delay": "5s", "drain_timeout": "30s", "max_body_bytes": 4_194_304 },
+        "provisioning": { "folders": ["/etc/perses/provisioning"], "interval": "1m" },
+        "plugin": { "path": "/etc/perses/plugins" },
+    });
+    if let Some(own) = &v.spec.api.config {
+        merge(&mut config, own);
+    }
+    yaml(&config)
+}
+
+/// The file that `migrate` reads: the database and nothing else, so that its hash changes only with the database.
+pub(super) fn migrate(v: &Validated) -> Result<String, Invalid> {
+    let mut postgres = postgres(v, 2);
+    let (host, port) = &v.endpoint.direct;
+    // The schema migration takes an advisory lock for a session: past every pooler, to the primary.
+    postgres["host"] = json!(host);
+    postgres["port"] = json!(port);
+    postgres["direct"] = json!({ "host": host, "port": port });
+    postgres["sslmode"] = json!(v.endpoint.sslmode);
+    yaml(&json!({ "database": { "postgres": postgres } }))
+}
+
+fn postgres(v: &Validated, max_connections: i32) -> Value {
+    use crate::api::v1alpha1::PoolerType;
+    let (host, port, sslmode) = match v.spec.pooler.type_ {
+        PoolerType::PgBouncer => (v.names.pgbouncer(), 5432, "prefer"),
+        PoolerType::None => (v.endpoint.host.clone(), v.endpoint.port, v.endpoint.sslmode),
+    };
+    let (direct_host, direct_port) = &v.endpoint.direct;
+    json!({
+        "host": host,
+        "port": port,
+        "dbname": v.endpoint.dbname,
+        "user_file": "/etc/perses/database/user",
+        "password_file": "/etc/perses/database/password",
+        "sslmode": sslmode,
+        "max_connections": max_connections,
+        "direct": { "host": direct_host, "port": direct_port },
+    })
+}
+
+/// Objects merge key by key; anything else replaces.
+fn merge(base: &mut Value, over: &Map<String, Value>) {
+    for (key, value) in over {
+        match (&mut base[key.as_str()], value) {
+            (slot @ Value::Object(_), Value::Object(inner)) => merge(slot, inner),
+            (slot, value) => *slot = value.clone(),
+        }
+    }
+}
+
+fn yaml(config: &Value) -> Result<String, Invalid> {
+    serde_saphyr::to_string(config).map_err(|error| {
+        Invalid::terminal("ConfigInvalid", format!("spec.api.config cannot be written as YAML ({error}): simplify it"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_merge_and_the_rest_replaces() {
+        let mut base = json!({ "a": { "b": 1, "c": [1, 2] }, "d": "x" });
+        let Value::Object(over) = json!({ "a": { "c": [3] }, "d": { "e": true }, "f": null }) else { panic!("object") };
+        merge(&mut base, &over);
+        assert_eq!(base, json!({ "a": { "b": 1, "c": [3] }, "d": { "e": true }, "f": null }));
+    }
+}

@@ -1,0 +1,139 @@
+//! PURE: values of the Secrets that are generated once. What exists is kept; only what is absent is made from entropy.
+
+use std::collections::BTreeMap;
+
+use super::build::names::Names;
+use super::observed::{Observed, SecretData};
+use super::validate::{Endpoint, Generated, Invalid, Login, Redacted, SecretRef};
+use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStackSpec};
+use crate::settings::Entropy;
+
+type Data = BTreeMap<String, Vec<u8>>;
+
+/// Key of the 32 bytes in `<stack>-keys`.
+pub const ENCRYPTION_KEY: &str = "encryption-key";
+
+/// Values of every generated Secret that this stack needs.
+pub(super) fn resolve(
+    spec: &PersesStackSpec,
+    database_type: DatabaseType,
+    names: &Names,
+    observed: &Observed,
+    entropy: &Entropy,
+) -> Result<Generated, Invalid> {
+    let mut secrets = BTreeMap::new();
+    let mut add = |name: String, keys: &[&str], fresh: Data| -> Result<(), Invalid> {
+        let data = match observed.secrets.get(&name) {
+            None => fresh,
+            Some(existing) => adopt(&name, existing, keys)?,
+        };
+        secrets.insert(name, data);
+        Ok(())
+    };
+    add(names.keys(), &[ENCRYPTION_KEY], Data::from([(ENCRYPTION_KEY.to_owned(), entropy.encryption_key.to_vec())]))?;
+    add(
+        names.admin(),
+        &["username", "password"],
+        data([("username", "admin".to_owned()), ("password", word(&entropy.admin_password))]),
+    )?;
+    if spec.cache.type_ == CacheType::Standalone {
+        let password = word(&entropy.redis_password);
+        let acl = redis_acl("perses", &password);
+        let fresh = data([("username", "perses".to_owned()), ("password", password), ("users.acl", acl)]);
+        add(names.redis(), &["username", "password", "users.acl"], fresh)?;
+    }
+    if database_type == DatabaseType::Standalone {
+        let fresh = data([
+            ("host", names.database()),
+            ("port", "5432".to_owned()),
+            ("dbname", "perses".to_owned()),
+            ("user", "perses".to_owned()),
+            ("password", word(&entropy.database_password)),
+        ]);
+        add(names.database(), &["dbname", "user", "password"], fresh)?;
+    }
+    if let Some(key) = secrets.get(&names.keys()).and_then(|d| d.get(ENCRYPTION_KEY))
+        && key.len() != 32
+    {
+        return Err(damaged(&names.keys(), ENCRYPTION_KEY, "does not have 32 bytes"));
+    }
+    Ok(Generated { secrets })
+}
+
+impl Generated {
+    /// A value as text.
+    pub fn text(&self, secret: &str, key: &str) -> Option<&str> {
+        self.secrets.get(secret)?.get(key).and_then(|v| std::str::from_utf8(v).ok()).map(str::trim)
+    }
+
+    /// Where the standalone database of this stack is.
+    pub(super) fn database_endpoint(&self, names: &Names) -> Result<Endpoint, Invalid> {
+        let name = names.database();
+        let word = |key: &str| {
+            let value = self.text(&name, key).unwrap_or_default();
+            if value.is_empty() || !value.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '\'' | '"' | '\\')) {
+                return Err(damaged(&name, key, "is not a plain word"));
+            }
+            Ok(value.to_owned())
+        };
+        Ok(Endpoint {
+            // Not the Secret's `host`: a restored Secret may come from another place.
+            host: names.database(),
+            port: 5432,
+            dbname: word("dbname")?,
+            login: Login { user: word("user")?, password: Redacted(word("password")?) },
+            // Inside one namespace; the pod has no certificate.
+            sslmode: "prefer",
+            direct: (names.database(), 5432),
+            secret: name.clone(),
+            secret_keys: ("user".to_owned(), "password".to_owned()),
+        })
+    }
+}
+
+/// The data of an existing Secret, when it is ours and whole. A key that is lost is never made anew: what it protects
+/// would be lost with it.
+fn adopt(name: &str, existing: &SecretData, keys: &[&str]) -> Result<Data, Invalid> {
+    if !existing.ours {
+        return Err(Invalid {
+            reason: "NameConflict",
+            message: format!(
+                "Secret {name} exists and does not belong to this stack: rename or delete it, or, to let the stack use it, \
+                 give it the stack's labels"
+            ),
+            waiting_for: Some(SecretRef { name: name.to_owned(), key: None }),
+            terminal: false,
+        });
+    }
+    match keys.iter().find(|key| existing.data.get(**key).is_none_or(Vec::is_empty)) {
+        Some(key) => Err(damaged(name, key, "is absent or empty")),
+        None => Ok(existing.data.clone()),
+    }
+}
+
+fn damaged(name: &str, key: &str, what: &str) -> Invalid {
+    Invalid {
+        reason: "GeneratedSecretDamaged",
+        message: format!(
+            "key {key} of the generated Secret {name} {what}: restore it from a backup, or delete the Secret to have new \
+             values made (what the old value protects is then lost)"
+        ),
+        waiting_for: Some(SecretRef { name: name.to_owned(), key: Some(key.to_owned()) }),
+        terminal: false,
+    }
+}
+
+/// Redis ACL: one user for the server, nothing for anybody else. `info` and `flushdb` are for metrics and cache flushes.
+fn redis_acl(user: &str, password: &str) -> String {
+    format!("user default off\nuser {user} on >{password} ~* &* +@all -@admin -@dangerous +info +flushdb\n")
+}
+
+/// A password of letters and digits: safe in URLs, configuration files and SQL. 24 bytes give about 140 bits.
+fn word(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    bytes.iter().map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()])).collect()
+}
+
+fn data<const N: usize>(pairs: [(&str, String); N]) -> Data {
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.into_bytes())).collect()
+}

@@ -1,0 +1,165 @@
+//! PURE: from the spec to the inputs of the capacity model.
+
+use super::observed::Observed;
+use super::validate::Invalid;
+use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStackSpec, PoolerType, Quantity, Resources};
+use crate::sizing::quantity::NotAQuantity;
+use crate::sizing::{Bytes, ComputeOverrides, Cpu, Inputs, Overrides};
+
+/// The inputs of the capacity model for `spec`.
+pub(super) fn inputs(
+    spec: &PersesStackSpec,
+    database_type: DatabaseType,
+    observed: &Observed,
+) -> Result<Inputs, Invalid> {
+    let workload = &spec.workload;
+    let refresh_interval_ms =
+        prometheus_duration_ms(&workload.refresh_interval).filter(|ms| *ms >= 1000).ok_or_else(|| {
+            Invalid::terminal(
+                "WorkloadInvalid",
+                format!(
+                    "spec.workload.refreshInterval is `{}`: write a duration of at least 1s, for example 15s or 1m",
+                    workload.refresh_interval
+                ),
+            )
+        })?;
+    if let (Some(min), Some(max)) = (spec.api.min_replicas, spec.api.max_replicas)
+        && min > max
+    {
+        return Err(Invalid::terminal(
+            "ReplicasInvalid",
+            format!("spec.api.minReplicas {min} is greater than spec.api.maxReplicas {max}: lower it"),
+        ));
+    }
+    let pgbouncer = spec.pooler.pgbouncer.clone().unwrap_or_default();
+    let redis = spec.cache.standalone.clone().unwrap_or_default();
+    let standalone = spec.database.standalone.clone().unwrap_or_default();
+    let storage = quantity(standalone.storage.size.as_ref(), "spec.database.standalone.storage.size", Bytes::parse)?;
+    if storage.is_some_and(|size| size.0 < 256 << 20) {
+        return Err(Invalid::terminal(
+            "StorageTooSmall",
+            "spec.database.standalone.storage.size is under 256Mi: PostgreSQL's log alone needs that",
+        ));
+    }
+    Ok(Inputs {
+        model: spec.sizing.model,
+        users: spec.users.into(),
+        dashboards_per_user: workload.dashboards_per_user.into(),
+        panels_per_dashboard: workload.panels_per_dashboard.into(),
+        refresh_interval_ms,
+        dashboards: workload.dashboards.map(Into::into),
+        namespaces_per_user: workload.namespaces_per_user.into(),
+        distinct_queries: workload.distinct_queries.map(Into::into),
+        standalone_database: database_type == DatabaseType::Standalone,
+        // A claim whose size cannot be read is treated as absent: the API server still refuses to shrink it.
+        existing_storage: observed.database_claim_size.as_deref().and_then(|text| Bytes::parse(text).ok()),
+        external_max_connections: spec.database.external.as_ref().and_then(|e| e.max_connections).map(Into::into),
+        pooler: spec.pooler.type_ == PoolerType::PgBouncer,
+        cache: spec.cache.type_ == CacheType::Standalone,
+        overrides: Overrides {
+            min_replicas: spec.api.min_replicas.map(Into::into),
+            max_replicas: spec.api.max_replicas.map(Into::into),
+            database_connections: spec.api.database_connections.map(Into::into),
+            api: compute(&spec.api.resources, "spec.api.resources")?,
+            redis: compute(&redis.resources, "spec.cache.standalone.resources")?,
+            pooler_replicas: pgbouncer.replicas.map(Into::into),
+            default_pool_size: pgbouncer.default_pool_size.map(Into::into),
+            reserve_pool_size: pgbouncer.reserve_pool_size.map(Into::into),
+            max_client_conn: pgbouncer.max_client_conn.map(Into::into),
+            pooler: compute(&pgbouncer.resources, "spec.pooler.pgbouncer.resources")?,
+            database: compute(&standalone.resources, "spec.database.standalone.resources")?,
+            storage,
+        },
+    })
+}
+
+fn compute(resources: &Resources, field: &str) -> Result<ComputeOverrides, Invalid> {
+    let cpu = |q: &Option<Quantity>, part: &str| quantity(q.as_ref(), &format!("{field}.{part}.cpu"), Cpu::parse);
+    let memory =
+        |q: &Option<Quantity>, part: &str| quantity(q.as_ref(), &format!("{field}.{part}.memory"), Bytes::parse);
+    let overrides = ComputeOverrides {
+        cpu_request: cpu(&resources.requests.cpu, "requests")?,
+        cpu_limit: cpu(&resources.limits.cpu, "limits")?,
+        memory_request: memory(&resources.requests.memory, "requests")?,
+        memory_limit: memory(&resources.limits.memory, "limits")?,
+    };
+    let above = |request: bool, what: &str| {
+        request.then(|| {
+            Invalid::terminal(
+                "ResourcesInvalid",
+                format!("{field}: the {what} request is greater than its limit: lower the request or raise the limit"),
+            )
+        })
+    };
+    let cpu_above = overrides.cpu_request.zip(overrides.cpu_limit).is_some_and(|(r, l)| r > l);
+    let memory_above = overrides.memory_request.zip(overrides.memory_limit).is_some_and(|(r, l)| r > l);
+    above(cpu_above, "cpu").or(above(memory_above, "memory")).map_or(Ok(overrides), Err)
+}
+
+fn quantity<T: Positive>(
+    quantity: Option<&Quantity>,
+    field: &str,
+    parse: impl Fn(&str) -> Result<T, NotAQuantity>,
+) -> Result<Option<T>, Invalid> {
+    let Some(text) = quantity else { return Ok(None) };
+    let value = parse(&text.0).map_err(|error| Invalid::terminal("QuantityInvalid", format!("{field}: {error}")))?;
+    if value.positive() {
+        Ok(Some(value))
+    } else {
+        Err(Invalid::terminal("QuantityInvalid", format!("{field} is {text}: write an amount above zero")))
+    }
+}
+
+trait Positive {
+    fn positive(&self) -> bool;
+}
+
+impl Positive for Cpu {
+    fn positive(&self) -> bool {
+        self.0 > 0
+    }
+}
+
+impl Positive for Bytes {
+    fn positive(&self) -> bool {
+        self.0 > 0
+    }
+}
+
+/// Milliseconds of a Prometheus duration (`1h30m`, `15s`, `500ms`); `None` when it is not one.
+fn prometheus_duration_ms(text: &str) -> Option<i64> {
+    let mut rest = text;
+    let mut total = 0_i64;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|n| *n > 0)?;
+        let number: i64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        rest = &rest[end..];
+        total = total.checked_add(number.checked_mul(unit)?)?;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prometheus_duration_ms as ms;
+
+    #[test]
+    fn durations() {
+        assert_eq!(ms("15s"), Some(15_000));
+        assert_eq!(ms("1h30m"), Some(5_400_000));
+        assert_eq!(ms("500ms"), Some(500));
+        for bad in ["", "s", "15", "15 s", "1x", "-1s"] {
+            assert_eq!(ms(bad), None, "{bad}");
+        }
+    }
+}
