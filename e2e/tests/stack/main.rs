@@ -1,0 +1,10 @@
+//! The product on a real node: `make test` starts the cluster, loads the images and runs this binary against it.
+//!
+//! Tests take turns on one stack; names are the stories that they tell.
+
+mod availability;
+mod drift;
+mod lifecycle;
+mod outage;
+mod serving;
+mod world;
