@@ -105,6 +105,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// What changed since the cursor, which moves on.
     async fn tail(&self, cursor: &mut Cursor) -> Result<Changes, StoreError>;
 
+    /// Whether this program can work with what the store holds. A store that was found good and is away now counts as
+    /// good: caches go on serving. Else the error says what is wrong and what to do.
+    async fn ready(&self) -> Result<(), StoreError>;
+
     /// Whether the store answers (`database` in `/api/v1/health`).
     async fn check(&self) -> Result<(), StoreError>;
 }
@@ -116,4 +120,13 @@ pub struct Cursor {
     pub position: i64,
     /// Identifiers at or above `position` that were already handed out.
     pub seen: std::collections::BTreeSet<i64>,
+    /// The store's clock at the last look, in microseconds since the epoch.
+    pub looked_at: i64,
+    /// Which life of the store the rest belongs to (PostgreSQL: timeline); another one makes the cursor void.
+    pub epoch: i64,
+}
+
+/// `{}`.
+fn empty_spec() -> Box<serde_json::value::RawValue> {
+    serde_json::value::RawValue::from_string("{}".to_owned()).unwrap_or_default()
 }

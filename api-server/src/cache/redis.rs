@@ -1,0 +1,316 @@
+//! The connection to Redis: bounded in time, repaired in the background, never an error to the caller.
+//!
+//! While Redis is away every call returns at once; a task tries to connect again, so no request pays for a probe.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use futures::StreamExt;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::config;
+
+/// A command that takes longer counts as failed.
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(200);
+/// Connecting and signing in, in the background.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Commands in a row that take too long until the connection is given up.
+const MOST_TIMEOUTS: u32 = 3;
+/// How often an idle connection is tried.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Pauses between attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Where writers say that it is worth looking into the changes tail (seed section 4.3).
+const HINT_CHANNEL: &str = "dashboard:invalidate";
+
+/// The configured address cannot be one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cache.redis.addr {0:?} is not an address such as redis:6379")]
+pub struct RedisConfigError(String);
+
+/// What came of a command.
+#[derive(Debug)]
+pub enum Outcome<T> {
+    /// Redis answered.
+    Answer(T),
+    /// Redis is known to be away; nothing was sent.
+    Away,
+    /// Redis did not answer in time, or refused; whether the command was carried out is not known.
+    Failed,
+}
+
+impl<T> Outcome<T> {
+    /// The answer, if there is one.
+    pub fn answer(self) -> Option<T> {
+        match self {
+            Self::Answer(answer) => Some(answer),
+            Self::Away | Self::Failed => None,
+        }
+    }
+}
+
+/// A handle on Redis; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct RedisTier {
+    link: Arc<Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    address: String,
+    username: Option<String>,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+    connection: ArcSwapOption<Connection>,
+    timeouts: AtomicU32,
+    /// Wakes the task that connects.
+    lost: Notify,
+    /// Somebody wrote.
+    hint: Notify,
+}
+
+struct Connection(MultiplexedConnection);
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connection")
+    }
+}
+
+impl RedisTier {
+    /// Starts the tasks that connect and listen; they end with the last handle. Does not wait for Redis.
+    ///
+    /// Must be called within a Tokio runtime.
+    pub fn new(config: &config::Redis) -> Result<Self, RedisConfigError> {
+        connection_info(&config.addr)?;
+        let link = Arc::new(Link {
+            address: config.addr.clone(),
+            username: config.username.clone(),
+            password: config.password.clone(),
+            password_file: config.password_file.clone(),
+            connection: ArcSwapOption::empty(),
+            timeouts: AtomicU32::new(0),
+            lost: Notify::new(),
+            hint: Notify::new(),
+        });
+        tokio::spawn(keep_connected(Arc::downgrade(&link)));
+        tokio::spawn(listen(Arc::downgrade(&link)));
+        Ok(Self { link })
+    }
+
+    /// Whether Redis answered lately.
+    pub fn is_available(&self) -> bool {
+        self.link.connection.load().is_some()
+    }
+
+    /// The value of a key; `None` when there is none or Redis is away.
+    pub async fn get_bytes(&self, key: &str) -> Option<Bytes> {
+        self.get(key).await.answer().flatten()
+    }
+
+    /// Sets a key for a time; `false` when Redis did not take it.
+    pub async fn set_bytes(&self, key: &str, bytes: &[u8], ttl: Duration) -> bool {
+        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.run(async |mut connection| {
+            redis::cmd("SET").arg(key).arg(bytes).arg("PX").arg(millis).query_async::<()>(&mut connection).await
+        })
+        .await
+        .answer()
+        .is_some()
+    }
+
+    /// The value of a key, telling absence from silence.
+    pub(super) async fn get(&self, key: &str) -> Outcome<Option<Bytes>> {
+        self.run(async |mut connection| redis::cmd("GET").arg(key).query_async::<Option<Bytes>>(&mut connection).await)
+            .await
+    }
+
+    /// Tells other pods to look into the changes tail now.
+    pub(super) async fn publish_hint(&self) {
+        self.run(async |mut connection| {
+            redis::cmd("PUBLISH").arg(HINT_CHANNEL).arg("1").query_async::<()>(&mut connection).await
+        })
+        .await;
+    }
+
+    /// Waits until some pod wrote (or this process began to listen again). Only a hint: it may never come.
+    pub(super) async fn hinted(&self) {
+        self.link.hint.notified().await;
+    }
+
+    /// Runs a command within the time allowed.
+    pub(super) async fn run<T>(
+        &self,
+        command: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Outcome<T> {
+        let Some(connection) = self.link.connection.load_full() else { return Outcome::Away };
+        match timeout(COMMAND_TIMEOUT, command(connection.0.clone())).await {
+            Ok(Ok(answer)) => {
+                self.link.timeouts.store(0, Ordering::Relaxed);
+                Outcome::Answer(answer)
+            }
+            Ok(Err(error)) => {
+                if is_connection_error(&error) {
+                    self.link.give_up(&connection, &error.to_string());
+                } else {
+                    tracing::debug!(%error, "Redis refused a command");
+                }
+                Outcome::Failed
+            }
+            Err(_) => {
+                if self.link.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_TIMEOUTS {
+                    self.link.give_up(&connection, "it does not answer in time");
+                }
+                Outcome::Failed
+            }
+        }
+    }
+}
+
+/// Whether the connection is of no more use; other errors are answers of a working Redis.
+fn is_connection_error(error: &RedisError) -> bool {
+    error.is_io_error()
+        || error.is_connection_dropped()
+        || error.is_timeout()
+        || matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::Parse)
+        || matches!(error.code(), Some("NOAUTH" | "LOADING" | "READONLY" | "MASTERDOWN"))
+}
+
+fn connection_info(address: &str) -> Result<ConnectionInfo, RedisConfigError> {
+    let url = if address.contains("://") { address.to_owned() } else { format!("redis://{address}") };
+    let has_host = !address.is_empty() && !address.starts_with(':');
+    url.into_connection_info().ok().filter(|_| has_host).ok_or_else(|| RedisConfigError(address.to_owned()))
+}
+
+impl Link {
+    fn give_up(&self, connection: &Arc<Connection>, reason: &str) {
+        let before = self.connection.compare_and_swap(connection, None);
+        if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, connection)) {
+            tracing::warn!(address = %self.address, %reason, "Redis is away: documents and answers come from their sources");
+            self.lost.notify_one();
+        }
+    }
+
+    fn client(&self) -> Result<Client, String> {
+        let mut settings = RedisConnectionInfo::default();
+        if let Some(username) = &self.username {
+            settings = settings.set_username(username);
+        }
+        // Read each time: the file changes when the password is rotated.
+        let password = match &self.password_file {
+            Some(path) => Some(
+                std::fs::read_to_string(path)
+                    .map_err(|error| format!("cannot read cache.redis.password_file {}: {error}", path.display()))?
+                    .trim_end_matches(['\r', '\n'])
+                    .to_owned(),
+            ),
+            None => self.password.clone(),
+        };
+        if let Some(password) = password {
+            settings = settings.set_password(password);
+        }
+        let info = connection_info(&self.address).map_err(|error| error.to_string())?.set_redis_settings(settings);
+        Client::open(info).map_err(|error| error.to_string())
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, String> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(CONNECT_TIMEOUT));
+        let client = self.client()?;
+        let connect = async {
+            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            redis::cmd("PING").query_async::<()>(&mut connection).await?;
+            Ok::<_, RedisError>(connection)
+        };
+        match timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it does not answer in time".to_owned()),
+        }
+    }
+}
+
+/// Connects, tries the connection now and then, connects again when it is lost.
+async fn keep_connected(weak: Weak<Link>) {
+    let mut pause = BACKOFF.0;
+    let mut reported = false;
+    loop {
+        let Some(link) = weak.upgrade() else { return };
+        if let Some(connection) = link.connection.load_full() {
+            let ping = async {
+                let mut connection = connection.0.clone();
+                redis::cmd("PING").query_async::<()>(&mut connection).await
+            };
+            match timeout(PING_INTERVAL, ping).await {
+                Ok(Ok(())) => link.timeouts.store(0, Ordering::Relaxed),
+                Ok(Err(error)) => link.give_up(&connection, &error.to_string()),
+                Err(_) => link.give_up(&connection, "it does not answer in time"),
+            }
+            if link.connection.load().is_some() {
+                // A loss between the check and the wait is not missed: `notify_one` leaves a permit.
+                let _ = timeout(PING_INTERVAL, link.lost.notified()).await;
+            }
+            continue;
+        }
+        match link.connect().await {
+            Ok(connection) => {
+                link.timeouts.store(0, Ordering::Relaxed);
+                link.connection.store(Some(Arc::new(Connection(connection))));
+                tracing::info!(address = %link.address, "connected to Redis");
+                (pause, reported) = (BACKOFF.0, false);
+            }
+            Err(reason) => {
+                if !reported {
+                    tracing::warn!(address = %link.address, %reason, "cannot connect to Redis; trying on, doing without it");
+                    reported = true;
+                }
+                drop(link);
+                tokio::time::sleep(pause.mul_f64(0.75 + rand::random::<f64>() / 2.0)).await;
+                pause = (pause * 2).min(BACKOFF.1);
+            }
+        }
+    }
+}
+
+/// Passes hints on. A subscription that was made anew counts as a hint, since some may have been missed.
+async fn listen(weak: Weak<Link>) {
+    let mut pause = BACKOFF.0;
+    loop {
+        let Some(link) = weak.upgrade() else { return };
+        let client = link.client();
+        drop(link);
+        if let Ok(client) = client
+            && let Ok(Ok(mut subscription)) = timeout(CONNECT_TIMEOUT, client.get_async_pubsub()).await
+            && let Ok(Ok(())) = timeout(CONNECT_TIMEOUT, subscription.subscribe(HINT_CHANNEL)).await
+        {
+            pause = BACKOFF.0;
+            let mut messages = subscription.on_message();
+            let mut heard = true;
+            loop {
+                let Some(link) = weak.upgrade() else { return };
+                if heard {
+                    link.hint.notify_one();
+                }
+                drop(link);
+                // The time limit is there to notice that the last handle is gone.
+                heard = match timeout(PING_INTERVAL, messages.next()).await {
+                    Ok(Some(_)) => true,
+                    Ok(None) => break,
+                    Err(_) => false,
+                };
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(BACKOFF.1);
+    }
+}

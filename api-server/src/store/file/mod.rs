@@ -1,0 +1,121 @@
+//! Documents as files in upstream's layout, so that an existing Perses folder just works.
+//!
+//! Everything is in memory; files are written atomically, and looked at once a second so that edits by hand are seen.
+//! One process owns the folder.
+
+mod disk;
+mod format;
+mod index;
+mod layout;
+mod writer;
+
+use std::sync::{Arc, Weak, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+
+use self::writer::Folder;
+use super::{Change, Changes, Cursor, ListQuery, Precondition, Store, StoreError};
+use crate::config::FileDatabase;
+use crate::domain::document::{Document, Draft, Key};
+
+/// How often the folder is looked at for edits by hand.
+const SCAN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A store in a folder.
+#[derive(Debug)]
+pub struct FileStore {
+    folder: Arc<Folder>,
+    /// Dropped with the store: ends the watching thread.
+    _stop: mpsc::Sender<()>,
+}
+
+impl FileStore {
+    /// Opens the folder (made when absent), locks it and reads all documents. Blocks.
+    pub fn open(config: &FileDatabase) -> Result<Self, StoreError> {
+        let folder = Arc::new(Folder::open(&config.folder, config.extension)?);
+        let (stop, stopped) = mpsc::channel();
+        let watched = Arc::downgrade(&folder);
+        thread::Builder::new()
+            .name("file-store-scan".to_owned())
+            .spawn(move || watch(&watched, &stopped))
+            .map_err(|error| StoreError::Failed(format!("cannot start the thread that watches the folder: {error}")))?;
+        Ok(Self { folder, _stop: stop })
+    }
+
+    /// Runs a blocking step on a thread for such steps; it is finished even when the caller goes away.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&Folder) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let folder = Arc::clone(&self.folder);
+        tokio::task::spawn_blocking(move || step(&folder))
+            .await
+            .map_err(|error| StoreError::Failed(format!("a file operation was cut short: {error}")))?
+    }
+}
+
+fn watch(folder: &Weak<Folder>, stopped: &mpsc::Receiver<()>) {
+    let mut pause = SCAN_INTERVAL;
+    let mut reported = false;
+    while matches!(stopped.recv_timeout(pause), Err(mpsc::RecvTimeoutError::Timeout)) {
+        let Some(folder) = folder.upgrade() else { return };
+        let started = Instant::now();
+        match folder.scan(false) {
+            Ok(()) => reported = false,
+            Err(error) if !reported => {
+                tracing::warn!(%error, "edits of files by hand are not noticed now");
+                reported = true;
+            }
+            Err(_) => {}
+        }
+        // A folder that is slow to look at is looked at less often.
+        pause = SCAN_INTERVAL.max(started.elapsed() * 20);
+    }
+}
+
+#[async_trait]
+impl Store for FileStore {
+    async fn get(&self, key: &Key) -> Result<Option<Document>, StoreError> {
+        Ok(self.folder.index.read().get(key).map(|entry| (*entry.document).clone()))
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Vec<Document>, StoreError> {
+        Ok(self.folder.index.read().list(query))
+    }
+
+    async fn create(&self, draft: Draft) -> Result<Document, StoreError> {
+        self.blocking(move |folder| folder.create(draft)).await
+    }
+
+    async fn update(&self, draft: Draft, precondition: Precondition) -> Result<Document, StoreError> {
+        self.blocking(move |folder| folder.update(draft, precondition)).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<Vec<Change>, StoreError> {
+        let key = key.clone();
+        self.blocking(move |folder| folder.delete(&key)).await
+    }
+
+    async fn tail_start(&self) -> Result<Cursor, StoreError> {
+        Ok(Cursor { position: self.folder.index.read().cursor(), ..Cursor::default() })
+    }
+
+    async fn tail(&self, cursor: &mut Cursor) -> Result<Changes, StoreError> {
+        Ok(self.folder.index.read().since(cursor))
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.blocking(|folder| {
+            std::fs::metadata(&folder.root)
+                .map(|_| ())
+                .map_err(|error| StoreError::Unavailable(format!("cannot look at {}: {error}", folder.root.display())))
+        })
+        .await
+    }
+}
