@@ -1,5 +1,35 @@
 //! Real backing services for tests: PostgreSQL, PgBouncer, Redis and Prometheus, on loopback, from a cached root.
-
-pub mod root;
+//!
+//! Each value is a running service. Dropping it ends the service and removes its data; the end of the test process, by
+//! whatever cause, does the same. [`shared`] holds one of each for all tests of a binary.
 
 mod mirror;
+mod pgbouncer;
+mod port;
+mod postgres;
+mod prometheus;
+mod proxy;
+mod redis;
+pub mod root;
+mod sandbox;
+pub mod shared;
+
+use std::{fmt::Write as _, time::Duration};
+
+pub use pgbouncer::{PgBouncer, PoolSettings};
+pub use port::Port;
+pub use postgres::{Database, Postgres, SUPERUSER, USER};
+pub use prometheus::{Prometheus, Scrape};
+pub use proxy::TcpProxy;
+pub use redis::{Redis, RedisSettings};
+
+/// How long a started service may take until it answers; generous, since tests share few cores.
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// 128 random bits, in letters that need no escape in any of the configuration languages here.
+fn random_password() -> String {
+    rand::random::<[u8; 16]>().iter().fold(String::new(), |mut text, byte| {
+        _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,4 @@
+//! End-to-end tests and tests of the harness itself.
+
+mod control_plane;
+mod services;
