@@ -14,6 +14,12 @@ pub enum ApiError {
     /// 401: no sign-in, or one that does not count.
     #[error("unauthorized: {0}")]
     Unauthorized(String),
+    /// 401: nothing in the request says who sends it (text of Perses' JWT layer).
+    #[error("missing or malformed jwt")]
+    MissingToken,
+    /// 401: the token is expired, or not ours.
+    #[error("invalid or expired jwt")]
+    InvalidToken,
     /// 403: signed in, but not allowed.
     #[error("forbidden access: {0}")]
     Forbidden(String),
@@ -57,7 +63,7 @@ impl ApiError {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized(_) | Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,

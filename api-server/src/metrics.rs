@@ -41,6 +41,59 @@ pub struct CacheLabels {
     pub result: &'static str,
 }
 
+/// Labels of what the UI reports about a dashboard.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DashboardLabels {
+    /// `metadata.project`.
+    pub project: String,
+    /// `metadata.name`.
+    pub dashboard: String,
+}
+
+/// Upstream's three families of `POST /api/v1/view`.
+#[derive(Debug, Clone)]
+struct Views {
+    count: Family<DashboardLabels, Counter>,
+    errors: Family<DashboardLabels, Counter>,
+    seconds: Family<DashboardLabels, Histogram, fn() -> Histogram>,
+}
+
+impl Views {
+    fn new(registry: &mut Registry) -> Self {
+        let views = Self {
+            count: Family::default(),
+            errors: Family::default(),
+            seconds: Family::new_with_constructor(request_histogram as fn() -> Histogram),
+        };
+        registry.register("dashboard_views", "Number of times a dashboard was shown", views.count.clone());
+        registry.register("dashboard_render_errors", "Errors while a dashboard was drawn", views.errors.clone());
+        registry.register("dashboard_render_time_seconds", "Time to draw a dashboard", views.seconds.clone());
+        views
+    }
+}
+
+/// Labels of a query that was sent to a datasource.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// `query` or `query_range`.
+    pub endpoint: &'static str,
+}
+
+/// A query that is being asked upstream; its end is the end of the query.
+#[derive(Debug)]
+pub struct UpstreamQuery {
+    started: std::time::Instant,
+    duration: Histogram,
+    in_flight: Gauge,
+}
+
+impl Drop for UpstreamQuery {
+    fn drop(&mut self) {
+        self.in_flight.dec();
+        self.duration.observe(self.started.elapsed().as_secs_f64());
+    }
+}
+
 type RouteHistogram = Family<RouteLabels, Histogram, fn() -> Histogram>;
 
 fn request_histogram() -> Histogram {
@@ -59,6 +112,13 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// `perses_cache_requests_total{cache,tier,result}`.
     pub cache_requests: Family<CacheLabels, Counter>,
+    /// `perses_provisioning_errors`: documents in provisioning folders that are refused now.
+    pub provisioning_errors: Gauge,
+    /// `perses_initial_admin_exists`: 1 once the first user is in the store.
+    pub initial_admin_exists: Gauge,
+    views: Views,
+    upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram>,
+    upstream_in_flight: Family<UpstreamLabels, Gauge>,
 }
 
 impl Metrics {
@@ -75,7 +135,21 @@ impl Metrics {
         let cache_requests = Family::<CacheLabels, Counter>::default();
         registry.register("cache_requests", "Looks into caches", cache_requests.clone());
         registry.register("build", "Build of the server", Info::new(vec![("version", version.to_owned())]));
-        Self { registry, requests, request_duration, in_flight, cache_requests }
+        let provisioning_errors = Gauge::default();
+        let text = "Documents in provisioning folders that are refused";
+        registry.register("provisioning_errors", text, provisioning_errors.clone());
+        let initial_admin_exists = Gauge::default();
+        let text = "Whether the first user is in the store";
+        registry.register("initial_admin_exists", text, initial_admin_exists.clone());
+        let views = Views::new(&mut registry);
+        let upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(request_histogram as fn() -> Histogram);
+        let text = "Duration of queries to datasources, past the cache";
+        registry.register("upstream_query_duration_seconds", text, upstream_duration.clone());
+        let upstream_in_flight = Family::<UpstreamLabels, Gauge>::default();
+        let text = "Queries to datasources that are under way";
+        registry.register("upstream_queries_in_flight", text, upstream_in_flight.clone());
+        Self { registry, requests, request_duration, in_flight, cache_requests, provisioning_errors, initial_admin_exists, views, upstream_duration, upstream_in_flight }
     }
 
     /// The text exposition (OpenMetrics 1.0).
@@ -85,8 +159,28 @@ impl Metrics {
         Ok(out)
     }
 
+    /// Counts and times a query to a datasource until the guard goes.
+    pub fn upstream_query(&self, endpoint: &'static str) -> UpstreamQuery {
+        let labels = UpstreamLabels { endpoint };
+        let duration = self.upstream_duration.get_or_create_owned(&labels);
+        let in_flight = self.upstream_in_flight.get_or_create_owned(&labels);
+        in_flight.inc();
+        UpstreamQuery { started: std::time::Instant::now(), duration, in_flight }
+    }
+
     /// Counts a look into a cache.
     pub fn cache(&self, cache: &'static str, tier: &'static str, result: &'static str) {
         self.cache_requests.get_or_create(&CacheLabels { cache, tier, result }).inc();
+    }
+
+    /// Counts that a dashboard was shown.
+    pub fn dashboard_viewed(&self, project: &str, dashboard: &str, seconds: f64, errors: u64) {
+        let labels = DashboardLabels { project: project.to_owned(), dashboard: dashboard.to_owned() };
+        self.views.count.get_or_create(&labels).inc();
+        self.views.errors.get_or_create(&labels).inc_by(errors);
+        // Upstream does not count a missing time either.
+        if seconds > 0.0 {
+            self.views.seconds.get_or_create(&labels).observe(seconds);
+        }
     }
 }

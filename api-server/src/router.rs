@@ -26,7 +26,7 @@ pub fn build(state: &AppState) -> Router {
     // Everything here needs a sign-in when `security.enable_auth` is on.
     let guarded = Router::new()
         .merge(handlers::resources::routes(&kinds, config.security.readonly))
-        .merge(handlers::users::routes(config.security.readonly))
+        .merge(handlers::users::routes())
         .merge(handlers::view::routes())
         .merge(handlers::proxy::routes(config))
         .layer(from_fn_with_state(state.clone(), middleware::auth::require));
@@ -34,6 +34,7 @@ pub fn build(state: &AppState) -> Router {
     // Anonymous, as upstream has them.
     let open = Router::new()
         .merge(handlers::auth::routes(config))
+        .merge(handlers::users::sign_up_routes(config.security.readonly))
         .merge(handlers::config::routes())
         .merge(handlers::plugins::routes())
         .merge(handlers::validate::routes())

@@ -9,18 +9,25 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::crypto::SecretBox;
+use crate::auth::seal::Sealer;
+use crate::auth::token::Tokens;
 use crate::cache::DocumentCache;
 use crate::cache::redis::RedisTier;
 use crate::cache::tail::Follower;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::proxy::{self, Proxy};
+use crate::query::QueryService;
+use crate::service::admin;
+use crate::service::provisioning::Provisioner;
 use crate::service::resources::Resources;
 use crate::store::file::FileStore;
 use crate::store::postgres::PostgresStore;
 use crate::store::{Store, StoreError};
+use crate::ui::{self, Assets};
 
 /// Upstream's built-in key: documents that a Perses without a key of its own wrote stay readable. Only without sign-in.
-const UPSTREAM_DEFAULT_KEY: &[u8; 32] = b"=tW$56zytgB&3jN2E%7-+qrGZE?v6LCc";
+const UPSTREAM_DEFAULT_KEY: &[u8; 32] = b"e=dz;`M'5Pjvy^Sq3FVBkTC@N9?H/gua";
 
 /// Version in `/api/v1/health` and `perses_build_info`; semantic, as percli demands.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -44,8 +51,16 @@ pub struct Parts {
     pub follower: Arc<Follower>,
     /// Reads and writes of documents.
     pub resources: Arc<Resources>,
+    /// Requests to datasources.
+    pub proxy: Arc<Proxy>,
     /// Encryption of secrets.
     pub secrets: Arc<SecretBox>,
+    /// What seals specs for the store: secrets encrypted, passwords hashed.
+    pub sealer: Arc<Sealer>,
+    /// Tokens of signed-in users.
+    pub tokens: Arc<Tokens>,
+    /// The web UI and its plugins.
+    pub assets: Arc<Assets>,
     /// Whether the server was told to stop.
     draining: AtomicBool,
 }
@@ -66,31 +81,52 @@ impl AppState {
     }
 
     /// As [`Self::build`], on a store of the caller's.
-    pub async fn with_store(config: Config, _ui_dir: Option<PathBuf>, store: Arc<dyn Store>) -> Result<Self, String> {
+    pub async fn with_store(config: Config, ui_dir: Option<PathBuf>, store: Arc<dyn Store>) -> Result<Self, String> {
         let metrics = Arc::new(Metrics::new(VERSION));
+        let (plugin_path, api_prefix) = (config.plugin.path.clone(), config.api_prefix.clone());
+        let assets = Assets::new(&ui::Options { ui_dir, plugin_path, api_prefix }).map_err(|error| error.to_string())?;
         let secrets = Arc::new(open_secrets(&config)?);
+        let sealer = Arc::new(Sealer::new((*secrets).clone()));
+        let authentication = &config.security.authentication;
+        let tokens =
+            Arc::new(Tokens::new(&secrets, authentication.access_token_ttl.0, authentication.refresh_token_ttl.0));
         let redis = match &config.cache.redis {
             Some(redis) => Some(Arc::new(RedisTier::new(redis).map_err(|error| error.to_string())?)),
             None => None,
         };
         // Half for documents, half for query results.
-        let cache = Arc::new(DocumentCache::new(config.cache.l1_max_bytes / 2, config.cache.dashboard_ttl.0, redis.clone()));
+        // Files belong to one process: there is nobody to share documents with.
+        let shared = redis.clone().filter(|_| config.database.postgres.is_some());
+        let cache = Arc::new(DocumentCache::new(
+            config.cache.l1_max_bytes / 2,
+            config.cache.dashboard_ttl.0,
+            shared,
+            metrics.clone(),
+        ));
         let follower = Arc::new(Follower::new(store.clone(), cache.clone()));
         let resources = Arc::new(Resources::new(
             store.clone(),
             cache.clone(),
-            secrets.clone(),
+            sealer.clone(),
             metrics.clone(),
             case_sensitive(&config),
         ));
+        let query = QueryService::new(&config.query, config.cache.l1_max_bytes / 2, redis, metrics.clone());
+        let parts = proxy::Parts { store: store.clone(), secrets: secrets.clone(), query, case_sensitive: case_sensitive(&config) };
+        let proxy = Arc::new(Proxy::new(&config, parts));
+        cache.listen(proxy.clone());
         Ok(Self(Arc::new(Parts {
             config,
+            proxy,
             metrics,
             store,
             cache,
             follower,
             resources,
             secrets,
+            sealer,
+            tokens,
+            assets: Arc::new(assets),
             draining: AtomicBool::new(false),
         })))
     }
@@ -133,7 +169,17 @@ fn open_secrets(config: &Config) -> Result<SecretBox, String> {
 
 /// Starts what runs beside requests, until the token is cancelled.
 pub fn spawn_background(state: &AppState, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
-    let follower = state.follower.clone();
-    let token = stop.clone();
-    vec![tokio::spawn(async move { follower.run(token).await })]
+    let mut tasks = Vec::new();
+    let (follower, token) = (state.follower.clone(), stop.clone());
+    tasks.push(tokio::spawn(async move { follower.run(token).await }));
+    if let Some(config) = state.config.security.authentication.initial_admin.clone() {
+        let (resources, metrics) = (state.resources.clone(), state.metrics.clone());
+        tasks.push(tokio::spawn(admin::run(resources, metrics, config, stop.clone())));
+    }
+    let config = &state.config.provisioning;
+    if !config.folders.is_empty() {
+        let provisioner = Provisioner::new(state.resources.clone(), state.metrics.clone(), config);
+        tasks.push(tokio::spawn(provisioner.run(stop.clone())));
+    }
+    tasks
 }

@@ -58,6 +58,20 @@ pub fn check(kind: Kind, spec: &RawValue) -> Result<Option<Box<RawValue>>, SpecE
     Ok(None)
 }
 
+/// Checks `metadata.name` where it has to follow more than the rule for every name: variables are used in expressions.
+pub fn check_name(kind: Kind, name: &str) -> Result<(), SpecError> {
+    if !matches!(kind, Kind::Variable | Kind::GlobalVariable) {
+        return Ok(());
+    }
+    variable::check_name(name).map_err(|message| SpecError { path: "metadata.name".to_owned(), message })
+}
+
+/// Variables that a dashboard's variables use and that it does not define, each with its user: they must exist in the
+/// project or globally.
+pub fn undefined_variables(dashboard: &RawValue) -> Vec<(String, String)> {
+    serde_json::from_str(dashboard.get()).map(|value| variable::undefined(&value)).unwrap_or_default()
+}
+
 fn project(spec: &Node<'_>) -> Result<(), SpecError> {
     display(spec)
 }

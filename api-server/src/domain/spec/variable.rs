@@ -114,7 +114,7 @@ fn single_default(entry: &Node<'_>) -> Result<Option<String>, SpecError> {
 
 /// The rule for names in expressions, `^\w*?[^0-9]\w*$` and no `__` in front: one character that is not a digit, and at most
 /// one that is not a word character.
-pub(crate) fn check_name(name: &str) -> Result<(), String> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     let odd = name.chars().filter(|c| !c.is_ascii_alphanumeric() && *c != '_').count();
     let digits_only = name.bytes().all(|b| b.is_ascii_digit());
     if odd > 1 || digits_only {
@@ -184,7 +184,7 @@ fn collect(value: &Value, names: &mut HashSet<String>) {
 
 /// Names that a dashboard's variables use and that neither it nor Perses itself (`__...`) defines, with the variable that
 /// uses them: they must exist in the project or globally.
-pub(crate) fn undefined(dashboard: &Value) -> Vec<(String, String)> {
+pub(super) fn undefined(dashboard: &Value) -> Vec<(String, String)> {
     let root = Node::root("spec", dashboard);
     let Some(Ok(entries)) = root.get("variables").map(|node| node.elements().map(Iterator::collect::<Vec<_>>)) else {
         return Vec::new();

@@ -1,0 +1,116 @@
+//! `GET /api/config`: the configuration in upstream's shape, which percli and the UI decode. It is open to everybody, so it
+//! holds no secret and no address of ours.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::domain::secret::MASK;
+use crate::handlers::body;
+use crate::state::AppState;
+
+/// Upstream's choices in the time range picker.
+const TIME_RANGES: [&str; 9] = ["5m", "15m", "30m", "1h", "6h", "12h", "24h", "7d", "14d"];
+
+/// The one route.
+pub fn routes() -> Router<AppState> {
+    Router::new().route("/api/config", get(config))
+}
+
+async fn config(State(state): State<AppState>) -> Response {
+    body::json(StatusCode::OK, &public(&state.config))
+}
+
+/// The public form: upstream's keys, durations as strings.
+fn public(config: &Config) -> Value {
+    let security = &config.security;
+    let authentication = &security.authentication;
+    let (global, project) = (config.datasource.global.disable, config.datasource.project.disable);
+    let database = match &config.database.postgres {
+        Some(postgres) => json!({"postgres": {"case_sensitive": postgres.case_sensitive}}),
+        None => json!({"file": config.database.file.clone().unwrap_or_default()}),
+    };
+    let mut public = json!({
+        "security": {
+            "readonly": security.readonly,
+            "cookie": security.cookie,
+            "encryption_key": MASK,
+            "enable_auth": security.enable_auth,
+            // No roles yet: every signed-in user may do everything.
+            "authorization": {"provider": {"native": {"enable": false}}},
+            "authentication": {
+                "access_token_ttl": authentication.access_token_ttl,
+                "refresh_token_ttl": authentication.refresh_token_ttl,
+                // With full rights for everybody, only a signed-in user creates users.
+                "disable_sign_up": true,
+                "providers": {"enable_native": authentication.providers.enable_native},
+            },
+            "cors": {"enable": false},
+        },
+        "database": database,
+        "dashboard": {},
+        "provisioning": {"interval": config.provisioning.interval},
+        "datasource": {
+            "global": {"disable": global},
+            "project": {"disable": project},
+            "disable_local": config.datasource.disable_local,
+        },
+        "variable": {
+            "global": {"disable": global},
+            "project": {"disable": global && project},
+            "disable_local": false,
+        },
+        "ephemeral_dashboard": {"enable": false, "cleanup_interval": "1d"},
+        "frontend": {
+            "disable": config.frontend.disable,
+            "explorer": config.frontend.explorer,
+            "information": config.frontend.information,
+            "time_range": {"options": TIME_RANGES},
+        },
+        "plugin": {"enable_dev": false},
+    });
+    if !config.api_prefix.is_empty() {
+        public["api_prefix"] = json!(config.api_prefix);
+    }
+    public
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_nothing_that_is_secret_or_ours() {
+        let text = r#"{
+            "security": {"encryption_key": "0123456789abcdef0123456789abcdef", "enable_auth": true,
+                "authentication": {"providers": {"enable_native": true},
+                    "initial_admin": {"username_file": "/admin-user", "password_file": "/admin-password"}}},
+            "database": {"postgres": {"host": "db-host", "user": "db-user", "password": "db-password"}},
+            "cache": {"redis": {"addr": "redis-host:6379", "password": "redis-password"}},
+            "provisioning": {"folders": ["/secret-folder"]}}"#;
+        let config: Config = serde_json::from_str(text).unwrap();
+        let shown = public(&config).to_string();
+        for hidden in ["0123456789abcdef", "admin-", "db-host", "db-user", "db-password", "redis", "secret-folder"] {
+            assert!(!shown.contains(hidden), "{hidden} in {shown}");
+        }
+        let shown = public(&config);
+        assert_eq!(shown["security"]["authentication"]["access_token_ttl"], "15m");
+        assert_eq!(shown["security"]["authentication"]["refresh_token_ttl"], "1d");
+        assert_eq!(shown["security"]["cookie"], json!({"same_site": "lax", "secure": false}));
+    }
+
+    #[test]
+    fn follows_the_datasource_switches() {
+        let config: Config =
+            serde_json::from_str(r#"{"datasource": {"global": {"disable": true}}, "api_prefix": "/x"}"#).unwrap();
+        let shown = public(&config);
+        assert_eq!(shown["variable"]["global"]["disable"], true);
+        assert_eq!(shown["variable"]["project"]["disable"], false);
+        assert_eq!(shown["api_prefix"], "/x");
+        assert_eq!(shown["database"]["file"]["folder"], "./local_db");
+    }
+}

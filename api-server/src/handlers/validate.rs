@@ -1,0 +1,26 @@
+//! `POST /api/validate/<kind>`: checks a document without writing it.
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::routing::post;
+
+use crate::domain::kind::Kind;
+use crate::error::ApiError;
+use crate::handlers::body;
+use crate::state::AppState;
+
+const KINDS: [Kind; 5] =
+    [Kind::Dashboard, Kind::Datasource, Kind::GlobalDatasource, Kind::Variable, Kind::GlobalVariable];
+
+/// One route per kind that can be validated.
+pub fn routes() -> Router<AppState> {
+    KINDS.into_iter().fold(Router::new(), |router, kind| {
+        let handler = move |State(state): State<AppState>, request: Request| async move {
+            let envelope = body::bind(request, &state).await?;
+            state.resources.validate(kind, envelope).await?;
+            Ok::<_, ApiError>(StatusCode::OK)
+        };
+        router.route(&format!("/api/validate/{}", kind.plural()), post(handler))
+    })
+}

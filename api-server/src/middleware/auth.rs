@@ -1,0 +1,36 @@
+//! Sign-in: nobody passes without a token that counts, when `security.enable_auth` is on.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+
+use crate::auth;
+use crate::error::ApiError;
+use crate::state::AppState;
+
+/// Lets a signed-in request through, with its [`auth::token::Principal`] in the extensions.
+pub async fn require(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    if !state.config.security.enable_auth {
+        return next.run(request).await;
+    }
+    match check(&state, request.method(), request.headers()) {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Who sends the request. A browser sends cookies along wherever a request starts; when it says that another site started
+/// one that changes something, that is a forgery (`SameSite` already stops it, unless it was set to `none`).
+pub fn check(state: &AppState, method: &Method, headers: &HeaderMap) -> Result<auth::token::Principal, ApiError> {
+    let principal = auth::authenticate(&state.tokens, headers, Timestamp::now())?;
+    let cross_site = headers.get("sec-fetch-site").is_some_and(|value| value.as_bytes() == b"cross-site");
+    if cross_site && !method.is_safe() && auth::is_by_cookie(headers) {
+        return Err(ApiError::Forbidden("the request was started by another site".to_owned()));
+    }
+    Ok(principal)
+}

@@ -1,0 +1,6 @@
+//! Use cases: the order of validation, cache, store and upstream. Knows nothing of HTTP.
+
+pub mod admin;
+pub mod provisioning;
+pub mod resources;
+pub mod references;

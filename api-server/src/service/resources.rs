@@ -1,0 +1,428 @@
+//! Reads and writes of documents: validate, seal secrets, write to the store, invalidate; read from the caches, else the store.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::auth::seal::Sealer;
+use crate::cache::{DocumentCache, Encoded, Tier};
+use crate::domain::document::{Document, Draft, Envelope, Key, Origin};
+use crate::domain::kind::Kind;
+use crate::domain::{name, secret, spec};
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+use crate::service::references::check_variables;
+use crate::store::{Change, ListQuery, Precondition, Store, StoreError};
+
+/// Most tags of a document (Perses v0.54).
+const MAX_TAGS: usize = 20;
+/// Longest tag, in characters.
+const MAX_TAG_LENGTH: usize = 50;
+
+/// How often [`Resources::apply`] looks again when another writer was quicker.
+const APPLY_ATTEMPTS: usize = 5;
+
+/// A document that was read, and where it came from.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// The body and its validators.
+    pub encoded: Encoded,
+    /// The tier that had it; `None` is the store.
+    pub tier: Option<Tier>,
+}
+
+/// What [`Resources::apply`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The document was not there.
+    Created,
+    /// The document was another one.
+    Updated,
+    /// The document was already so; nothing was written.
+    Unchanged,
+}
+
+/// Parameters of a list request.
+#[derive(Debug, Clone, Default)]
+pub struct ListOptions {
+    /// Only this project.
+    pub project: Option<String>,
+    /// Only names that start so.
+    pub name_prefix: Option<String>,
+    /// Specs are left out.
+    pub metadata_only: bool,
+    /// (Global) datasources only: exact kind of the plugin.
+    pub plugin_kind: Option<String>,
+    /// (Global) datasources only: `spec.default`.
+    pub default: Option<bool>,
+}
+
+/// The documents of the server.
+#[derive(Debug)]
+pub struct Resources {
+    store: Arc<dyn Store>,
+    cache: Arc<DocumentCache>,
+    sealer: Arc<Sealer>,
+    metrics: Arc<Metrics>,
+    case_sensitive: bool,
+}
+
+impl Resources {
+    /// Puts the parts together. Without `case_sensitive` names are lower-cased before they are used, as upstream does.
+    pub fn new(
+        store: Arc<dyn Store>,
+        cache: Arc<DocumentCache>,
+        sealer: Arc<Sealer>,
+        metrics: Arc<Metrics>,
+        case_sensitive: bool,
+    ) -> Self {
+        Self { store, cache, sealer, metrics, case_sensitive }
+    }
+
+    /// A name in the letter case of the store.
+    pub fn fold(&self, name: &str) -> String {
+        if self.case_sensitive { name.to_owned() } else { name.to_lowercase() }
+    }
+
+    /// Reads a document as it is sent to clients (secrets masked).
+    pub async fn get(&self, key: &Key) -> Result<Read, ApiError> {
+        let label = if key.kind == Kind::Dashboard { "dashboard" } else { "document" };
+        if let Some((encoded, tier)) = self.cache.get(key).await {
+            self.metrics.cache(label, tier.as_str(), "hit");
+            return Ok(Read { encoded, tier: Some(tier) });
+        }
+        self.metrics.cache(label, "store", "miss");
+        let started = Instant::now();
+        let document = self.load(key).await?;
+        let encoded = encode(&document);
+        self.cache.fill(key, encoded.clone(), started).await;
+        Ok(Read { encoded, tier: None })
+    }
+
+    /// Reads a document from the store as it is kept there (secrets sealed), past every cache.
+    pub async fn load(&self, key: &Key) -> Result<Document, ApiError> {
+        match self.store.get(key).await? {
+            Some(document) => Ok(document),
+            None => {
+                if let Some(project) = &key.project {
+                    self.require_project(project).await?;
+                }
+                Err(ApiError::NotFound)
+            }
+        }
+    }
+
+    /// Whether the project exists; 400 with upstream's text when not (percli matches its end).
+    pub async fn require_project(&self, project: &str) -> Result<(), ApiError> {
+        match Box::pin(self.get(&Key::global(Kind::Project, project))).await {
+            Ok(_) => Ok(()),
+            Err(ApiError::NotFound) => {
+                Err(ApiError::BadRequest(format!("metadata.project \"{project}\" doesn't exist")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists documents as one JSON array.
+    pub async fn list(&self, kind: Kind, options: &ListOptions) -> Result<Bytes, ApiError> {
+        let by_spec = options.plugin_kind.is_some() || options.default.is_some();
+        let query = ListQuery {
+            kind,
+            project: options.project.clone(),
+            name_prefix: options.name_prefix.clone(),
+            metadata_only: options.metadata_only && !by_spec,
+        };
+        let documents = self.store.list(&query).await?;
+        let mut out = BytesMut::with_capacity(documents.iter().map(|d| d.spec.get().len() + 256).sum::<usize>() + 3);
+        out.put_u8(b'[');
+        let mut line = String::new();
+        for document in documents.iter().filter(|document| !by_spec || matches(document, options)) {
+            line.clear();
+            if options.metadata_only {
+                document.write_json(&mut line, None);
+            } else {
+                document.write_json(&mut line, Some(public_spec(document).as_ref().map_or(document.spec.get(), |s| s.get())));
+            }
+            if out.len() > 1 {
+                out.put_u8(b',');
+            }
+            out.put_slice(line.as_bytes());
+        }
+        out.put_slice(b"]\n");
+        Ok(out.freeze())
+    }
+
+    /// Creates a document.
+    pub async fn create(&self, kind: Kind, project: Option<&str>, envelope: Envelope) -> Result<Encoded, ApiError> {
+        let draft = self.draft(kind, project, None, envelope)?;
+        if let Some(project) = &draft.key.project {
+            self.require_project(project).await?;
+        }
+        let draft = self.prepare(draft, None).await?;
+        let document = self.store.create(draft).await?;
+        self.written(&document).await;
+        Ok(encode(&document))
+    }
+
+    /// Replaces a document.
+    pub async fn update(
+        &self,
+        key: &Key,
+        envelope: Envelope,
+        precondition: Precondition,
+    ) -> Result<Encoded, ApiError> {
+        let draft = self.draft(key.kind, key.project.as_deref(), Some(&key.name), envelope)?;
+        let stored = if key.kind.holds_secrets() {
+            Some(self.store.get(key).await?.ok_or(ApiError::NotFound)?)
+        } else {
+            None
+        };
+        let draft = self.prepare(draft, stored.as_ref()).await?;
+        let document = self.store.update(draft, precondition).await?;
+        self.written(&document).await;
+        Ok(encode(&document))
+    }
+
+    /// Deletes a document; of a project also everything in it.
+    pub async fn delete(&self, key: &Key) -> Result<(), ApiError> {
+        let changes = self.store.delete(key).await?;
+        self.cache.invalidate(&changes).await;
+        Ok(())
+    }
+
+    /// Checks a document without writing it (`/api/validate/*`): the project may be empty.
+    pub async fn validate(&self, kind: Kind, envelope: Envelope) -> Result<(), ApiError> {
+        check_kind(kind, &envelope.kind)?;
+        let spec = required_spec(envelope.spec)?;
+        check_name(kind, &envelope.metadata.name)?;
+        check_tags(envelope.metadata.tags.unwrap_or_default())?;
+        spec::check(kind, &spec).map_err(|error| ApiError::BadRequest(error.to_string()))?;
+        if kind == Kind::Dashboard {
+            let project = self.fold(&envelope.metadata.project);
+            let project = (!project.is_empty()).then_some(project);
+            check_variables(&*self.store, project.as_deref(), &spec).await?;
+        }
+        Ok(())
+    }
+
+    /// Envelope and path become a draft: an empty name or project is filled from the path, another one is refused.
+    fn draft(
+        &self,
+        kind: Kind,
+        project: Option<&str>,
+        path_name: Option<&str>,
+        envelope: Envelope,
+    ) -> Result<Draft, ApiError> {
+        check_kind(kind, &envelope.kind)?;
+        let body_name = self.fold(&envelope.metadata.name);
+        let name = match path_name {
+            Some(path) if body_name.is_empty() || body_name == path => path.to_owned(),
+            Some(path) => {
+                return Err(ApiError::BadRequest(format!(
+                    "name parameter value '{path}' does not match provided metadata value '{body_name}'"
+                )));
+            }
+            None => body_name,
+        };
+        check_name(kind, &name)?;
+        let project = if kind.is_project_scoped() {
+            let body = self.fold(&envelope.metadata.project);
+            match project {
+                Some(path) if body.is_empty() || body == path => Some(path.to_owned()),
+                Some(path) => {
+                    return Err(ApiError::BadRequest(format!(
+                        "project parameter value '{path}' does not match provided metadata value '{body}'"
+                    )));
+                }
+                None if body.is_empty() => {
+                    return Err(ApiError::BadRequest("metadata.project cannot be empty".to_owned()));
+                }
+                None => Some(body),
+            }
+        } else {
+            None
+        };
+        let tags = check_tags(envelope.metadata.tags.unwrap_or_default())?;
+        // A project may come without a spec; its zero value is an empty object.
+        let spec = match envelope.spec {
+            None if kind == Kind::Project => empty_object(),
+            spec => required_spec(spec)?,
+        };
+        Ok(Draft { key: Key { kind, project, name }, tags, spec, origin: Origin::Api })
+    }
+
+    /// Makes a document as the envelope says: creates it, updates it when spec or tags differ, else writes nothing. Another
+    /// writer in between is no error: the stored document is read and compared again.
+    pub async fn apply(&self, envelope: Envelope, origin: Origin) -> Result<Applied, ApiError> {
+        let kind = Kind::parse(&envelope.kind)
+            .ok_or_else(|| ApiError::BadRequest(format!("kind: {:?} is not a kind of this server", envelope.kind)))?;
+        let mut wanted = self.draft(kind, None, None, envelope)?;
+        wanted.origin = origin;
+        let wanted = self.normalise(wanted).await?;
+        let mut last = ApiError::AlreadyExists;
+        for _ in 0..APPLY_ATTEMPTS {
+            let stored = self.store.get(&wanted.key).await?;
+            let written = match &stored {
+                None => {
+                    if let Some(project) = &wanted.key.project {
+                        self.require_project(project).await?;
+                    }
+                    self.store.create(self.seal(wanted.clone(), None).await?).await
+                }
+                Some(stored) => {
+                    if same_tags(&wanted.tags, &stored.tags)
+                        && self.sealer.same(kind, &wanted.spec, &stored.spec).await
+                    {
+                        return Ok(Applied::Unchanged);
+                    }
+                    let draft = self.seal(wanted.clone(), Some(stored)).await?;
+                    self.store.update(draft, Precondition::Version(stored.version)).await
+                }
+            };
+            match written {
+                Ok(document) => {
+                    self.written(&document).await;
+                    return Ok(if stored.is_some() { Applied::Updated } else { Applied::Created });
+                }
+                Err(error @ (StoreError::AlreadyExists | StoreError::NotFound | StoreError::VersionConflict { .. })) => {
+                    last = error.into();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(last)
+    }
+
+    /// Validates the spec, fills upstream's defaults in, seals secrets.
+    async fn prepare(&self, draft: Draft, stored: Option<&Document>) -> Result<Draft, ApiError> {
+        let draft = self.normalise(draft).await?;
+        self.seal(draft, stored).await
+    }
+
+    /// Validates the spec, alone and against the store, and fills upstream's defaults in.
+    async fn normalise(&self, mut draft: Draft) -> Result<Draft, ApiError> {
+        let kind = draft.key.kind;
+        let checked = spec::check(kind, &draft.spec).map_err(|error| ApiError::BadRequest(error.to_string()))?;
+        if let Some(normalised) = checked {
+            draft.spec = normalised;
+        }
+        if kind == Kind::Dashboard {
+            check_variables(&*self.store, draft.key.project.as_deref(), &draft.spec).await?;
+        }
+        if matches!(kind, Kind::Datasource | Kind::GlobalDatasource) {
+            self.check_single_default(&draft).await?;
+        }
+        Ok(draft)
+    }
+
+    /// Encrypts or hashes what must not be stored in the clear.
+    async fn seal(&self, mut draft: Draft, stored: Option<&Document>) -> Result<Draft, ApiError> {
+        if draft.key.kind.holds_secrets() {
+            let stored = stored.map(|document| &*document.spec);
+            let sealed = self.sealer.seal(draft.key.kind, &draft.spec, stored).await;
+            draft.spec = sealed.map_err(|error| ApiError::BadRequest(error.to_string()))?;
+        }
+        Ok(draft)
+    }
+
+    /// At most one default datasource per kind of plugin and scope (Perses v0.54).
+    async fn check_single_default(&self, draft: &Draft) -> Result<(), ApiError> {
+        let Some((plugin, true)) = plugin_and_default(&draft.spec) else { return Ok(()) };
+        let query = ListQuery {
+            kind: draft.key.kind,
+            project: draft.key.project.clone(),
+            name_prefix: None,
+            metadata_only: false,
+        };
+        let others = self.store.list(&query).await?;
+        let clash = others.iter().find(|other| {
+            other.key != draft.key && plugin_and_default(&other.spec).is_some_and(|(kind, on)| on && kind == plugin)
+        });
+        clash.map_or(Ok(()), |other| {
+            Err(ApiError::BadRequest(format!(
+                "datasource {:?} cannot be a default {plugin:?} because there is already one defined named {:?}",
+                draft.key.name, other.key.name
+            )))
+        })
+    }
+
+    async fn written(&self, document: &Document) {
+        let change = Change { key: document.key.clone(), revision: document.revision, deleted: false };
+        self.cache.invalidate(&[change]).await;
+        self.cache.fill(&document.key, encode(document), Instant::now()).await;
+    }
+}
+
+fn check_kind(kind: Kind, text: &str) -> Result<(), ApiError> {
+    if text.is_empty() || Kind::parse(text) == Some(kind) {
+        return Ok(());
+    }
+    Err(ApiError::BadRequest(format!("invalid kind: {text:?} for a {kind} type")))
+}
+
+fn check_name(kind: Kind, text: &str) -> Result<(), ApiError> {
+    name::validate(text).map_err(|error| ApiError::BadRequest(format!("metadata.name: {error}")))?;
+    spec::check_name(kind, text).map_err(|error| ApiError::BadRequest(error.to_string()))
+}
+
+/// The tag rules of Perses v0.54; duplicates are dropped, the order sent is kept.
+fn check_tags(tags: Vec<String>) -> Result<Vec<String>, ApiError> {
+    let mut unique: Vec<String> = Vec::with_capacity(tags.len());
+    for tag in tags {
+        let length = tag.chars().count();
+        if length == 0 || length > MAX_TAG_LENGTH || tag.trim() != tag {
+            return Err(ApiError::BadRequest(format!(
+                "metadata.tags: {tag:?} must have 1 to {MAX_TAG_LENGTH} characters and no blanks at its ends"
+            )));
+        }
+        if !unique.contains(&tag) {
+            unique.push(tag);
+        }
+    }
+    if unique.len() > MAX_TAGS {
+        return Err(ApiError::BadRequest(format!("metadata.tags: {} tags, at most {MAX_TAGS} are allowed", unique.len())));
+    }
+    Ok(unique)
+}
+
+/// Tags are a set.
+fn same_tags(one: &[String], other: &[String]) -> bool {
+    one.len() == other.len() && one.iter().all(|tag| other.contains(tag))
+}
+
+fn required_spec(spec: Option<Box<RawValue>>) -> Result<Box<RawValue>, ApiError> {
+    spec.ok_or_else(|| ApiError::BadRequest("spec cannot be empty".to_owned()))
+}
+
+fn empty_object() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).unwrap_or_default()
+}
+
+fn encode(document: &Document) -> Encoded {
+    let body = match public_spec(document) {
+        None => document.to_body(),
+        Some(spec) => Document { spec, ..document.clone() }.to_body(),
+    };
+    Encoded { body, version: document.version, revision: document.revision }
+}
+
+/// The masked spec of kinds that hold secrets; `None` for the others.
+fn public_spec(document: &Document) -> Option<Box<RawValue>> {
+    document.key.kind.holds_secrets().then(|| secret::mask(document.key.kind, &document.spec))
+}
+
+fn plugin_and_default(spec: &RawValue) -> Option<(String, bool)> {
+    let spec: Value = serde_json::from_str(spec.get()).ok()?;
+    let plugin = spec.pointer("/plugin/kind")?.as_str()?.to_owned();
+    Some((plugin, spec.get("default").and_then(Value::as_bool).unwrap_or(false)))
+}
+
+fn matches(document: &Document, options: &ListOptions) -> bool {
+    plugin_and_default(&document.spec).is_some_and(|(plugin, default)| {
+        options.plugin_kind.as_ref().is_none_or(|wanted| *wanted == plugin)
+            && options.default.is_none_or(|wanted| wanted == default)
+    })
+}
