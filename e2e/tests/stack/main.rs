@@ -7,4 +7,5 @@ mod drift;
 mod lifecycle;
 mod outage;
 mod serving;
+mod steady;
 mod world;
