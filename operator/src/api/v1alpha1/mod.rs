@@ -4,6 +4,7 @@
 
 mod quantity;
 mod schema;
+#[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
 mod spec;
 mod status;
 

@@ -11,7 +11,7 @@ use crate::settings::Entropy;
 type Data = BTreeMap<String, Vec<u8>>;
 
 /// Key of the 32 bytes in `<stack>-keys`.
-pub const ENCRYPTION_KEY: &str = "encryption-key";
+const ENCRYPTION_KEY: &str = "encryption-key";
 
 /// Values of every generated Secret that this stack needs.
 pub(super) fn resolve(

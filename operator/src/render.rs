@@ -1,0 +1,233 @@
+//! `render`: what the operator would apply, without a cluster. Generated values and passwords are masked.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use k8s_openapi::api::core::v1::Secret;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::api::v1alpha1::PersesStack;
+use crate::controllers::persesstack::build::{self, Resources};
+use crate::controllers::persesstack::observed::{Availability, Observed, SecretData};
+use crate::controllers::persesstack::validate::{self, Invalid, ResolvedAuth, Validated};
+use crate::crd;
+use crate::settings::{Entropy, Settings};
+use crate::sizing::{self, Sizing};
+
+/// Why a file cannot be rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// Not YAML.
+    #[error("the file is not YAML: {0}")]
+    Yaml(String),
+    /// No PersesStack in it.
+    #[error("the file holds no PersesStack: add one with apiVersion persesstack.io/v1alpha1")]
+    NoStack,
+    /// The API server would refuse it.
+    #[error("the API server would refuse PersesStack {name}:\n  {}", problems.join("\n  "))]
+    Refused {
+        /// Name of the stack.
+        name: String,
+        /// What is wrong, a line each.
+        problems: Vec<String>,
+    },
+    /// The operator could not build it.
+    #[error("PersesStack {name}: {invalid}")]
+    Invalid {
+        /// Name of the stack.
+        name: String,
+        /// What is wrong.
+        invalid: Invalid,
+    },
+    /// An object does not serialize.
+    #[error("an object cannot be written: {0}")]
+    Write(String),
+}
+
+/// A stack, resolved and sized.
+pub struct Rendered {
+    /// Every choice made.
+    pub validated: Validated,
+    /// Every number.
+    pub sizing: Sizing,
+    /// Every object.
+    pub resources: Resources,
+}
+
+/// Resolves and builds every PersesStack of `text`. Secrets in the same file stand for those of the cluster.
+pub fn render(text: &str, settings: &Settings, openshift: bool) -> Result<Vec<Rendered>, RenderError> {
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(text).map_err(|error| RenderError::Yaml(error.to_string()))?;
+    let mut observed = Observed::default();
+    observed.capabilities.openshift = if openshift { Availability::Present } else { Availability::Absent };
+    for secret in documents.iter().filter(|d| d["kind"] == "Secret") {
+        let (name, data) = given_secret(secret)?;
+        observed.secrets.insert(name, data);
+    }
+    let stacks: Vec<_> = documents.iter().filter(|d| d["kind"] == "PersesStack").collect();
+    if stacks.is_empty() {
+        return Err(RenderError::NoStack);
+    }
+    stacks.into_iter().map(|document| one(document, &observed, settings)).collect()
+}
+
+fn one(document: &Value, observed: &Observed, settings: &Settings) -> Result<Rendered, RenderError> {
+    let name = document["metadata"]["name"].as_str().unwrap_or("(without a name)").to_owned();
+    let stack = accept(document).map_err(|problems| RenderError::Refused { name: name.clone(), problems })?;
+    let invalid = |invalid| RenderError::Invalid { name: name.clone(), invalid };
+    let validated = validate::validate(&stack, observed, settings, &Entropy::fixed()).map_err(invalid)?;
+    let sizing = sizing::size(&validated.inputs);
+    let resources = build::build(&validated, &sizing).map_err(invalid)?;
+    Ok(Rendered { validated, sizing, resources })
+}
+
+/// The typed object, when schema and CEL rules hold.
+pub fn accept(document: &Value) -> Result<PersesStack, Vec<String>> {
+    let mut problems = crd::check(document);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let stack: PersesStack = serde_json::from_value(document.clone()).map_err(|error| vec![error.to_string()])?;
+    if let Err(errors) = stack.validate_cel() {
+        problems.push(errors.to_string());
+        return Err(problems);
+    }
+    Ok(stack)
+}
+
+fn given_secret(document: &Value) -> Result<(String, SecretData), RenderError> {
+    let secret: Secret =
+        serde_json::from_value(document.clone()).map_err(|error| RenderError::Yaml(format!("Secret: {error}")))?;
+    let mut data: BTreeMap<_, _> = secret.data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.0)).collect();
+    data.extend(secret.string_data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.into_bytes())));
+    Ok((secret.metadata.name.unwrap_or_default(), SecretData { data, ours: false }))
+}
+
+/// Every object in the order of apply, as JSON with `apiVersion` and `kind`; passwords and keys are masked.
+pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
+    let Resources { retained, database, cache, pooler, migration, api } = &rendered.resources;
+    let mut out = Vec::new();
+    for secret in &retained.secrets {
+        push(&mut out, secret)?;
+    }
+    if let Some(claim) = &retained.claim {
+        push(&mut out, claim)?;
+    }
+    if let Some(build::Database { config, service, stateful_set }) = database {
+        push(&mut out, config)?;
+        push(&mut out, service)?;
+        push(&mut out, stateful_set)?;
+    }
+    if let Some(build::Cache { service, deployment }) = cache {
+        push(&mut out, service)?;
+        push(&mut out, deployment)?;
+    }
+    if let Some(build::Pooler { config, service, deployment, pdb }) = pooler {
+        push(&mut out, config)?;
+        push(&mut out, service)?;
+        push(&mut out, deployment)?;
+        push(&mut out, pdb)?;
+    }
+    let build::Migration { config, job } = migration;
+    push(&mut out, config)?;
+    push(&mut out, job)?;
+    let build::Api { config, provisioning, service_account, service, deployment, hpa, pdb } = api;
+    push(&mut out, service_account)?;
+    push(&mut out, config)?;
+    push(&mut out, provisioning)?;
+    push(&mut out, service)?;
+    push(&mut out, deployment)?;
+    push(&mut out, hpa)?;
+    push(&mut out, pdb)?;
+
+    let secrets = confidential(&rendered.validated);
+    for object in &mut out {
+        if object["kind"] == "Secret" {
+            readable(object);
+            // Only Secrets can hold them; elsewhere a password that is a common word must not hide other text.
+            mask(object, &secrets);
+        }
+    }
+    Ok(out)
+}
+
+fn push<T: Serialize>(out: &mut Vec<Value>, object: &T) -> Result<(), RenderError> {
+    out.push(serde_json::to_value(object).map_err(|error| RenderError::Write(error.to_string()))?);
+    Ok(())
+}
+
+/// All objects as one YAML stream.
+pub fn yaml(rendered: &Rendered) -> Result<String, RenderError> {
+    let mut text = String::new();
+    for object in objects(rendered)? {
+        text += "---\n";
+        text += &serde_saphyr::to_string(&object).map_err(|error| RenderError::Write(error.to_string()))?;
+    }
+    Ok(text)
+}
+
+/// Text of Secrets as text, so that a person can read and compare it.
+fn readable(secret: &mut Value) {
+    let Some(Value::Object(data)) = secret.get("data").cloned() else { return };
+    let mut text = serde_json::Map::new();
+    let mut binary = serde_json::Map::new();
+    for (key, value) in data {
+        let bytes = value.as_str().and_then(|v| BASE64.decode(v).ok()).unwrap_or_default();
+        match String::from_utf8(bytes) {
+            Ok(plain) => text.insert(key, json!(plain)),
+            Err(_) => binary.insert(key, value),
+        };
+    }
+    if let Value::Object(fields) = secret {
+        fields.remove("data");
+        if !text.is_empty() {
+            fields.insert("stringData".to_owned(), Value::Object(text));
+        }
+        if !binary.is_empty() {
+            fields.insert("data".to_owned(), Value::Object(binary));
+        }
+    }
+}
+
+/// Values that are never shown: generated ones and those of referenced Secrets.
+fn confidential(v: &Validated) -> Vec<String> {
+    let mut values = vec![v.endpoint.login.password.0.clone()];
+    for (secret, keys) in &v.generated.secrets {
+        for (key, value) in keys {
+            match (key.as_str(), std::str::from_utf8(value)) {
+                ("password", Ok(text)) => values.push(text.to_owned()),
+                (_, Err(_)) => values.push(BASE64.encode(value)),
+                _ if *secret == v.names.keys() => values.push(BASE64.encode(value)),
+                _ => {}
+            }
+        }
+    }
+    for datasource in &v.datasources {
+        match &datasource.auth {
+            Some(ResolvedAuth::Basic(login)) => values.push(login.password.0.clone()),
+            Some(ResolvedAuth::Bearer(token)) => values.push(token.0.clone()),
+            None => {}
+        }
+    }
+    values.retain(|value| !value.is_empty());
+    // The longest first, so that a value inside another leaves no rest.
+    values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    values
+}
+
+fn mask(value: &mut Value, secrets: &[String]) {
+    match value {
+        Value::String(text) => {
+            for secret in secrets {
+                if text.contains(secret.as_str()) {
+                    *text = text.replace(secret.as_str(), "<masked>");
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| mask(item, secrets)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| mask(field, secrets)),
+        _ => {}
+    }
+}
