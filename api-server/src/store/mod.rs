@@ -6,10 +6,13 @@
 pub mod file;
 pub mod postgres;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::domain::document::{Document, Draft, Key};
 use crate::domain::kind::Kind;
+use crate::metrics::Metrics;
 
 /// Which documents to list.
 #[derive(Debug, Clone)]
@@ -111,6 +114,9 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Whether the store answers (`database` in `/api/v1/health`).
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// From now on the store counts what it does there; one without metrics of its own does nothing.
+    fn attach_metrics(&self, _metrics: Arc<Metrics>) {}
 }
 
 /// A place in the changes tail; its meaning is the store's own.

@@ -1,0 +1,337 @@
+//! Connections: a bounded pool whose waits are bounded too, credentials that follow their files, and a gate that makes
+//! requests fail at once while the database is known to be away.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres};
+
+use super::error::{breaks_connection, classify, is_refused_login};
+use crate::config;
+use crate::metrics::Metrics;
+use crate::store::StoreError;
+
+/// A connection that was idle for longer is tried before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// Connections are made anew after this long, so that load spreads over poolers that came later.
+const MAX_LIFETIME: Duration = Duration::from_secs(1800);
+/// While the database is away, one caller in this time tries it; the others fail at once.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// What the server's own limit gets on top before a caller gives up.
+const GRACE: Duration = Duration::from_secs(1);
+/// How often the files of the credentials are read.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+
+/// User and password, as text.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Credentials {
+    user: String,
+    password: Option<String>,
+}
+
+impl Credentials {
+    /// Takes what the configuration says or its files hold now.
+    pub(super) fn read(config: &config::Postgres) -> Result<Self, StoreError> {
+        let file = |key: &str, path: &Path| {
+            std::fs::read_to_string(path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned()).map_err(|error| {
+                StoreError::Unavailable(format!("cannot read database.postgres.{key} {}: {error}", path.display()))
+            })
+        };
+        let user = match (&config.user_file, &config.user) {
+            (Some(path), _) => file("user_file", path)?,
+            (None, Some(user)) => user.clone(),
+            (None, None) => "perses".to_owned(),
+        };
+        let password = match (&config.password_file, &config.password) {
+            (Some(path), _) => Some(file("password_file", path)?),
+            (None, password) => password.clone(),
+        };
+        Ok(Self { user, password })
+    }
+}
+
+/// How to connect, to the configured address or to another one.
+pub(super) fn connect_options(
+    config: &config::Postgres,
+    credentials: &Credentials,
+    address: Option<&config::Address>,
+) -> PgConnectOptions {
+    let (host, port) = address.map_or((&config.host, config.port), |address| (&address.host, address.port));
+    let ssl_mode = match config.sslmode {
+        config::SslMode::Disable => PgSslMode::Disable,
+        config::SslMode::Prefer => PgSslMode::Prefer,
+        config::SslMode::Require => PgSslMode::Require,
+        config::SslMode::VerifyCa => PgSslMode::VerifyCa,
+        config::SslMode::VerifyFull => PgSslMode::VerifyFull,
+    };
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .host(host)
+        .port(port)
+        .database(&config.dbname)
+        .username(&credentials.user)
+        .ssl_mode(ssl_mode)
+        .application_name("perses-api-server")
+        // PgBouncer refuses start-up parameters that it does not track.
+        .extra_float_digits(None)
+        .statement_cache_capacity(config.statement_cache)
+        .disable_statement_logging();
+    if let Some(password) = &credentials.password {
+        options = options.password(password);
+    }
+    if let Some(ca) = &config.ca_file {
+        options = options.ssl_root_cert(ca);
+    }
+    options
+}
+
+/// The pool and what guards it.
+#[derive(Debug)]
+pub(super) struct Database {
+    pool: PgPool,
+    config: config::Postgres,
+    credentials: Mutex<(Option<Credentials>, Instant)>,
+    /// When the credentials changed: older connections are not used again.
+    rotated: Arc<Mutex<Option<Instant>>>,
+    /// While the database is away: when the next caller may try, and why it is away.
+    gate: Mutex<Option<(Instant, String)>>,
+    metrics: OnceLock<Arc<Metrics>>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// A pool that connects when it is first used.
+    pub(super) fn new(config: &config::Postgres) -> Self {
+        let credentials = Credentials::read(config).ok();
+        let rotated = Arc::new(Mutex::new(None));
+        let seen = Arc::clone(&rotated);
+        // Files that are not there yet are read again before each attempt to connect.
+        let unusable = Credentials { user: String::new(), password: None };
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections.max(1))
+            .acquire_timeout(config.acquire_timeout.0)
+            .max_lifetime(MAX_LIFETIME)
+            .test_before_acquire(false)
+            .before_acquire(move |connection, meta| {
+                let outdated = seen.lock().is_some_and(|at: Instant| at.elapsed() < meta.age);
+                Box::pin(async move {
+                    if !outdated && meta.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(!outdated)
+                })
+            })
+            .connect_lazy_with(connect_options(config, credentials.as_ref().unwrap_or(&unusable), None));
+        Self {
+            pool,
+            config: config.clone(),
+            credentials: Mutex::new((credentials, Instant::now())),
+            rotated,
+            gate: Mutex::new(None),
+            metrics: OnceLock::new(),
+        }
+    }
+
+    /// Whether statements may be kept by name on a connection.
+    pub(super) const fn keeps_statements(&self) -> bool {
+        self.config.statement_cache > 0
+    }
+
+    /// How long a list may take.
+    pub(super) fn list_limit(&self) -> Duration {
+        self.config.statement_timeout.0 + GRACE
+    }
+
+    /// Takes new credentials over when their files changed; at most every few seconds unless `now` is set.
+    pub(super) fn reload_credentials(&self, now: bool) {
+        let mut state = self.credentials.lock();
+        if !now && state.0.is_some() && state.1.elapsed() < RELOAD_INTERVAL {
+            return;
+        }
+        state.1 = Instant::now();
+        match Credentials::read(&self.config) {
+            Ok(credentials) if state.0.as_ref() != Some(&credentials) => {
+                self.pool.set_connect_options(connect_options(&self.config, &credentials, None));
+                if state.0.replace(credentials).is_some() {
+                    *self.rotated.lock() = Some(Instant::now());
+                    tracing::info!("the credentials of the database changed: connections are made anew");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the credentials of the database cannot be read"),
+        }
+    }
+
+    /// Runs statements in one transaction. Dropping the future, running out of time or a broken connection closes the
+    /// connection, which undoes the transaction.
+    pub(super) async fn write<T: Send>(
+        &self,
+        operation: &'static str,
+        statements: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        let timeout = self.config.statement_timeout.0;
+        let result = self.run_once(timeout + GRACE, Some(timeout), statements).await;
+        self.metrics(operation, started);
+        result.map_err(|failure| failure.error)
+    }
+
+    /// Runs statements that only read; tried once more when the connection turns out to be dead, as pooled ones are after
+    /// the server was restarted.
+    pub(super) async fn read<T: Send>(
+        &self,
+        operation: &'static str,
+        limit: Duration,
+        statements: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + Sync,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        // Without kept statements one takes several round trips, which must reach the same connection of the server.
+        let transaction = (!self.keeps_statements()).then_some(limit);
+        let mut result = self.run_once(limit, transaction, &statements).await;
+        if result.as_ref().is_err_and(|failure| failure.dead_connection) {
+            result = self.run_once(limit, transaction, &statements).await;
+        }
+        self.metrics(operation, started);
+        result.map_err(|failure| failure.error)
+    }
+
+    async fn run_once<T: Send>(
+        &self,
+        limit: Duration,
+        transaction: Option<Duration>,
+        statements: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send,
+    ) -> Result<T, Failure> {
+        let mut lease = self.acquire().await.map_err(|error| Failure { error, dead_connection: false })?;
+        let connection: &mut PgConnection = &mut lease.connection;
+        let work = async move {
+            let Some(timeout) = transaction else { return statements(connection).await };
+            begin(connection, timeout).await?;
+            let result = statements(connection).await;
+            finish(connection, result).await
+        };
+        match tokio::time::timeout(limit, work).await {
+            Ok(Ok(value)) => {
+                lease.reusable = true;
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                lease.reusable = !breaks_connection(&error);
+                Err(Failure { error: classify(&error), dead_connection: !lease.reusable })
+            }
+            Err(_) => {
+                let reason = format!("PostgreSQL did not answer within {limit:?}");
+                self.close_gate(&reason);
+                Err(Failure { error: StoreError::Unavailable(reason), dead_connection: false })
+            }
+        }
+    }
+
+    async fn acquire(&self) -> Result<Lease, StoreError> {
+        if let Some((retry_at, reason)) = &mut *self.gate.lock() {
+            if Instant::now() < *retry_at {
+                return Err(StoreError::Unavailable(reason.clone()));
+            }
+            *retry_at = Instant::now() + PROBE_INTERVAL;
+        }
+        self.reload_credentials(false);
+        match self.pool.acquire().await {
+            Ok(connection) => {
+                *self.gate.lock() = None;
+                Ok(Lease { connection, reusable: false })
+            }
+            Err(error) => {
+                if is_refused_login(&error) {
+                    self.reload_credentials(true);
+                }
+                let all_busy =
+                    self.pool.size() >= self.pool.options().get_max_connections() && self.pool.num_idle() == 0;
+                if matches!(error, sqlx::Error::PoolTimedOut) && all_busy {
+                    return Err(StoreError::Unavailable(format!(
+                        "all {} connections to PostgreSQL were busy for {:?} (database.postgres.max_connections)",
+                        self.config.max_connections, self.config.acquire_timeout.0
+                    )));
+                }
+                let reason = classify(&error);
+                self.close_gate(&reason.to_string());
+                // Whatever it is (a wrong TLS mode, say), there is no connection.
+                Err(StoreError::Unavailable(reason.to_string()))
+            }
+        }
+    }
+
+    fn close_gate(&self, reason: &str) {
+        *self.gate.lock() = Some((Instant::now() + PROBE_INTERVAL, reason.to_owned()));
+    }
+
+    /// From now on operations and connections are counted here.
+    pub(super) fn attach_metrics(&self, metrics: Arc<Metrics>) {
+        metrics.db_pool_max("main", i64::from(self.config.max_connections.max(1)));
+        let _ = self.metrics.set(metrics);
+    }
+
+    fn metrics(&self, operation: &'static str, started: Instant) {
+        let Some(metrics) = self.metrics.get() else { return };
+        metrics.db_query(operation, started.elapsed());
+        let (size, idle) = (i64::from(self.pool.size()), i64::try_from(self.pool.num_idle()).unwrap_or(i64::MAX));
+        metrics.db_pool("main", (size - idle).max(0), idle);
+    }
+}
+
+/// Why statements did not run.
+#[derive(Debug)]
+struct Failure {
+    error: StoreError,
+    /// The connection had been lost before.
+    dead_connection: bool,
+}
+
+/// A connection that goes back to the pool only when it is known to be in order.
+#[derive(Debug)]
+struct Lease {
+    connection: PoolConnection<Postgres>,
+    reusable: bool,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.reusable {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// Opens a transaction whose statements and locks are bounded on the server too. `SET LOCAL` and nothing else: behind
+/// PgBouncer a session's settings belong to somebody else a moment later.
+async fn begin(connection: &mut PgConnection, statement_timeout: Duration) -> Result<(), sqlx::Error> {
+    let millis = statement_timeout.as_millis();
+    let sql = format!(
+        "BEGIN; SET LOCAL statement_timeout = {millis}; SET LOCAL lock_timeout = {millis}; \
+         SET LOCAL idle_in_transaction_session_timeout = {millis}"
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(|_| ())
+}
+
+/// Ends a transaction: commits on success, else rolls back and passes the error on.
+async fn finish<T>(connection: &mut PgConnection, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    match result {
+        Ok(value) => {
+            sqlx::raw_sql("COMMIT").execute(connection).await?;
+            Ok(value)
+        }
+        Err(error) => {
+            if !breaks_connection(&error) {
+                sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+            }
+            Err(error)
+        }
+    }
+}
