@@ -94,6 +94,48 @@ impl Drop for UpstreamQuery {
     }
 }
 
+/// Labels of a statement: what the store was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+}
+
+/// Labels of the connections of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: &'static str,
+    state: &'static str,
+}
+
+/// Labels of a pool's bound.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolMaxLabels {
+    pool: &'static str,
+}
+
+/// The database (seed section 6).
+#[derive(Debug, Clone)]
+struct Db {
+    queries: Family<OperationLabels, Histogram, fn() -> Histogram>,
+    connections: Family<PoolLabels, Gauge>,
+    connections_max: Family<PoolMaxLabels, Gauge>,
+}
+
+impl Db {
+    fn new(registry: &mut Registry) -> Self {
+        let db = Self {
+            queries: Family::new_with_constructor(request_histogram as fn() -> Histogram),
+            connections: Family::default(),
+            connections_max: Family::default(),
+        };
+        let text = "Duration of operations on PostgreSQL, the wait for a connection included";
+        registry.register("db_query_duration_seconds", text, db.queries.clone());
+        registry.register("db_pool_connections", "Connections of the pool by state", db.connections.clone());
+        registry.register("db_pool_connections_max", "Most connections of the pool", db.connections_max.clone());
+        db
+    }
+}
+
 type RouteHistogram = Family<RouteLabels, Histogram, fn() -> Histogram>;
 
 fn request_histogram() -> Histogram {
@@ -117,6 +159,7 @@ pub struct Metrics {
     /// `perses_initial_admin_exists`: 1 once the first user is in the store.
     pub initial_admin_exists: Gauge,
     views: Views,
+    db: Db,
     upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram>,
     upstream_in_flight: Family<UpstreamLabels, Gauge>,
 }
@@ -142,6 +185,7 @@ impl Metrics {
         let text = "Whether the first user is in the store";
         registry.register("initial_admin_exists", text, initial_admin_exists.clone());
         let views = Views::new(&mut registry);
+        let db = Db::new(&mut registry);
         let upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(request_histogram as fn() -> Histogram);
         let text = "Duration of queries to datasources, past the cache";
@@ -149,7 +193,7 @@ impl Metrics {
         let upstream_in_flight = Family::<UpstreamLabels, Gauge>::default();
         let text = "Queries to datasources that are under way";
         registry.register("upstream_queries_in_flight", text, upstream_in_flight.clone());
-        Self { registry, requests, request_duration, in_flight, cache_requests, provisioning_errors, initial_admin_exists, views, upstream_duration, upstream_in_flight }
+        Self { registry, requests, request_duration, in_flight, cache_requests, provisioning_errors, initial_admin_exists, views, db, upstream_duration, upstream_in_flight }
     }
 
     /// The text exposition (OpenMetrics 1.0).
@@ -166,6 +210,22 @@ impl Metrics {
         let in_flight = self.upstream_in_flight.get_or_create_owned(&labels);
         in_flight.inc();
         UpstreamQuery { started: std::time::Instant::now(), duration, in_flight }
+    }
+
+    /// Notes an operation on the database.
+    pub fn db_query(&self, operation: &'static str, took: std::time::Duration) {
+        self.db.queries.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
+    }
+
+    /// Sets the gauges of a pool of connections.
+    pub fn db_pool(&self, pool: &'static str, active: i64, idle: i64) {
+        self.db.connections.get_or_create(&PoolLabels { pool, state: "active" }).set(active);
+        self.db.connections.get_or_create(&PoolLabels { pool, state: "idle" }).set(idle);
+    }
+
+    /// Sets the bound of a pool of connections.
+    pub fn db_pool_max(&self, pool: &'static str, connections: i64) {
+        self.db.connections_max.get_or_create(&PoolMaxLabels { pool }).set(connections);
     }
 
     /// Counts a look into a cache.

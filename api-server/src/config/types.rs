@@ -227,6 +227,9 @@ pub struct Postgres {
     pub max_connections: u32,
     /// How long a request waits for a connection.
     pub acquire_timeout: ConfigDuration,
+    /// Prepared statements that a connection keeps by name. 0 behind a pooler that loses them (PgBouncer before 1.21, or
+    /// with `max_prepared_statements = 0`); reads take more round trips then.
+    pub statement_cache: usize,
     /// PostgreSQL's `statement_timeout` for our statements.
     pub statement_timeout: ConfigDuration,
     /// Whether names keep their letter case.
@@ -250,6 +253,7 @@ impl Default for Postgres {
             ca_file: None,
             max_connections: 10,
             acquire_timeout: ConfigDuration::from_secs(3),
+            statement_cache: 100,
             statement_timeout: ConfigDuration::from_secs(10),
             case_sensitive: false,
             direct: None,
@@ -422,6 +426,8 @@ pub struct Datasource {
     pub project: Switch,
     /// Datasources inside dashboards.
     pub disable_local: bool,
+    /// Folders whose files secrets that clients wrote may name (`passwordFile`, ...). Provisioned secrets may name any file.
+    pub secret_file_folders: Vec<PathBuf>,
 }
 
 /// A part of the API that can be turned off.
