@@ -16,6 +16,8 @@ pub mod conditions;
 pub mod controllers;
 pub mod crd;
 pub mod explain;
+pub mod leader;
+pub mod manager;
 pub mod metrics;
 pub mod rbac;
 pub mod render;

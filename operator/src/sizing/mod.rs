@@ -240,3 +240,6 @@ impl Sizing {
         all
     }
 }
+
+#[cfg(test)]
+mod tests;

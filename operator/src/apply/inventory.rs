@@ -1,0 +1,81 @@
+//! What exists for a stack now (I/O): read from the API server, not from a cache, so that a decision to write or delete
+//! is never made on an old picture.
+
+use std::collections::BTreeMap;
+
+use futures::future::try_join_all;
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::core::ApiResource;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::kind::Kind;
+use super::{ApplyError, verb};
+use crate::controllers::persesstack::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY};
+
+/// Every object with the labels of one stack, by kind and name.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    objects: BTreeMap<(Kind, String), Value>,
+}
+
+impl Inventory {
+    /// Lists every kind. One failed list fails the whole: an incomplete inventory would look like deleted objects.
+    pub async fn read(client: &kube::Client, namespace: &str, stack: &str) -> Result<Self, ApplyError> {
+        let selector = ListParams::default().labels(&format!("{INSTANCE_KEY}={stack},{MANAGED_BY_KEY}={MANAGED_BY}"));
+        let lists = Kind::ALL.map(|kind| {
+            let selector = &selector;
+            async move {
+                let items = list(client, namespace, &kind.resource(), selector).await?;
+                Ok::<_, ApplyError>(items.into_iter().map(move |(name, value)| ((kind, name), value)))
+            }
+        });
+        Ok(Self { objects: try_join_all(lists).await?.into_iter().flatten().collect() })
+    }
+
+    /// An object as the API server sent it.
+    pub fn get(&self, kind: Kind, name: &str) -> Option<&Value> {
+        self.objects.get(&(kind, name.to_owned()))
+    }
+
+    /// An object as its type; `None` when it does not exist or does not fit the type.
+    pub fn typed<T: DeserializeOwned>(&self, kind: Kind, name: &str) -> Option<T> {
+        T::deserialize(self.get(kind, name)?).ok()
+    }
+
+    /// All objects of a kind with their names.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&str, &Value)> {
+        self.iter().filter(move |(found, _, _)| *found == kind).map(|(_, name, value)| (name, value))
+    }
+
+    /// All objects.
+    pub fn iter(&self) -> impl Iterator<Item = (Kind, &str, &Value)> {
+        self.objects.iter().map(|((kind, name), value)| (*kind, name.as_str(), value))
+    }
+
+    /// Adds an object, or replaces it by a newer state.
+    pub fn insert(&mut self, kind: Kind, name: &str, value: Value) {
+        self.objects.insert((kind, name.to_owned()), value);
+    }
+}
+
+/// Lists one kind; names and whole objects.
+pub(super) async fn list(
+    client: &kube::Client,
+    namespace: &str,
+    resource: &ApiResource,
+    selector: &ListParams,
+) -> Result<Vec<(String, Value)>, ApplyError> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource);
+    let list = api.list(selector).await.map_err(|source| ApplyError::new(&resource.kind, "", verb::LIST, source))?;
+    list.items
+        .into_iter()
+        .map(|object| {
+            let name = object.metadata.name.clone().unwrap_or_default();
+            let value = serde_json::to_value(object).map_err(|source| {
+                ApplyError::new(&resource.kind, &name, verb::LIST, kube::Error::SerdeError(source))
+            })?;
+            Ok((name, value))
+        })
+        .collect()
+}

@@ -1,0 +1,116 @@
+//! Deletes what this stack owns and no longer wants (I/O).
+//!
+//! Only objects that this incarnation of the stack controls are candidates: retained data has no owner reference, so it
+//! can never be one. Every delete is fenced by UID and resource version: if the object has changed since it was looked
+//! at, nothing happens and the next reconcile looks again.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Preconditions};
+use kube::core::ApiResource;
+use serde_json::Value;
+
+use super::inventory::{Inventory, list};
+use super::kind::Kind;
+use super::owner::{Claim, StackId, claim, terminating};
+use super::ssa::Applier;
+use super::{ApplyError, verb};
+use crate::controllers::persesstack::build::labels::INSTANCE_KEY;
+
+/// Names of the Secrets that the stack's ReplicaSets mount: a rollback needs them.
+pub async fn secrets_in_use(client: &kube::Client, stack: &StackId) -> Result<BTreeSet<String>, ApplyError> {
+    let selector = ListParams::default().labels(&format!("{INSTANCE_KEY}={}", stack.name));
+    let sets = list(client, &stack.namespace, &ApiResource::erase::<ReplicaSet>(&()), &selector).await?;
+    Ok(sets.iter().flat_map(|(_, set)| mounted_secrets(&set["spec"]["template"]["spec"])).collect())
+}
+
+fn mounted_secrets(pod: &Value) -> Vec<String> {
+    let volumes = pod["volumes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let direct = volumes.iter().map(|volume| &volume["secret"]["secretName"]);
+    let projected = volumes
+        .iter()
+        .flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten())
+        .map(|source| &source["secret"]["name"]);
+    direct.chain(projected).filter_map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
+/// The objects to delete. PURE.
+pub fn leftovers<'a>(
+    inventory: &'a Inventory,
+    wanted: &BTreeSet<(Kind, String)>,
+    in_use: &BTreeSet<String>,
+    stack: &StackId,
+) -> Vec<(Kind, &'a str, &'a Value)> {
+    let unwanted = |kind: Kind, name: &str| {
+        !wanted.contains(&(kind, name.to_owned())) && !(kind == Kind::Secret && in_use.contains(name))
+    };
+    inventory
+        .iter()
+        .filter(|(kind, name, live)| unwanted(*kind, name) && claim(live, stack) == Claim::Owned && !terminating(live))
+        .collect()
+}
+
+impl Applier<'_> {
+    /// Deletes one object that has not changed since it was read; its dependents go in the background.
+    pub async fn delete(&self, kind: Kind, name: &str, live: &Value) -> Result<(), ApplyError> {
+        let text = |field: &str| live["metadata"][field].as_str().map(str::to_owned);
+        let preconditions = Preconditions { uid: text("uid"), resource_version: text("resourceVersion") };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &self.stack.namespace, &kind.resource());
+        let result = api.delete(name, &params).await;
+        let outcome = match &result {
+            Ok(_) => "changed",
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => "noop",
+            Err(_) => "error",
+        };
+        self.metrics.wrote(kind.name(), verb::DELETE, outcome);
+        match result {
+            Err(source) if outcome == "error" => Err(ApplyError::new(kind.name(), name, verb::DELETE, source)),
+            // Gone already, or changed: then the next look decides.
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(uid: Option<&str>) -> Value {
+        let owners = uid.map(|uid| {
+            json!([{"apiVersion": "persesstack.io/v1alpha1", "kind": "PersesStack", "name": "s", "uid": uid, "controller": true}])
+        });
+        json!({"metadata": {"uid": "x", "ownerReferences": owners,
+               "labels": {"app.kubernetes.io/managed-by": "persesstack-operator", "app.kubernetes.io/instance": "s"}}})
+    }
+
+    #[test]
+    fn only_owned_unwanted_and_unused_objects() {
+        let stack = StackId { namespace: "n".to_owned(), name: "s".to_owned(), uid: "1".to_owned() };
+        let mut inventory = Inventory::default();
+        inventory.insert(Kind::Deployment, "s-redis", object(Some("1")));
+        inventory.insert(Kind::Deployment, "s-api", object(Some("1")));
+        inventory.insert(Kind::Secret, "s-api-config-old", object(Some("1")));
+        inventory.insert(Kind::Secret, "s-api-config-older", object(Some("1")));
+        inventory.insert(Kind::Secret, "s-keys", object(None));
+        inventory.insert(Kind::PersistentVolumeClaim, "s-db", object(None));
+        inventory.insert(Kind::Service, "s-redis", object(Some("0")));
+        let wanted = [(Kind::Deployment, "s-api".to_owned())].into();
+        let in_use = ["s-api-config-old".to_owned()].into();
+        let found: Vec<_> =
+            leftovers(&inventory, &wanted, &in_use, &stack).into_iter().map(|(kind, name, _)| (kind, name)).collect();
+        assert_eq!(found, [(Kind::Secret, "s-api-config-older"), (Kind::Deployment, "s-redis")]);
+    }
+
+    #[test]
+    fn mounted_secrets_of_both_forms() {
+        let pod = json!({"volumes": [
+            {"name": "a", "secret": {"secretName": "one"}}, {"name": "b", "emptyDir": {}},
+            {"name": "c", "projected": {"sources": [{"secret": {"name": "two"}}, {"configMap": {"name": "x"}}]}}]});
+        assert_eq!(mounted_secrets(&pod), ["one", "two"]);
+    }
+}

@@ -1,0 +1,266 @@
+//! One desired object to the API server.
+//!
+//! - Absent: created. An object whose content is generated once is created by POST, so that of two creators one learns
+//!   that it lost; everything else by an apply without force.
+//! - Ours and equal: nothing is sent ([`compare`](super::compare)).
+//! - Ours and different: applied with force, fenced by the UID that was compared, so that an object that was deleted and
+//!   made again by somebody in between is not taken over.
+//! - Somebody else's: left alone and reported.
+//!
+//! **Replicas of the API Deployment.** The autoscaler owns `spec.replicas` once it has written it. Until then we are the
+//! only manager of the field (we set it at creation), and an apply that leaves it out would make the API server fall back
+//! to 1. So the live value is first applied by a manager of its own, fenced by the resource version, and only then left
+//! out. When the autoscaler writes, that manager loses the field and is gone.
+
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::compare::{Difference, Why, difference, manages};
+use super::inventory::Inventory;
+use super::kind::Kind;
+use super::owner::{Claim, StackId, claim, terminating};
+use super::{ApplyError, FIELD_MANAGER, REPLICAS_MANAGER, verb};
+use crate::controllers::persesstack::observed::ForeignObject;
+use crate::metrics::Metrics;
+
+/// How an object is brought and kept in its desired state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// Kept equal to what we want.
+    Applied,
+    /// Content is generated once: created when absent, afterwards only labels and owner are kept.
+    Generated,
+    /// Content cannot change after creation: only labels and owner are kept.
+    Immutable,
+}
+
+/// One desired object.
+#[derive(Clone, Debug)]
+pub struct Child {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// How it is kept.
+    pub lifecycle: Lifecycle,
+    /// The object as it is sent.
+    pub value: Value,
+}
+
+impl Child {
+    /// From a typed object. Its metadata must have a name.
+    pub fn new<K>(kind: Kind, lifecycle: Lifecycle, object: &K) -> Self
+    where
+        K: Serialize + kube::Resource<DynamicType = ()>,
+    {
+        // Serializing a Kubernetes type to JSON cannot fail: keys are strings and numbers are finite.
+        let mut value = serde_json::to_value(object).unwrap_or_default();
+        let resource = kind.resource();
+        value["apiVersion"] = json!(resource.api_version);
+        value["kind"] = json!(resource.kind);
+        let name = object.meta().name.clone().unwrap_or_default();
+        Self { kind, name, lifecycle, value }
+    }
+}
+
+/// What happened to one desired object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was as wanted; nothing was sent.
+    Unchanged,
+    /// It was created.
+    Created,
+    /// It was changed; the first difference that was found.
+    Changed(Difference),
+    /// It is being deleted; it is made again when it is gone.
+    Terminating,
+    /// It belongs to somebody else.
+    Foreign(ForeignObject),
+}
+
+/// Applies the objects of one stack.
+pub struct Applier<'a> {
+    /// Connection.
+    pub client: &'a kube::Client,
+    /// Counters.
+    pub metrics: &'a Metrics,
+    /// Whose objects these are.
+    pub stack: &'a StackId,
+    /// What exists; follows what is applied.
+    pub inventory: &'a mut Inventory,
+}
+
+impl Applier<'_> {
+    fn api(&self, kind: Kind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.stack.namespace, &kind.resource())
+    }
+
+    /// Brings one object to its desired state.
+    ///
+    /// # Errors
+    /// The failed request. A lost race (409) is one too: the caller looks again and retries.
+    pub async fn apply(&mut self, child: &Child) -> Result<Outcome, ApplyError> {
+        let live = match self.inventory.get(child.kind, &child.name) {
+            Some(live) => Some(live.clone()),
+            // Not among the objects with our labels: is the name free?
+            None => self.read(child.kind, &child.name).await?,
+        };
+        let Some(live) = live else {
+            self.create(child).await?;
+            return Ok(Outcome::Created);
+        };
+        if let Claim::Foreign { owner } = claim(&live, self.stack) {
+            let (kind, name) = (child.kind.name().to_owned(), child.name.clone());
+            return Ok(Outcome::Foreign(ForeignObject { kind, name, owner }));
+        }
+        if terminating(&live) {
+            return Ok(Outcome::Terminating);
+        }
+        let Some(found) = needed(child, &live) else { return Ok(Outcome::Unchanged) };
+        self.hand_over_replicas(child, &live).await?;
+        let mut body = child.value.clone();
+        body["metadata"]["uid"] = live["metadata"]["uid"].clone();
+        if child.lifecycle == Lifecycle::Generated {
+            // Its content in `body` is what was read: it must not undo a change that was made since.
+            body["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
+        }
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        match self.patch(child, &params, &body).await {
+            Ok(()) => Ok(Outcome::Changed(found)),
+            // Adopted with other content than we would give it: make it again.
+            Err(error) if error.code() == Some(422) && child.lifecycle == Lifecycle::Immutable => {
+                self.delete(child.kind, &child.name, &live).await?;
+                Ok(Outcome::Terminating)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads one object; `None` when there is none.
+    pub async fn read(&self, kind: Kind, name: &str) -> Result<Option<Value>, ApplyError> {
+        let failed = |source| ApplyError::new(kind.name(), name, verb::GET, source);
+        let Some(object) = self.api(kind).get_opt(name).await.map_err(failed)? else { return Ok(None) };
+        serde_json::to_value(object).map(Some).map_err(|source| failed(kube::Error::SerdeError(source)))
+    }
+
+    async fn create(&mut self, child: &Child) -> Result<(), ApplyError> {
+        if child.lifecycle == Lifecycle::Generated {
+            let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), dry_run: false };
+            let object = serde_json::from_value(child.value.clone()).map_err(|source| {
+                ApplyError::new(child.kind.name(), &child.name, verb::CREATE, kube::Error::SerdeError(source))
+            })?;
+            let result = self.api(child.kind).create(&params, &object).await;
+            return self.note(child, verb::CREATE, result);
+        }
+        // Without force: an object that appeared since the look is a conflict, not a victim.
+        self.patch(child, &PatchParams::apply(FIELD_MANAGER), &child.value).await
+    }
+
+    /// See the module's documentation.
+    async fn hand_over_replicas(&mut self, child: &Child, live: &Value) -> Result<(), ApplyError> {
+        const REPLICAS: [&str; 2] = ["spec", "replicas"];
+        let leaves_out = child.kind == Kind::Deployment && child.value["spec"]["replicas"].is_null();
+        let managers = live["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let another = managers.iter().any(|entry| {
+            let ours = entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply";
+            !ours && !entry["fieldsV1"]["f:spec"]["f:replicas"].is_null()
+        });
+        if !leaves_out || another || !manages(live, FIELD_MANAGER, &REPLICAS) {
+            return Ok(());
+        }
+        let body = json!({
+            "apiVersion": child.value["apiVersion"], "kind": child.value["kind"],
+            "metadata": {
+                "name": child.name, "namespace": self.stack.namespace,
+                "uid": live["metadata"]["uid"], "resourceVersion": live["metadata"]["resourceVersion"],
+            },
+            "spec": {"replicas": live["spec"]["replicas"]},
+        });
+        self.patch(child, &PatchParams::apply(REPLICAS_MANAGER), &body).await
+    }
+
+    async fn patch(&mut self, child: &Child, params: &PatchParams, body: &Value) -> Result<(), ApplyError> {
+        let result = self.api(child.kind).patch(&child.name, params, &Patch::Apply(body)).await;
+        self.note(child, verb::APPLY, result)
+    }
+
+    /// Counts a write and keeps the answer as the newest picture of the object.
+    fn note(
+        &mut self,
+        child: &Child,
+        verb: &'static str,
+        result: kube::Result<DynamicObject>,
+    ) -> Result<(), ApplyError> {
+        let failed = |source| ApplyError::new(child.kind.name(), &child.name, verb, source);
+        let object = result.inspect_err(|_| self.metrics.wrote(child.kind.name(), verb, "error")).map_err(failed)?;
+        let version = object.metadata.resource_version.as_deref();
+        let before = self.inventory.get(child.kind, &child.name);
+        let same = before.is_some_and(|before| before["metadata"]["resourceVersion"].as_str() == version);
+        self.metrics.wrote(child.kind.name(), verb, if same { "noop" } else { "changed" });
+        let value = serde_json::to_value(object).map_err(|source| failed(kube::Error::SerdeError(source)))?;
+        self.inventory.insert(child.kind, &child.name, value);
+        Ok(())
+    }
+}
+
+/// Why an existing object of ours must be applied; `None` when it is as wanted.
+fn needed(child: &Child, live: &Value) -> Option<Difference> {
+    match child.lifecycle {
+        Lifecycle::Applied => difference(&child.value, live, FIELD_MANAGER),
+        // Only what can change is compared; who manages it does not matter: these are not created by an apply.
+        Lifecycle::Generated | Lifecycle::Immutable => metadata_difference(&child.value, live),
+    }
+}
+
+/// The first label, annotation or owner reference of `desired` that `live` does not have.
+fn metadata_difference(desired: &Value, live: &Value) -> Option<Difference> {
+    let (wanted, found) = (&desired["metadata"], &live["metadata"]);
+    let changed = |path: String| Some(Difference { path, why: Why::Changed });
+    for map in ["labels", "annotations"] {
+        for (key, value) in wanted[map].as_object().into_iter().flatten() {
+            if found[map].get(key) != Some(value) {
+                return changed(format!("metadata.{map}.{key}"));
+            }
+        }
+    }
+    let references = |object: &Value| object["ownerReferences"].as_array().cloned().unwrap_or_default();
+    let (wanted, found) = (references(wanted), references(found));
+    let missing = wanted.iter().any(|reference| !found.iter().any(|live| live["uid"] == reference["uid"]));
+    // `deletionPolicy` went from Delete to Retain: our reference must go.
+    let stale = wanted.is_empty() && found.iter().any(|reference| reference["controller"] == true);
+    if missing || stale { changed("metadata.ownerReferences".to_owned()) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(labels: &Value, owners: &Value) -> Value {
+        json!({"apiVersion": "v1", "kind": "Secret",
+               "metadata": {"name": "a", "labels": labels, "ownerReferences": owners}, "data": {"k": "djE="}})
+    }
+
+    #[test]
+    fn generated_content_is_never_compared() {
+        let value = secret(&json!({"a": "1"}), &json!([]));
+        let child = Child { kind: Kind::Secret, name: "a".to_owned(), lifecycle: Lifecycle::Generated, value };
+        let mut live = secret(&json!({"a": "1", "b": "2"}), &json!([]));
+        live["data"]["k"] = json!("djI=");
+        assert_eq!(needed(&child, &live), None);
+        live["metadata"]["labels"]["a"] = json!("2");
+        assert_eq!(needed(&child, &live).unwrap().path, "metadata.labels.a");
+    }
+
+    #[test]
+    fn the_owner_of_a_retained_object_follows_the_policy() {
+        let owner = json!([{"uid": "42", "controller": true}]);
+        let owned = secret(&json!({}), &owner);
+        let free = secret(&json!({}), &json!([]));
+        assert_eq!(metadata_difference(&owned, &owned), None);
+        assert!(metadata_difference(&owned, &free).is_some(), "Retain became Delete");
+        assert!(metadata_difference(&free, &owned).is_some(), "Delete became Retain");
+        let before = secret(&json!({}), &json!([{"uid": "41", "controller": true}]));
+        assert!(metadata_difference(&owned, &before).is_some(), "adopted from an earlier stack");
+    }
+}

@@ -1,0 +1,224 @@
+//! What every reconcile shares: connection, settings, and small memories between reconciles.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use kube::runtime::events::{Recorder, Reporter};
+use parking_lot::Mutex;
+
+use super::build::labels::MANAGED_BY;
+use super::observed::{Availability, Capabilities, SecretData};
+use crate::apply::owner::StackId;
+use crate::backoff::Backoff;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+
+/// Namespace and name of a stack.
+pub type StackKey = (String, String);
+
+/// Shared by all reconciles of one process.
+pub struct Context {
+    /// Connection.
+    pub client: kube::Client,
+    /// Settings of the operator.
+    pub settings: Settings,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Publishes events.
+    pub recorder: Recorder,
+    /// Failed attempts by stack.
+    pub backoff: Backoff<StackKey>,
+    /// Which stacks refer to which Secrets.
+    pub references: References,
+    /// Content of generated Secrets.
+    pub vault: Vault,
+    /// Optional APIs.
+    pub capabilities: CapabilityCache,
+    /// UIDs of the stacks that this process has seen become Ready.
+    pub became_ready: Mutex<HashSet<String>>,
+}
+
+impl Context {
+    /// A context with empty memories.
+    pub fn new(client: kube::Client, settings: Settings, metrics: Metrics, identity: &str) -> Self {
+        let reporter = Reporter { controller: MANAGED_BY.to_owned(), instance: Some(identity.to_owned()) };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            settings,
+            metrics,
+            backoff: Backoff::default(),
+            references: References::default(),
+            vault: Vault::default(),
+            capabilities: CapabilityCache::default(),
+            became_ready: Mutex::default(),
+        }
+    }
+
+    /// Whether this is the first time that this process sees this stack Ready.
+    pub fn first_ready(&self, uid: &str) -> bool {
+        self.became_ready.lock().insert(uid.to_owned())
+    }
+
+    /// Forgets a stack that is gone.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.backoff.succeeded(&key);
+        self.references.forget(&key);
+        self.vault.forget(&key);
+        self.metrics.forget(namespace, name);
+    }
+}
+
+/// Secrets that people wrote into specs, by the stack that names them: an event of such a Secret wakes the stack.
+#[derive(Debug, Default)]
+pub struct References(Mutex<HashMap<StackKey, BTreeSet<String>>>);
+
+impl References {
+    /// Replaces what a stack refers to.
+    pub fn set(&self, stack: &StackId, secrets: BTreeSet<String>) {
+        self.0.lock().insert((stack.namespace.clone(), stack.name.clone()), secrets);
+    }
+
+    /// Names of the stacks of `namespace` that refer to the Secret `name`.
+    pub fn to(&self, namespace: &str, name: &str) -> Vec<String> {
+        let references = self.0.lock();
+        let mut stacks: Vec<String> = references
+            .iter()
+            .filter(|((found, _), secrets)| found == namespace && secrets.contains(name))
+            .map(|((_, stack), _)| stack.clone())
+            .collect();
+        stacks.sort();
+        stacks
+    }
+
+    fn forget(&self, stack: &StackKey) {
+        self.0.lock().remove(stack);
+    }
+}
+
+/// Content of the generated Secrets as last seen, so that one that is deleted while the operator runs comes back with the
+/// same content: a new encryption key would make stored secrets unreadable, a new password would lock the pods out.
+#[derive(Default)]
+pub struct Vault(Mutex<HashMap<StackKey, (String, BTreeMap<String, SecretData>)>>);
+
+impl Vault {
+    /// Remembers the `generated` Secrets that exist in `secrets`, and adds those that only we remember.
+    pub fn restore(&self, stack: &StackId, generated: &[String], secrets: &mut BTreeMap<String, SecretData>) {
+        let mut vault = self.0.lock();
+        let key = (stack.namespace.clone(), stack.name.clone());
+        let (uid, kept) = vault.entry(key).or_default();
+        if *uid != stack.uid {
+            // Another incarnation of the stack: what it finds in the cluster counts, not what its predecessor had.
+            (*uid, *kept) = (stack.uid.clone(), BTreeMap::new());
+        }
+        for name in generated {
+            match secrets.get(name) {
+                Some(secret) if secret.ours => _ = kept.insert(name.clone(), secret.clone()),
+                Some(_) => {}
+                None => {
+                    if let Some(secret) = kept.get(name) {
+                        secrets.insert(name.clone(), secret.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn forget(&self, stack: &StackKey) {
+        self.0.lock().remove(stack);
+    }
+}
+
+/// Which optional APIs the cluster has, asked at most every [`CapabilityCache::TTL`].
+#[derive(Debug, Default)]
+pub struct CapabilityCache(Mutex<Option<(Instant, Capabilities)>>);
+
+impl CapabilityCache {
+    /// How long an answer counts.
+    pub const TTL: Duration = Duration::from_mins(1);
+
+    /// The capabilities now. When discovery does not answer the last ones stay: an API that is unavailable for a moment
+    /// has not vanished.
+    pub async fn get(&self, client: &kube::Client) -> Capabilities {
+        let known = *self.0.lock();
+        if let Some((since, capabilities)) = known
+            && since.elapsed() < Self::TTL
+        {
+            return capabilities;
+        }
+        match client.list_api_groups().await {
+            Ok(groups) => {
+                let names: BTreeSet<String> = groups.groups.into_iter().map(|group| group.name).collect();
+                let capabilities = capabilities(&names);
+                *self.0.lock() = Some((Instant::now(), capabilities));
+                capabilities
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot list the API groups; the last answer stays");
+                known.map(|(_, capabilities)| capabilities).unwrap_or_default()
+            }
+        }
+    }
+}
+
+fn capabilities(groups: &BTreeSet<String>) -> Capabilities {
+    let has = |group: &str| if groups.contains(group) { Availability::Present } else { Availability::Absent };
+    Capabilities {
+        openshift: has("security.openshift.io"),
+        crunchy: has("postgres-operator.crunchydata.com"),
+        route: has("route.openshift.io"),
+        monitoring: has("monitoring.coreos.com"),
+        gateway: has("gateway.networking.k8s.io"),
+        metrics: has("metrics.k8s.io"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(name: &str, uid: &str) -> StackId {
+        StackId { namespace: "n".to_owned(), name: name.to_owned(), uid: uid.to_owned() }
+    }
+
+    fn secret(value: &str) -> SecretData {
+        SecretData { data: [("k".to_owned(), value.as_bytes().to_vec())].into(), ours: true }
+    }
+
+    #[test]
+    fn references_follow_the_spec() {
+        let references = References::default();
+        references.set(&stack("a", "1"), ["db".to_owned(), "token".to_owned()].into());
+        references.set(&stack("b", "2"), ["db".to_owned()].into());
+        assert_eq!(references.to("n", "db"), ["a", "b"]);
+        assert!(references.to("other", "db").is_empty());
+        references.set(&stack("a", "1"), BTreeSet::new());
+        assert_eq!(references.to("n", "db"), ["b"]);
+    }
+
+    #[test]
+    fn a_deleted_generated_secret_keeps_its_content() {
+        let vault = Vault::default();
+        let generated = ["s-keys".to_owned()];
+        let mut first = BTreeMap::from([("s-keys".to_owned(), secret("v1"))]);
+        vault.restore(&stack("s", "1"), &generated, &mut first);
+        let mut deleted = BTreeMap::new();
+        vault.restore(&stack("s", "1"), &generated, &mut deleted);
+        assert_eq!(deleted.get("s-keys"), Some(&secret("v1")));
+        let mut reborn = BTreeMap::new();
+        vault.restore(&stack("s", "2"), &generated, &mut reborn);
+        assert!(reborn.is_empty(), "another incarnation starts without memories");
+    }
+
+    #[test]
+    fn somebody_elses_secret_is_not_remembered() {
+        let vault = Vault::default();
+        let generated = ["s-keys".to_owned()];
+        let foreign = SecretData { ours: false, ..secret("x") };
+        vault.restore(&stack("s", "1"), &generated, &mut BTreeMap::from([("s-keys".to_owned(), foreign)]));
+        let mut gone = BTreeMap::new();
+        vault.restore(&stack("s", "1"), &generated, &mut gone);
+        assert!(gone.is_empty());
+    }
+}

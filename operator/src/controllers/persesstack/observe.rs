@@ -1,0 +1,170 @@
+//! The observe step (I/O): reads everything that the pure steps need, and decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use kube::api::Api;
+
+use super::build::names::Names;
+use super::context::Context;
+use super::observed::{ForeignObject, HpaState, JobState, Observed, SecretData, WorkloadState, Workloads};
+use crate::api::v1alpha1::{DatabaseType, PersesStack};
+use crate::apply::inventory::Inventory;
+use crate::apply::kind::Kind;
+use crate::apply::owner::{Claim, StackId, claim};
+use crate::apply::{ApplyError, verb};
+
+/// What exists, as objects and as the summary for the pure steps.
+#[derive(Debug)]
+pub struct Picture {
+    /// Objects with the stack's labels.
+    pub inventory: Inventory,
+    /// Summary.
+    pub observed: Observed,
+}
+
+/// Reads the picture of one stack. Any failed read fails the whole: half a picture looks like deleted objects.
+pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Result<Picture, ApplyError> {
+    let names = Names::new(id.name.clone());
+    let referenced = referenced_secrets(stack);
+    // Before the reads: a Secret that appears between the read and the registration would go unnoticed.
+    context.references.set(id, referenced.clone());
+    let (inventory, capabilities) = tokio::join!(
+        Inventory::read(&context.client, &id.namespace, &id.name),
+        context.capabilities.get(&context.client)
+    );
+    let inventory = inventory?;
+
+    let mut observed = Observed { capabilities, ..Observed::default() };
+    let generated = [names.keys(), names.admin(), names.redis(), names.database()];
+    for name in generated.iter().chain(&referenced) {
+        if let Some((secret, owner)) = secret(context, id, &inventory, name).await? {
+            if let (Claim::Foreign { owner }, true) = (owner, generated.contains(name)) {
+                observed.foreign.push(ForeignObject { kind: "Secret".to_owned(), name: name.clone(), owner });
+            }
+            observed.secrets.insert(name.clone(), secret);
+        }
+    }
+    // A generated Secret that somebody deleted while we run comes back with the same content.
+    context.vault.restore(id, &generated, &mut observed.secrets);
+
+    let volume = inventory.typed::<PersistentVolumeClaim>(Kind::PersistentVolumeClaim, &names.database());
+    observed.database = volume.as_ref().map(|_| DatabaseType::Standalone);
+    observed.database_claim_size =
+        volume.and_then(|volume| Some(volume.spec?.resources?.requests?.get("storage")?.0.clone()));
+    let api = inventory.typed::<Deployment>(Kind::Deployment, &names.api());
+    observed.api_replicas = api.and_then(|api| api.spec?.replicas);
+    observed.workloads = workloads(&inventory, &names);
+    let complete = |(name, job): (&String, &JobState)| job.complete.then(|| name.clone());
+    observed.completed_migrations = observed.workloads.migrations.iter().filter_map(complete).collect();
+    Ok(Picture { inventory, observed })
+}
+
+/// One Secret from the inventory, else by its name; with whose it is.
+async fn secret(
+    context: &Context,
+    id: &StackId,
+    inventory: &Inventory,
+    name: &str,
+) -> Result<Option<(SecretData, Claim)>, ApplyError> {
+    let value = match inventory.get(Kind::Secret, name) {
+        Some(value) => Some(value.clone()),
+        None => {
+            let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &id.namespace);
+            let failed = |source| ApplyError::new("Secret", name, verb::GET, source);
+            let secret = secrets.get_opt(name).await.map_err(failed)?;
+            let value = secret.map(serde_json::to_value).transpose();
+            value.map_err(|source| failed(kube::Error::SerdeError(source)))?
+        }
+    };
+    let Some(value) = value else { return Ok(None) };
+    let owner = claim(&value, id);
+    let secret: Secret = serde_json::from_value(value)
+        .map_err(|source| ApplyError::new("Secret", name, verb::GET, kube::Error::SerdeError(source)))?;
+    let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+    let ours = !matches!(owner, Claim::Foreign { .. });
+    Ok(Some((SecretData { data, ours }, owner)))
+}
+
+/// Names of the Secrets that people wrote into the spec. PURE.
+pub fn referenced_secrets(stack: &PersesStack) -> BTreeSet<String> {
+    let external = stack.spec.database.external.iter().map(|external| external.secret_ref.name.clone());
+    let auth = stack.spec.datasources.iter().filter_map(|datasource| datasource.auth.as_ref());
+    let datasources = auth.flat_map(|auth| {
+        let basic = auth.basic.iter().map(|basic| basic.secret_ref.name.clone());
+        basic.chain(auth.bearer.iter().map(|bearer| bearer.secret_ref.name.clone()))
+    });
+    external.chain(datasources).collect()
+}
+
+/// Readiness of what runs. PURE.
+pub fn workloads(inventory: &Inventory, names: &Names) -> Workloads {
+    let deployment = |name: &str| inventory.typed(Kind::Deployment, name).map(|found| deployment_state(&found));
+    Workloads {
+        api: deployment(&names.api()),
+        redis: deployment(&names.redis()),
+        pgbouncer: deployment(&names.pgbouncer()),
+        database: inventory.typed(Kind::StatefulSet, &names.database()).map(|found| stateful_set_state(&found)),
+        migrations: jobs(inventory),
+        hpa: inventory.typed(Kind::HorizontalPodAutoscaler, &names.api()).map(|found| hpa_state(&found)),
+    }
+}
+
+fn deployment_state(deployment: &Deployment) -> WorkloadState {
+    let spec = deployment.spec.as_ref();
+    let status = deployment.status.clone().unwrap_or_default();
+    let stuck = status.conditions.iter().flatten().find(|condition| {
+        (condition.type_ == "Progressing" || condition.type_ == "ReplicaFailure")
+            && (condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
+                || (condition.type_ == "ReplicaFailure" && condition.status == "True"))
+    });
+    WorkloadState {
+        current: status.observed_generation >= deployment.metadata.generation,
+        desired: spec.and_then(|spec| spec.replicas).unwrap_or(1),
+        updated: status.updated_replicas.unwrap_or(0),
+        ready: status.ready_replicas.unwrap_or(0),
+        available: status.available_replicas.unwrap_or(0),
+        message: stuck.and_then(|condition| condition.message.clone()),
+    }
+}
+
+fn stateful_set_state(set: &StatefulSet) -> WorkloadState {
+    let status = set.status.clone().unwrap_or_default();
+    // The controller empties neither revision when there is nothing to update: equal means that all pods are current.
+    let settled = status.update_revision.is_some() && status.update_revision == status.current_revision;
+    let desired = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    WorkloadState {
+        current: status.observed_generation >= set.metadata.generation,
+        desired,
+        updated: if settled { desired } else { status.updated_replicas.unwrap_or(0) },
+        ready: status.ready_replicas.unwrap_or(0),
+        available: status.available_replicas.unwrap_or(0),
+        message: None,
+    }
+}
+
+fn jobs(inventory: &Inventory) -> BTreeMap<String, JobState> {
+    let state = |(name, _): (&str, _)| {
+        let job: Job = inventory.typed(Kind::Job, name)?;
+        let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
+        let is = |type_: &str| conditions.iter().find(|found| found.type_ == type_ && found.status == "True");
+        let failed = is("Failed").map(|found| found.message.clone().unwrap_or_else(|| "the Job failed".to_owned()));
+        Some((name.to_owned(), JobState { complete: is("Complete").is_some(), failed }))
+    };
+    inventory.of_kind(Kind::Job).filter_map(state).collect()
+}
+
+fn hpa_state(hpa: &HorizontalPodAutoscaler) -> HpaState {
+    let Some(status) = &hpa.status else { return HpaState::default() };
+    let inactive = |found: &&k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerCondition| {
+        found.type_ == "ScalingActive" && found.status == "False"
+    };
+    HpaState {
+        current: status.current_replicas.unwrap_or(0),
+        desired: status.desired_replicas,
+        message: status.conditions.iter().flatten().find(inactive).and_then(|found| found.message.clone()),
+    }
+}

@@ -1,0 +1,332 @@
+//! The story of one reconcile: observe -> validate -> size -> build -> apply -> status.
+//!
+//! Level-triggered: nothing is remembered of how far the last reconcile came; each step looks at the cluster and does what
+//! is missing. Every path ends in the status, failures included.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType};
+
+use super::build::build;
+use super::build::names::Names;
+use super::context::Context;
+use super::observe::{Picture, observe, workloads};
+use super::observed::ForeignObject;
+use super::status::{self, Planned, Report, condition};
+use super::validate::{Invalid, Validated, validate};
+use crate::api::v1alpha1::{PersesStack, PersesStackStatus};
+use crate::apply::kind::Kind;
+use crate::apply::order::{Plan, plan};
+use crate::apply::owner::StackId;
+use crate::apply::prune::{leftovers, secrets_in_use};
+use crate::apply::ssa::{Applier, Outcome};
+use crate::apply::{ApplyError, STATUS_MANAGER};
+use crate::conditions::is_true;
+use crate::settings::Entropy;
+use crate::sizing::{Sizing, size};
+
+/// A quiet stack is looked at this often, in case a watch missed something.
+const RESYNC: Duration = Duration::from_mins(10);
+/// A waiting stack is looked at this often; normally a watch wakes it.
+const WAITING: Duration = Duration::from_mins(1);
+/// A failed migration is started again after this time.
+const MIGRATION_RETRY: Duration = Duration::from_mins(1);
+
+/// Failures of a reconcile. The status says the same where it could be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster could not be read.
+    #[error("look at the cluster")]
+    Observe(#[source] ApplyError),
+    /// A write failed.
+    #[error("bring the stack to its desired state")]
+    Apply(#[source] ApplyError),
+    /// The status could not be written.
+    #[error("write the status")]
+    Status(#[source] Box<kube::Error>),
+}
+
+impl Error {
+    /// A bounded word for metrics.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Observe(_) => "observe",
+            Self::Apply(_) => "apply",
+            Self::Status(_) => "status",
+        }
+    }
+}
+
+/// A spec that can be carried out.
+struct Ready {
+    validated: Validated,
+    sizing: Sizing,
+    plan: Plan,
+}
+
+/// What the apply step met.
+#[derive(Default)]
+struct Applied {
+    foreign: Vec<ForeignObject>,
+    terminating: Vec<String>,
+    failed: Option<ApplyError>,
+    retry_migration: Option<Duration>,
+}
+
+/// Reconciles one stack. The object from the watch only names it: the state is read from the API server.
+pub async fn reconcile(object: Arc<DeserializeGuard<PersesStack>>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let result = run(&context, &namespace, &name).await;
+    let word = result.as_ref().map_or_else(Error::category, |(_, word)| word);
+    context.metrics.reconciled(word, started.elapsed());
+    let (action, _) = result?;
+    context.backoff.succeeded(&(namespace, name));
+    Ok(action)
+}
+
+async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, &'static str), Error> {
+    let stacks: Api<DeserializeGuard<PersesStack>> = Api::namespaced(context.client.clone(), namespace);
+    let read_failed = |source| Error::Observe(ApplyError::new("PersesStack", name, crate::apply::verb::GET, source));
+    let stack = match stacks.get_opt(name).await.map_err(read_failed)?.map(|guard| guard.0) {
+        // Being deleted: the garbage collector does the rest, and nothing may be made again.
+        Some(Ok(stack)) if stack.metadata.deletion_timestamp.is_none() => stack,
+        Some(Err(invalid)) => {
+            tracing::error!(namespace, name, error = %invalid.error, "this object does not fit the CRD of this operator");
+            return Ok((Action::await_change(), "undecodable"));
+        }
+        _ => {
+            context.forget(namespace, name);
+            return Ok((Action::await_change(), "gone"));
+        }
+    };
+    let id = StackId { namespace: namespace.to_owned(), name: name.to_owned(), uid: stack.uid().unwrap_or_default() };
+
+    let mut picture = observe(context, &stack, &id).await.map_err(Error::Observe)?;
+    let decided = decide(&stack, &picture, context);
+    let mut applied = match &decided {
+        Ok(ready) => apply(context, &id, &mut picture, &ready.plan).await,
+        Err(_) => Applied::default(),
+    };
+    let foreign_secrets = picture.observed.foreign.iter().filter(|found| !applied.foreign.contains(found));
+    let foreign_secrets: Vec<_> = foreign_secrets.cloned().collect();
+    applied.foreign.extend(foreign_secrets);
+
+    let after = workloads(&picture.inventory, &Names::new(name));
+    let report = Report {
+        plan: decided.as_ref().map(|ready| Planned {
+            validated: &ready.validated,
+            sizing: &ready.sizing,
+            migration: &ready.plan.migration,
+        }),
+        workloads: &after,
+        foreign: &applied.foreign,
+        failed: applied.failed.as_ref().map(ApplyError::describe),
+        terminating: &applied.terminating,
+    };
+    let status = status::compute(&stack, &report, Timestamp::now());
+    publish(context, &stack, &status).await.map_err(|error| Error::Status(Box::new(error)))?;
+    let hpa = after.hpa.as_ref().map_or((0, 0), |hpa| (hpa.current, hpa.desired));
+    let is_ready = is_true(&status.conditions, condition::READY);
+    context.metrics.stack(namespace, name, stack.spec.users, is_ready, hpa.0, hpa.1);
+
+    if let Some(error) = applied.failed {
+        return Err(Error::Apply(error));
+    }
+    Ok(match (&decided, applied.retry_migration) {
+        (Err(invalid), _) if invalid.terminal => (Action::requeue(RESYNC), "invalid"),
+        (Err(_), _) => (Action::requeue(WAITING), "waiting"),
+        (Ok(_), Some(wait)) => (Action::requeue(wait), "migration-failed"),
+        (Ok(_), None) => (Action::requeue(RESYNC), "ok"),
+    })
+}
+
+/// The pure steps.
+fn decide(stack: &PersesStack, picture: &Picture, context: &Context) -> Result<Ready, Invalid> {
+    let validated = validate(stack, &picture.observed, &context.settings, &entropy())?;
+    let sizing = size(&validated.inputs);
+    let resources = build(&validated, &sizing)?;
+    Ok(Ready { plan: plan(&resources), validated, sizing })
+}
+
+/// Fresh random bytes. They are used only where a generated Secret does not exist.
+fn entropy() -> Entropy {
+    Entropy {
+        encryption_key: rand::random(),
+        admin_password: rand::random(),
+        redis_password: rand::random(),
+        database_password: rand::random(),
+    }
+}
+
+/// Applies the plan, then deletes what is no longer wanted.
+async fn apply(context: &Context, id: &StackId, picture: &mut Picture, plan: &Plan) -> Applied {
+    let mut applied = Applied::default();
+    let inventory = &mut picture.inventory;
+    let mut applier = Applier { client: &context.client, metrics: &context.metrics, stack: id, inventory };
+    if let Err(error) = everything(&mut applier, context, plan, &mut applied).await {
+        // The first failure is told; it is the one that stopped us.
+        applied.failed.get_or_insert(error);
+    }
+    applied
+}
+
+async fn everything(
+    applier: &mut Applier<'_>,
+    context: &Context,
+    plan: &Plan,
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    for child in &plan.generated {
+        // The others embed its content: a failure or a lost race ends this reconcile, the next one reads the winner's.
+        note(applier.apply(child).await?, &child.name, child.kind, applied);
+    }
+    for child in &plan.base {
+        attempt(applier, child, applied).await?;
+    }
+    if migrated(applier, plan, applied).await? {
+        for child in &plan.gated {
+            attempt(applier, child, applied).await?;
+        }
+    }
+    // With something undone nothing is deleted: what looks unwanted may still be needed.
+    if applied.failed.is_some() || !applied.terminating.is_empty() {
+        return Ok(());
+    }
+    let wanted = plan.children().map(|child| (child.kind, child.name.clone())).collect();
+    let none = std::collections::BTreeSet::new();
+    let candidates = leftovers(applier.inventory, &wanted, &none, applier.stack).len();
+    if candidates == 0 {
+        return Ok(());
+    }
+    let in_use = secrets_in_use(&context.client, applier.stack).await?;
+    let unwanted = leftovers(applier.inventory, &wanted, &in_use, applier.stack);
+    let unwanted: Vec<_> =
+        unwanted.into_iter().map(|(kind, name, live)| (kind, name.to_owned(), live.clone())).collect();
+    for (kind, name, live) in unwanted {
+        tracing::info!(kind = kind.name(), name, "deleting what is no longer wanted");
+        applier.delete(kind, &name, &live).await?;
+    }
+    Ok(())
+}
+
+/// Applies one object; one that the server refuses does not keep the others from being applied.
+async fn attempt(
+    applier: &mut Applier<'_>,
+    child: &crate::apply::ssa::Child,
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    match applier.apply(child).await {
+        Ok(outcome) => note(outcome, &child.name, child.kind, applied),
+        Err(error) if error.is_refusal() => _ = applied.failed.get_or_insert(error),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn note(outcome: Outcome, name: &str, kind: Kind, applied: &mut Applied) {
+    match outcome {
+        Outcome::Unchanged => {}
+        Outcome::Created => tracing::info!(kind = kind.name(), name, "created"),
+        Outcome::Changed(difference) => tracing::info!(kind = kind.name(), name, %difference, "applied"),
+        Outcome::Terminating => applied.terminating.push(format!("{} {name}", kind.name())),
+        Outcome::Foreign(foreign) => applied.foreign.push(foreign),
+    }
+}
+
+/// Whether the schema for this image and database is there. A migration that failed is started again after a while.
+async fn migrated(applier: &mut Applier<'_>, plan: &Plan, applied: &mut Applied) -> Result<bool, ApplyError> {
+    // Pods for this migration have been started before: its Job did complete, wherever it is now.
+    if plan.deployed_for(applier.inventory) {
+        return Ok(true);
+    }
+    let Some(job) = applier.inventory.typed::<k8s_openapi::api::batch::v1::Job>(Kind::Job, &plan.migration) else {
+        return Ok(false);
+    };
+    let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
+    let is = |type_: &str| conditions.iter().find(|found| found.type_ == type_ && found.status == "True");
+    if is("Complete").is_some() {
+        return Ok(true);
+    }
+    if let Some(failed) = is("Failed") {
+        let since = failed.last_transition_time.as_ref().map_or_else(Timestamp::now, |time| time.0);
+        let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+        if let Some(wait) = MIGRATION_RETRY.checked_sub(age) {
+            applied.retry_migration = Some(wait.max(Duration::from_secs(1)));
+        } else if let Some(live) = applier.inventory.get(Kind::Job, &plan.migration).cloned() {
+            applier.delete(Kind::Job, &plan.migration, &live).await?;
+            applied.terminating.push(format!("Job {}", plan.migration));
+        }
+    }
+    Ok(false)
+}
+
+/// Writes the status when it differs, then tells what is new.
+async fn publish(context: &Context, stack: &PersesStack, status: &PersesStackStatus) -> kube::Result<()> {
+    if stack.status.as_ref() == Some(status) {
+        return Ok(());
+    }
+    let (namespace, name) = (stack.namespace().unwrap_or_default(), stack.name_any());
+    let api: Api<PersesStack> = Api::namespaced(context.client.clone(), &namespace);
+    let body = serde_json::json!({
+        "apiVersion": <PersesStack as kube::Resource>::api_version(&()),
+        "kind": <PersesStack as kube::Resource>::kind(&()),
+        // The UID fences: a stack of this name that was made since is not told about its predecessor.
+        "metadata": {"name": name, "uid": stack.uid()},
+        "status": status,
+    });
+    let params = PatchParams::apply(STATUS_MANAGER).force();
+    let result = api.patch_status(&name, &params, &Patch::Apply(&body)).await;
+    let word = if result.is_ok() { "changed" } else { "error" };
+    context.metrics.wrote("PersesStack", crate::apply::verb::APPLY, word);
+    match result {
+        Ok(_) => {}
+        // Gone, or another one by now.
+        Err(kube::Error::Api(answer)) if answer.is_not_found() => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let old = stack.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let created = stack.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    if let (true, false, Some(created)) =
+        (is_true(&status.conditions, condition::READY), is_true(old, condition::READY), created)
+        && context.first_ready(&stack.uid().unwrap_or_default())
+    {
+        context.metrics.became_ready(Duration::try_from(Timestamp::now().duration_since(created)).unwrap_or_default());
+    }
+    tell(context, stack, old, status).await;
+    Ok(())
+}
+
+/// Events for people. One that cannot be written is logged: it changes nothing.
+async fn tell(
+    context: &Context,
+    stack: &PersesStack,
+    old: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
+    status: &PersesStackStatus,
+) {
+    use kube::Resource as _;
+    let regarding = stack.object_ref(&());
+    for (condition, good) in status::news(old, &status.conditions) {
+        let mut note = format!("{}={}: {}", condition.type_, condition.status, condition.message);
+        // The API's limit is 1 kB.
+        if note.len() > 1000 {
+            note = note.chars().take(300).collect::<String>() + " ...";
+        }
+        let event = Event {
+            type_: if good { EventType::Normal } else { EventType::Warning },
+            reason: condition.reason.clone(),
+            note: Some(note),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = context.recorder.publish(&event, &regarding).await {
+            tracing::warn!(%error, reason = event.reason, "cannot publish an event");
+        }
+    }
+}

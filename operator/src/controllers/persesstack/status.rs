@@ -1,0 +1,331 @@
+//! PURE: from what was found and done to the status that people and programs read.
+//!
+//! `Ready` says that enough API pods answer; `Reconciling` and `Stalled` say whether the operator still works on the spec
+//! or cannot go on (kstatus). One condition per subsystem says which part is to blame. A cache that is away is
+//! `CacheReady=False` and nothing more.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+
+use super::observed::{ForeignObject, JobState, WorkloadState, Workloads};
+use super::validate::{Invalid, Validated};
+use crate::api::v1alpha1::{
+    ApiStatus, CacheType, DatabaseStatus, DatabaseType, DerivationStatus, EndpointsStatus, PersesStack,
+    PersesStackStatus, PoolerType, SecretsStatus, SizingStatus,
+};
+use crate::conditions::{Finding, Status, find, merge};
+use crate::sizing::{BudgetState, Sizing};
+
+/// Condition types.
+pub mod condition {
+    /// Enough API pods answer.
+    pub const READY: &str = "Ready";
+    /// The operator still works on the spec.
+    pub const RECONCILING: &str = "Reconciling";
+    /// The operator cannot go on without help.
+    pub const STALLED: &str = "Stalled";
+    /// The database answers and has the schema.
+    pub const DATABASE: &str = "DatabaseReady";
+    /// The pooler answers.
+    pub const POOLER: &str = "PoolerReady";
+    /// The shared cache answers.
+    pub const CACHE: &str = "CacheReady";
+    /// The API pods answer.
+    pub const API: &str = "ApiReady";
+    /// The connections of all layers fit into each other.
+    pub const BUDGET: &str = "ConnectionBudget";
+    /// The spec can be carried out.
+    pub const FEASIBLE: &str = "Feasible";
+    /// An object of somebody else is in the way; present only then.
+    pub const CONFLICT: &str = "NameConflict";
+}
+
+/// What a reconcile found and did.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// The plan, or why there is none.
+    pub plan: Result<Planned<'a>, &'a Invalid>,
+    /// Readiness of what runs, after the apply.
+    pub workloads: &'a Workloads,
+    /// Objects of others under our names.
+    pub foreign: &'a [ForeignObject],
+    /// A request that failed.
+    pub failed: Option<String>,
+    /// Objects that are being deleted and will be made again.
+    pub terminating: &'a [String],
+}
+
+/// A spec that can be carried out.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned<'a> {
+    /// Every reference resolved.
+    pub validated: &'a Validated,
+    /// Every number.
+    pub sizing: &'a Sizing,
+    /// Name of the migration Job.
+    pub migration: &'a str,
+}
+
+/// The new status of `stack`.
+pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> PersesStackStatus {
+    let old = stack.status.clone().unwrap_or_default();
+    let generation = stack.metadata.generation;
+    let findings = findings(stack, report, &old.conditions);
+    let conditions = merge(&old.conditions, &findings, generation, now);
+    let observed_generation = generation;
+    match &report.plan {
+        // What the last good spec made still runs: its numbers and addresses stay.
+        Err(_) => PersesStackStatus { observed_generation, conditions, api: api_status(report.workloads), ..old },
+        Ok(planned) => {
+            let (names, validated) = (&planned.validated.names, planned.validated);
+            let host = |name: String| format!("{name}.{}.svc", validated.namespace);
+            PersesStackStatus {
+                observed_generation,
+                conditions,
+                url: Some(format!("http://{}:8080", host(names.api()))),
+                api: api_status(report.workloads),
+                database: Some(DatabaseStatus { type_: validated.database_type }),
+                endpoints: Some(endpoints(validated, &host)),
+                secrets: Some(SecretsStatus { admin: Some(names.admin()), keys: Some(names.keys()) }),
+                sizing: Some(sizing_status(planned.sizing)),
+            }
+        }
+    }
+}
+
+fn endpoints(validated: &Validated, host: &impl Fn(String) -> String) -> EndpointsStatus {
+    let names = &validated.names;
+    let pooler = validated.spec.pooler.type_ == PoolerType::PgBouncer;
+    let cache = validated.spec.cache.type_ == CacheType::Standalone;
+    let database = match validated.database_type {
+        DatabaseType::Standalone => format!("{}:5432", host(names.database())),
+        _ => format!("{}:{}", validated.endpoint.host, validated.endpoint.port),
+    };
+    EndpointsStatus {
+        api: Some(format!("{}:8080", host(names.api()))),
+        pooler: pooler.then(|| format!("{}:5432", host(names.pgbouncer()))),
+        database: Some(database),
+        cache: cache.then(|| format!("{}:6379", host(names.redis()))),
+    }
+}
+
+fn api_status(workloads: &Workloads) -> Option<ApiStatus> {
+    let api = workloads.api.as_ref()?;
+    let summary = format!("{}/{}", api.ready, api.desired);
+    Some(ApiStatus { replicas: api.desired, ready: api.ready, summary })
+}
+
+fn sizing_status(sizing: &Sizing) -> SizingStatus {
+    let number = |found: crate::sizing::Derivation| {
+        let inputs: BTreeMap<_, _> = found.inputs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let status = DerivationStatus {
+            value: found.value,
+            formula: found.formula.to_owned(),
+            inputs,
+            limiting_factor: found.limiting_factor,
+            overrides: found.overrides,
+        };
+        (found.field.to_owned(), status)
+    };
+    SizingStatus { model: sizing.model, numbers: sizing.derivations().into_iter().map(number).collect() }
+}
+
+fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<Finding> {
+    let mut parts = Vec::new();
+    match &report.plan {
+        Ok(planned) => {
+            parts.push(database(planned, report.workloads, old));
+            if planned.sizing.pooler.is_some() {
+                parts.push(pods(condition::POOLER, report.workloads.pgbouncer.as_ref(), 1, "PgBouncer"));
+            }
+            if planned.sizing.redis.is_some() {
+                parts.push(pods(condition::CACHE, report.workloads.redis.as_ref(), 1, "Redis"));
+            }
+            parts.push(api(planned, report.workloads));
+            parts.push(budget(planned.sizing));
+            parts.push(feasible(planned.sizing));
+        }
+        Err(invalid) => {
+            // Only what can be said without a plan.
+            if let Some(api) = &report.workloads.api {
+                parts.push(pods(condition::API, Some(api), 1, "API"));
+            }
+            if invalid.terminal {
+                parts.push(Finding::new(condition::FEASIBLE, false, invalid.reason, &invalid.message));
+            }
+        }
+    }
+    if !report.foreign.is_empty() {
+        parts.push(Finding::new(condition::CONFLICT, true, "ForeignObject", conflict(report.foreign)));
+    }
+    let mut all = vec![ready(report, &parts), reconciling(stack, report, &parts), stalled(report)];
+    all.append(&mut parts);
+    all
+}
+
+fn conflict(foreign: &[ForeignObject]) -> String {
+    let list: Vec<String> =
+        foreign.iter().map(|found| format!("{} {} ({})", found.kind, found.name, found.owner)).collect();
+    format!(
+        "in the way and left alone: {}; delete or rename them, or create the stack under another name",
+        list.join(", ")
+    )
+}
+
+fn database(planned: &Planned<'_>, workloads: &Workloads, old: &[Condition]) -> Finding {
+    let type_ = condition::DATABASE;
+    if planned.validated.database_type == DatabaseType::Standalone {
+        let server = pods(type_, workloads.database.as_ref(), 1, "PostgreSQL");
+        if server.status != Status::True {
+            return server;
+        }
+    }
+    match workloads.migrations.get(planned.migration) {
+        Some(JobState { complete: true, .. }) => {
+            Finding::new(type_, true, "SchemaReady", "the database answers and has this image's schema")
+        }
+        Some(JobState { failed: Some(message), .. }) => Finding::new(
+            type_,
+            false,
+            "MigrationFailed",
+            format!("Job {} failed: {message}; look at its pod's log. It is tried again", planned.migration),
+        ),
+        // During an upgrade the old schema serves on.
+        _ if find(old, type_).is_some_and(|before| before.status == "True") && workloads.api.is_some() => {
+            Finding::new(type_, true, "Migrating", format!("Job {} brings the schema up to date", planned.migration))
+        }
+        _ => Finding::new(type_, false, "Migrating", format!("Job {} makes the schema", planned.migration)),
+    }
+}
+
+fn api(planned: &Planned<'_>, workloads: &Workloads) -> Finding {
+    match &workloads.api {
+        None => Finding::new(condition::API, false, "WaitingForSchema", "the API pods start when the schema is there"),
+        Some(api) => {
+            let wanted = planned.sizing.api.min_replicas.value.min(api.desired).max(1);
+            pods(condition::API, Some(api), wanted, "API")
+        }
+    }
+}
+
+fn pods(type_: &'static str, workload: Option<&WorkloadState>, wanted: i32, what: &str) -> Finding {
+    let Some(workload) = workload else {
+        return Finding::new(type_, false, "NotCreated", format!("{what} has not been created yet"));
+    };
+    let count = format!("{} of {} {what} pods are ready", workload.ready, workload.desired);
+    if workload.ready >= wanted {
+        Finding::new(type_, true, "PodsReady", count)
+    } else {
+        let message = workload.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+        Finding::new(type_, false, "PodsNotReady", count + &message)
+    }
+}
+
+fn budget(sizing: &Sizing) -> Finding {
+    let (status, reason) = match sizing.budget.state {
+        BudgetState::Holds => (Status::True, "Holds"),
+        BudgetState::Violated => (Status::False, "Violated"),
+        BudgetState::Unknown => (Status::Unknown, "MaxConnectionsUnknown"),
+    };
+    Finding::new(condition::BUDGET, status, reason, &sizing.budget.message)
+}
+
+fn feasible(sizing: &Sizing) -> Finding {
+    if sizing.contradictions.is_empty() {
+        Finding::new(condition::FEASIBLE, true, "NumbersAgree", "the numbers agree with each other")
+    } else {
+        Finding::new(condition::FEASIBLE, false, "NumbersContradict", sizing.contradictions.join("; "))
+    }
+}
+
+fn ready(report: &Report<'_>, parts: &[Finding]) -> Finding {
+    let type_ = condition::READY;
+    let api = parts.iter().find(|part| part.type_ == condition::API);
+    if let Some(conflict) = parts.iter().find(|part| part.type_ == condition::CONFLICT) {
+        return Finding::new(type_, false, "NameConflict", &conflict.message);
+    }
+    match (&report.plan, api) {
+        (_, Some(api)) if api.status == Status::True => Finding::new(type_, true, "PodsReady", &api.message),
+        (Err(invalid), _) => Finding::new(type_, false, invalid.reason, &invalid.message),
+        // The first part that is to blame, in the order in which they depend on each other.
+        (Ok(_), Some(api)) => {
+            let blamed = parts.iter().find(|part| part.type_ == condition::DATABASE && part.status == Status::False);
+            let blamed = if api.reason == "WaitingForSchema" { blamed.unwrap_or(api) } else { api };
+            Finding::new(type_, false, blamed.reason, &blamed.message)
+        }
+        (Ok(_), None) => Finding::new(type_, false, "NotCreated", "the API has not been created yet"),
+    }
+}
+
+fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> Finding {
+    let type_ = condition::RECONCILING;
+    if let Some(failed) = &report.failed {
+        return Finding::new(type_, true, "RequestFailed", format!("{failed}; it is tried again"));
+    }
+    match &report.plan {
+        Err(invalid) if invalid.terminal => {
+            return Finding::new(type_, false, "Stalled", "waits for a changed spec");
+        }
+        Err(invalid) => return Finding::new(type_, true, invalid.reason, &invalid.message),
+        Ok(_) => {}
+    }
+    if !report.terminating.is_empty() {
+        let message = format!("being deleted, made again afterwards: {}", report.terminating.join(", "));
+        return Finding::new(type_, true, "Terminating", message);
+    }
+    if let Some(part) = parts.iter().find(|part| {
+        [condition::DATABASE, condition::API].contains(&part.type_)
+            && (part.status == Status::False || part.reason == "Migrating")
+    }) {
+        return Finding::new(type_, true, part.reason, &part.message);
+    }
+    let Workloads { api, redis, database, pgbouncer, migrations: _, hpa: _ } = report.workloads;
+    let all = [("API", api), ("PostgreSQL", database), ("PgBouncer", pgbouncer), ("Redis", redis)];
+    if let Some((what, state)) = all.iter().find(|(_, state)| state.as_ref().is_some_and(|state| !state.settled())) {
+        let counts = state.as_ref().map(|state| {
+            format!("{} of {} pods are updated, {} ready", state.updated.min(state.desired), state.desired, state.ready)
+        });
+        return Finding::new(type_, true, "RollingOut", format!("{what}: {}", counts.unwrap_or_default()));
+    }
+    let generation = stack.metadata.generation.unwrap_or_default();
+    Finding::new(type_, false, "Settled", format!("generation {generation} of the spec is in place"))
+}
+
+fn stalled(report: &Report<'_>) -> Finding {
+    let type_ = condition::STALLED;
+    if let Err(invalid) = &report.plan
+        && invalid.terminal
+    {
+        return Finding::new(type_, true, invalid.reason, &invalid.message);
+    }
+    if !report.foreign.is_empty() {
+        return Finding::new(type_, true, "NameConflict", conflict(report.foreign));
+    }
+    if let Some(message) = report.workloads.api.as_ref().and_then(|api| api.message.as_ref()) {
+        return Finding::new(type_, true, "RolloutStuck", message);
+    }
+    Finding::new(type_, false, "Proceeding", "nothing is in the way")
+}
+
+/// What people should be told of once, when it begins: changes of the conditions that matter. PURE.
+pub fn news<'a>(old: &[Condition], new: &'a [Condition]) -> Vec<(&'a Condition, bool)> {
+    let watched = [condition::READY, condition::STALLED, condition::CONFLICT, condition::DATABASE, condition::CACHE];
+    let good_when_true = |type_: &str| ![condition::STALLED, condition::CONFLICT].contains(&type_);
+    new.iter()
+        .filter(|condition| watched.contains(&condition.type_.as_str()))
+        .filter_map(|condition| {
+            let before = find(old, &condition.type_);
+            let good = (condition.status == "True") == good_when_true(&condition.type_);
+            let same =
+                before.is_some_and(|before| before.status == condition.status && before.reason == condition.reason);
+            // The first "nothing is wrong" is no news.
+            let first = before.is_none() && good && condition.type_ != self::condition::READY;
+            (!same && !first).then_some((condition, good))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
