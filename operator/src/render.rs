@@ -34,7 +34,7 @@ pub enum RenderError {
         problems: Vec<String>,
     },
     /// The operator could not build it.
-    #[error("PersesStack {name}: {invalid}")]
+    #[error("PersesStack {name}: {}{}", invalid.message, if invalid.waiting_for.is_some() { " (without a cluster: in this file)" } else { "" })]
     Invalid {
         /// Name of the stack.
         name: String,

@@ -1,0 +1,50 @@
+//! Files of the repository that tests read, and with `UPDATE=1` write.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Folder of this crate.
+pub(crate) fn crate_dir() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Folder of the workspace.
+pub(crate) fn workspace_dir() -> PathBuf {
+    crate_dir().parent().expect("workspace").to_owned()
+}
+
+/// Whether recorded files are to be written.
+pub(crate) fn updating() -> bool {
+    std::env::var_os("UPDATE").is_some_and(|v| v == "1")
+}
+
+/// A file of this crate.
+pub(crate) fn read(path: &str) -> String {
+    fs::read_to_string(crate_dir().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Compares a generated file of the workspace, or writes it.
+pub(crate) fn generated(path: &str, command: &str, text: &str) {
+    let file = workspace_dir().join(path);
+    if updating() {
+        fs::write(&file, text).expect("write");
+    }
+    let recorded = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        recorded == text,
+        "{}\n{path} is not what `{command}` prints: run with UPDATE=1",
+        difference(&file, &recorded, text)
+    );
+}
+
+/// The first lines that differ.
+pub(crate) fn difference(file: &Path, old: &str, new: &str) -> String {
+    let mut out = file.display().to_string();
+    let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
+    let lines = (0..old.len().max(new.len())).filter(|i| old.get(*i) != new.get(*i)).take(10);
+    for i in lines {
+        out +=
+            &format!("\n{:>5} - {}\n      + {}", i + 1, old.get(i).unwrap_or(&"(end)"), new.get(i).unwrap_or(&"(end)"));
+    }
+    out
+}
