@@ -7,6 +7,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::error::ErrorDetail;
 use crate::metrics::{RequestLabels, RouteLabels};
@@ -22,10 +23,9 @@ pub async fn record(State(state): State<AppState>, request: Request, next: Next)
         request.extensions().get::<MatchedPath>().map_or_else(|| Arc::from("other"), |path| Arc::from(path.as_str()));
     let id = request.extensions().get::<RequestId>().cloned();
     let metrics = state.metrics.clone();
-    let in_flight = metrics.in_flight.clone();
-    in_flight.inc();
+    let in_flight = InFlight::new(&metrics.in_flight);
     let response = next.run(request).await;
-    in_flight.dec();
+    drop(in_flight);
 
     let status = response.status();
     let labels = RequestLabels { code: status.as_u16(), handler: handler.clone(), method };
@@ -41,6 +41,22 @@ pub async fn record(State(state): State<AppState>, request: Request, next: Next)
         tracing::warn!(status = status.as_u16(), method, route = %handler, id, ms = elapsed.as_millis(), detail, "request failed");
     }
     response
+}
+
+/// Counts down also when the client leaves and the request is dropped.
+struct InFlight(Gauge);
+
+impl InFlight {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 fn known_method(method: &Method) -> &'static str {

@@ -1,0 +1,35 @@
+//! `/proxy/...`: requests to datasources, any method.
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::any;
+
+use crate::config::Config;
+use crate::error::ApiError;
+use crate::server::Peer;
+use crate::state::AppState;
+
+/// The routes of the datasources that are not switched off, each with and without a path below it.
+pub fn routes(config: &Config) -> Router<AppState> {
+    let datasource = &config.datasource;
+    let bases = [
+        (!datasource.global.disable).then_some("/proxy/globaldatasources/{name}"),
+        (!datasource.project.disable).then_some("/proxy/projects/{project}/datasources/{name}"),
+        (!datasource.disable_local).then_some("/proxy/projects/{project}/dashboards/{dashboard}/datasources/{name}"),
+    ];
+    let mut router = Router::new();
+    for base in bases.into_iter().flatten() {
+        router = router
+            .route(base, any(proxy))
+            .route(&format!("{base}/"), any(proxy))
+            .route(&format!("{base}/{{*path}}"), any(proxy));
+    }
+    router
+}
+
+/// The raw path counts, not the decoded parameters of the route.
+async fn proxy(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    state.proxy.serve(request, peer).await
+}

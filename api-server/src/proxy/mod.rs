@@ -1,0 +1,93 @@
+//! Datasource proxy: the path names a stored datasource, its document says where to and with which credentials.
+//!
+//! ```text
+//! path -> location (pure) -> targets (document + secret -> Target, kept) -> Prometheus query? -> query service
+//!                                                                        -> else             -> forward, streaming
+//! ```
+//!
+//! Invariants: nothing that signs a user in to this server (cookies, `Authorization`) ever leaves it; a path never leaves the
+//! base path of the datasource; credentials are in no error, log or cache key. Upstream (Perses v0.54) forwards both.
+
+mod client;
+mod credentials;
+mod forward;
+mod headers;
+mod location;
+mod service;
+mod spec;
+mod targets;
+
+pub use location::{DatasourceRef, SubPath};
+pub use service::{Parts, Proxy};
+
+/// Why a request was not proxied. The texts go to clients: they name datasources, never URLs with credentials.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyError {
+    /// No such datasource, or no such secret.
+    #[error("document not found")]
+    NotFound,
+    /// The project of the path does not exist (upstream's text; percli matches its end).
+    #[error("metadata.project \"{0}\" doesn't exist")]
+    ProjectMissing(String),
+    /// The path would leave the datasource's base path, or is no path.
+    #[error("the path {path:?} is not accepted by the datasource proxy: {reason}")]
+    Path {
+        /// What was asked.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// `allowedEndpoints` of the datasource does not list it.
+    #[error(
+        "you are not allowed to use {method} {path} of datasource {datasource:?}: no entry of allowedEndpoints matches"
+    )]
+    EndpointNotAllowed {
+        /// The datasource.
+        datasource: String,
+        /// Method of the request.
+        method: String,
+        /// Decoded sub-path of the request.
+        path: String,
+    },
+    /// The datasource has no proxy: the browser talks to it directly.
+    #[error(
+        "datasource {0:?} has no HTTPProxy in its plugin spec (a directUrl is used by the browser itself): nothing to proxy"
+    )]
+    NoProxy(String),
+    /// The stored document or its secret cannot be used.
+    #[error("datasource {datasource:?} cannot be used: {reason}")]
+    Invalid {
+        /// The datasource.
+        datasource: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The body of the request is larger than `server.max_body_bytes`.
+    #[error("the request body is larger than {0} bytes (server.max_body_bytes)")]
+    TooLarge(u64),
+    /// The body of the request broke off.
+    #[error("the request body could not be read to its end")]
+    BrokenBody,
+    /// No connection, or it broke.
+    #[error("datasource {datasource:?} cannot be reached: {reason}")]
+    Unreachable {
+        /// The datasource.
+        datasource: String,
+        /// What the network said.
+        reason: String,
+    },
+    /// No answer within `query.timeout`.
+    #[error("datasource {datasource:?} did not answer within {seconds} s (query.timeout)")]
+    Timeout {
+        /// The datasource.
+        datasource: String,
+        /// The limit in seconds.
+        seconds: u64,
+    },
+    /// The store is away and the datasource is not known here yet.
+    #[error("the store is unavailable: {0}")]
+    StoreUnavailable(String),
+    /// Anything else; the text is for the log.
+    #[error("the proxy failed: {0}")]
+    Failed(String),
+}

@@ -1,0 +1,260 @@
+//! A proxied request from its path to its answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderMap, HeaderValue};
+use axum::http::{Method, Request, Response};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use super::ProxyError;
+use super::forward::{Outgoing, send, streamed};
+use super::headers::{add_forwarded, end_to_end, is_neutral, sandbox};
+use super::location::{DatasourceRef, SubPath, locate};
+use super::targets::{Target, Targets};
+use crate::auth::crypto::SecretBox;
+use crate::cache::Listener;
+use crate::config::Config;
+use crate::domain::document::Key;
+use crate::domain::kind::Kind;
+use crate::error::ApiError;
+use crate::query::params::Params;
+use crate::query::plan::Endpoint;
+use crate::query::{Fetch, Freshness, QueryService};
+use crate::store::{Change, Store};
+
+/// What a proxy is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where datasources and secrets are read.
+    pub store: Arc<dyn Store>,
+    /// Decrypts secrets.
+    pub secrets: Arc<SecretBox>,
+    /// Serves what is cacheable.
+    pub query: QueryService,
+    /// Whether names keep their letter case.
+    pub case_sensitive: bool,
+}
+
+/// The datasource proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    store: Arc<dyn Store>,
+    targets: Targets,
+    query: QueryService,
+    timeout: Duration,
+    max_body_bytes: u64,
+    case_sensitive: bool,
+}
+
+impl Proxy {
+    /// Puts the parts together.
+    pub fn new(config: &Config, parts: Parts) -> Self {
+        let Parts { store, secrets, query, case_sensitive } = parts;
+        let timeout = config.query.timeout.0;
+        let folders = config.datasource.secret_file_folders.clone();
+        Self {
+            targets: Targets::new(store.clone(), secrets, folders, timeout),
+            store,
+            query,
+            timeout,
+            max_body_bytes: config.server.max_body_bytes,
+            case_sensitive,
+        }
+    }
+
+    /// Answers a request whose path starts with `/proxy/`.
+    pub async fn serve(&self, request: Request<Body>, peer: Option<IpAddr>) -> Result<Response<Body>, ApiError> {
+        let fold = |name: &str| if self.case_sensitive { name.to_owned() } else { name.to_lowercase() };
+        let (reference, path) = locate(request.uri().path(), fold)?;
+        let target = match self.targets.get(&reference).await {
+            Err(ProxyError::NotFound) => return Err(self.not_found(&reference, request.method()).await?.into()),
+            found => found?,
+        };
+        if !target.proxy.allows(request.method(), &path) {
+            let (method, path) = (request.method().to_string(), path.decoded().to_owned());
+            return Err(ProxyError::EndpointNotAllowed { datasource: target.name.clone(), method, path }.into());
+        }
+        let endpoint = Endpoint::from_path(path.decoded()).filter(|_| self.is_cacheable(&target, &request));
+        let mut response = match endpoint {
+            Some(endpoint) => self.query(&target, endpoint, &path, request, peer).await?,
+            None => self.forward(&target, &path, request, peer).await?,
+        };
+        sandbox(response.headers_mut());
+        Ok(response)
+    }
+
+    /// 404, or 400 when the project is what does not exist (GET and POST only, as upstream).
+    async fn not_found(&self, reference: &DatasourceRef, method: &Method) -> Result<ProxyError, ApiError> {
+        let Some(project) = reference.project().filter(|_| matches!(*method, Method::GET | Method::POST)) else {
+            return Ok(ProxyError::NotFound);
+        };
+        let exists = self.store.get(&Key::global(Kind::Project, project)).await?.is_some();
+        Ok(if exists { ProxyError::NotFound } else { ProxyError::ProjectMissing(project.to_owned()) })
+    }
+
+    fn is_cacheable(&self, target: &Target, request: &Request<Body>) -> bool {
+        let is_form = || {
+            let kind =
+                request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            kind.split(';')
+                .next()
+                .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+        };
+        self.query.is_enabled()
+            && target.proxy.is_prometheus
+            // Parameters in the base URL are not part of the plan.
+            && target.proxy.url.query().is_none()
+            && match *request.method() {
+                Method::GET => http_body::Body::is_end_stream(request.body()),
+                Method::POST => is_form(),
+                _ => false,
+            }
+    }
+
+    /// Streams a request and its answer.
+    async fn forward(
+        &self,
+        target: &Arc<Target>,
+        path: &SubPath,
+        request: Request<Body>,
+        peer: Option<IpAddr>,
+    ) -> Result<Response<Body>, ProxyError> {
+        let (parts, body) = request.into_parts();
+        let mut headers = end_to_end(&parts.headers);
+        add_forwarded(&mut headers, peer);
+        let url = path.below(&target.connect_url, parts.uri.query());
+        let body = streamed(body, &mut headers);
+        send(target, Outgoing { method: parts.method, url, headers, body }, self.timeout).await
+    }
+
+    /// Answers a Prometheus query, from the cache if it may be.
+    async fn query(
+        &self,
+        target: &Arc<Target>,
+        endpoint: Endpoint,
+        path: &SubPath,
+        request: Request<Body>,
+        peer: Option<IpAddr>,
+    ) -> Result<Response<Body>, ApiError> {
+        let (parts, body) = request.into_parts();
+        let form = self.read_form(body).await?;
+        let own = end_to_end(&parts.headers);
+        let deciding = deciding_headers(&own, &target.proxy.headers);
+        let plan = Params::parse(parts.uri.query(), Some(&form))
+            .ok_or(crate::query::plan::Uncacheable::Params)
+            .and_then(|params| self.query.plan(endpoint, &target.fingerprint, &params, &deciding));
+        // An answer that several share is asked for in the name of none: only headers that are part of the key go along.
+        let headers = if plan.is_ok() { shared_headers(&own) } else { with_peer(own, peer) };
+        let content_type = parts.headers.get(header::CONTENT_TYPE).cloned();
+        let fetch = self.fetch(
+            target,
+            &parts.method,
+            path.below(&target.connect_url, parts.uri.query()),
+            headers,
+            content_type,
+            form,
+        );
+        match plan {
+            Ok(plan) => self.query.serve(plan, Freshness::of(&parts.headers), fetch).await,
+            Err(reason) => {
+                tracing::trace!(%reason, "a query is passed through");
+                self.query.pass(endpoint, &fetch).await
+            }
+        }
+    }
+
+    fn fetch(
+        &self,
+        target: &Arc<Target>,
+        method: &Method,
+        url: url::Url,
+        mut headers: HeaderMap,
+        content_type: Option<HeaderValue>,
+        form: Bytes,
+    ) -> Fetch {
+        let (target, method, limit) = (target.clone(), method.clone(), self.timeout);
+        if let Some(value) = content_type.filter(|_| !form.is_empty()) {
+            headers.insert(header::CONTENT_TYPE, value);
+        }
+        Arc::new(move || {
+            let target = target.clone();
+            let body = (!form.is_empty()).then(|| reqwest::Body::from(form.clone()));
+            let outgoing = Outgoing { method: method.clone(), url: url.clone(), headers: headers.clone(), body };
+            async move { send(&target, outgoing, limit).await.map_err(ApiError::from) }.boxed()
+        })
+    }
+
+    async fn read_form(&self, body: Body) -> Result<Bytes, ProxyError> {
+        let limit = usize::try_from(self.max_body_bytes).unwrap_or(usize::MAX);
+        let collected = Limited::new(body, limit).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                ProxyError::TooLarge(self.max_body_bytes)
+            } else {
+                ProxyError::BrokenBody
+            }
+        })?;
+        Ok(collected.to_bytes())
+    }
+}
+
+/// Documents that changed are read again.
+impl Listener for Proxy {
+    fn changed(&self, changes: &[Change]) {
+        self.targets.apply(changes);
+    }
+
+    fn lost(&self) {
+        self.targets.clear();
+    }
+}
+
+fn with_peer(mut headers: HeaderMap, peer: Option<IpAddr>) -> HeaderMap {
+    add_forwarded(&mut headers, peer);
+    headers
+}
+
+/// The client's headers that may change an answer and that the datasource does not set itself, ordered by name.
+fn deciding_headers(own: &HeaderMap, configured: &HeaderMap) -> Vec<(String, String)> {
+    let mut deciding: Vec<_> = own
+        .iter()
+        .filter(|(name, _)| !is_neutral(name) && !configured.contains_key(*name))
+        .map(|(name, value)| (name.to_string(), value.as_bytes().escape_ascii().to_string()))
+        .collect();
+    // Stable: values of one name keep their order.
+    deciding.sort_by(|one, other| one.0.cmp(&other.0));
+    deciding
+}
+
+/// What a shared request carries of its first asker: the deciding headers. The body is asked for as it is stored: plain.
+fn shared_headers(own: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in own.iter().filter(|(name, _)| !is_neutral(name)) {
+        headers.append(name, value.clone());
+    }
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers
+}
+
+impl From<ProxyError> for ApiError {
+    fn from(error: ProxyError) -> Self {
+        match error {
+            ProxyError::NotFound => Self::NotFound,
+            ProxyError::ProjectMissing(_)
+            | ProxyError::Path { .. }
+            | ProxyError::NoProxy(_)
+            | ProxyError::BrokenBody => Self::BadRequest(error.to_string()),
+            ProxyError::EndpointNotAllowed { .. } => Self::Forbidden(error.to_string()),
+            ProxyError::TooLarge(limit) => Self::TooLarge(limit),
+            ProxyError::Invalid { .. } | ProxyError::Unreachable { .. } => Self::BadGateway(error.to_string()),
+            ProxyError::Timeout { .. } => Self::GatewayTimeout(error.to_string()),
+            ProxyError::StoreUnavailable(detail) => Self::Unavailable(detail),
+            ProxyError::Failed(detail) => Self::Internal(detail),
+        }
+    }
+}

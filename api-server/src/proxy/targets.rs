@@ -1,0 +1,233 @@
+//! From a datasource's name to a [`Target`]: document and secret are read once and kept until one of them changes.
+//!
+//! Invariant: a target that was loaded before a change is never handed to a request that came after [`Targets::apply`] with
+//! it. A load that runs while a change comes in fills a slot that is no longer in the table.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::header;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use url::Url;
+
+use super::ProxyError;
+use super::client::Clients;
+use super::credentials::{self, Credentials, FileAccess};
+use super::location::DatasourceRef;
+use super::spec::{HttpProxy, SpecError};
+use crate::auth::crypto::SecretBox;
+use crate::domain::document::{Document, Key, Origin};
+use crate::domain::kind::Kind;
+use crate::store::{Change, Store, StoreError};
+
+/// A target is read again after so long even if no change was announced.
+const MAX_AGE: Duration = Duration::from_secs(60);
+/// The same for targets whose credentials come from files: nobody announces changed files.
+const MAX_AGE_WITH_FILES: Duration = Duration::from_secs(10);
+/// With the store away a known target goes on being used; the store is asked again after this.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Above so many, targets that are too old are dropped from the table.
+const SWEEP_ABOVE: usize = 4096;
+
+/// Where a datasource's requests go.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// The datasource's name, for messages.
+    pub(super) name: String,
+    /// URL, allowed endpoints, headers (credentials included).
+    pub(super) proxy: HttpProxy,
+    /// The URL to connect to: `proxy.url`, or one with the TLS server name.
+    pub(super) connect_url: Url,
+    /// Value of `Host` when it is not that of `connect_url`.
+    pub(super) host: Option<header::HeaderValue>,
+    /// The pooled client.
+    pub(super) client: Arc<reqwest::Client>,
+    /// Digest of everything that decides about answers: reference, spec, secret.
+    pub(super) fingerprint: blake3::Hash,
+    secret: Option<Key>,
+    from_files: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    cell: OnceCell<(Arc<Target>, Instant)>,
+    previous: Option<Arc<Target>>,
+}
+
+/// The targets in use.
+#[derive(Debug)]
+pub(super) struct Targets {
+    store: Arc<dyn Store>,
+    secrets: Arc<SecretBox>,
+    clients: Clients,
+    file_folders: Vec<PathBuf>,
+    slots: Mutex<HashMap<DatasourceRef, Arc<Slot>>>,
+}
+
+impl Targets {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        secrets: Arc<SecretBox>,
+        file_folders: Vec<PathBuf>,
+        read_timeout: Duration,
+    ) -> Self {
+        Self { store, secrets, clients: Clients::new(read_timeout), file_folders, slots: Mutex::default() }
+    }
+
+    /// Forgets the targets that a change is about.
+    pub(super) fn apply(&self, changes: &[Change]) {
+        let about = |change: &Change, reference: &DatasourceRef, slot: &Slot| match change.key.kind {
+            Kind::Datasource | Kind::GlobalDatasource | Kind::Dashboard => reference.document() == change.key,
+            Kind::Secret | Kind::GlobalSecret => match slot.cell.get() {
+                Some((target, _)) => target.secret.as_ref() == Some(&change.key),
+                // Still loading: it may have read the secret already.
+                None => reference.project() == change.key.project.as_deref(),
+            },
+            Kind::Project => reference.project() == Some(change.key.name.as_str()),
+            _ => false,
+        };
+        self.slots.lock().retain(|reference, slot| !changes.iter().any(|change| about(change, reference, slot)));
+    }
+
+    /// Forgets all: changes may have been missed.
+    pub(super) fn clear(&self) {
+        self.slots.lock().clear();
+    }
+
+    /// The target of a datasource. Concurrent first requests share one read.
+    pub(super) async fn get(&self, reference: &DatasourceRef) -> Result<Arc<Target>, ProxyError> {
+        let slot = self.slot(reference);
+        let loaded = slot.cell.get_or_try_init(|| self.load_or_keep(reference, slot.previous.as_ref())).await;
+        match loaded {
+            Ok((target, _)) => Ok(target.clone()),
+            Err(error) => {
+                // What does not exist must not fill the table.
+                let mut slots = self.slots.lock();
+                if slots
+                    .get(reference)
+                    .is_some_and(|current| Arc::ptr_eq(current, &slot) && !current.cell.initialized())
+                {
+                    slots.remove(reference);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn slot(&self, reference: &DatasourceRef) -> Arc<Slot> {
+        let now = Instant::now();
+        let is_old = |slot: &Slot| slot.cell.get().is_some_and(|(_, expires)| *expires <= now);
+        let mut slots = self.slots.lock();
+        let previous = match slots.get(reference) {
+            Some(slot) if !is_old(slot) => return slot.clone(),
+            Some(slot) => slot.cell.get().map(|(target, _)| target.clone()),
+            None => None,
+        };
+        if slots.len() > SWEEP_ABOVE {
+            slots.retain(|_, slot| slot.cell.initialized() && !is_old(slot));
+        }
+        let slot = Arc::new(Slot { cell: OnceCell::new(), previous });
+        slots.insert(reference.clone(), slot.clone());
+        slot
+    }
+
+    /// Loads; with the store away the previous target goes on.
+    async fn load_or_keep(
+        &self,
+        reference: &DatasourceRef,
+        previous: Option<&Arc<Target>>,
+    ) -> Result<(Arc<Target>, Instant), ProxyError> {
+        match (self.load(reference).await, previous) {
+            (Ok(target), _) => {
+                let age = if target.from_files { MAX_AGE_WITH_FILES } else { MAX_AGE };
+                Ok((Arc::new(target), Instant::now() + age))
+            }
+            (Err(ProxyError::StoreUnavailable(_)), Some(previous)) => {
+                Ok((previous.clone(), Instant::now() + RETRY_AFTER))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    async fn load(&self, reference: &DatasourceRef) -> Result<Target, ProxyError> {
+        let name = reference.name();
+        let invalid = |reason: String| ProxyError::Invalid { datasource: name.to_owned(), reason };
+        let document = self.read(&reference.document()).await?.ok_or(ProxyError::NotFound)?;
+        let spec: Value = serde_json::from_str(document.spec.get())
+            .map_err(|error| invalid(format!("its stored document is no JSON: {error}")))?;
+        let spec = match reference {
+            DatasourceRef::Dashboard { .. } => {
+                spec.get("datasources").and_then(|all| all.get(name)).ok_or(ProxyError::NotFound)?
+            }
+            _ => &spec,
+        };
+        let mut proxy = HttpProxy::parse(spec).map_err(|error| match error {
+            SpecError::NoProxy => ProxyError::NoProxy(name.to_owned()),
+            other => invalid(other.to_string()),
+        })?;
+
+        // Content instead of revisions: a database that was restored or made anew may repeat revisions.
+        let mut fingerprint = blake3::Hasher::new();
+        let mut absorb = |text: &str| {
+            fingerprint.update(&(text.len() as u64).to_le_bytes());
+            fingerprint.update(text.as_bytes());
+        };
+        absorb(&reference.to_string());
+        absorb(&spec.to_string());
+        let secret = proxy.secret.as_deref().map(|secret| reference.secret(secret));
+        let mut credentials = Credentials::default();
+        if let Some(key) = &secret {
+            let document = self.read(key).await?.ok_or_else(|| {
+                tracing::debug!(datasource = %reference, secret = %key.path(), "the datasource names a secret that does not exist");
+                ProxyError::NotFound
+            })?;
+            absorb(document.spec.get());
+            credentials =
+                self.credentials(&document).map_err(|error| invalid(format!("its secret {:?}: {error}", key.name)))?;
+            if credentials.from_files {
+                absorb(credentials.authorization.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default());
+                absorb(credentials.tls.identity.as_deref().unwrap_or_default());
+            }
+        }
+        if let Some(value) = credentials.authorization {
+            proxy.headers.insert(header::AUTHORIZATION, value);
+        }
+        let (client, connect_url) = self.clients.get(&proxy.url, &credentials.tls).map_err(invalid)?;
+        let host = (connect_url.host_str() != proxy.url.host_str()).then(|| host_header(&proxy.url)).flatten();
+        Ok(Target {
+            name: name.to_owned(),
+            proxy,
+            connect_url,
+            host,
+            client,
+            fingerprint: fingerprint.finalize(),
+            secret,
+            from_files: credentials.from_files,
+        })
+    }
+
+    fn credentials(&self, document: &Document) -> Result<Credentials, credentials::CredentialsError> {
+        let files = match document.origin {
+            Origin::Provisioned => FileAccess::Any,
+            Origin::Api => FileAccess::Below(&self.file_folders),
+        };
+        credentials::parse(document.spec.get(), &self.secrets, files)
+    }
+
+    async fn read(&self, key: &Key) -> Result<Option<Document>, ProxyError> {
+        self.store.get(key).await.map_err(|error| match error {
+            StoreError::Unavailable(detail) => ProxyError::StoreUnavailable(detail),
+            other => ProxyError::Failed(other.to_string()),
+        })
+    }
+}
+
+fn host_header(url: &Url) -> Option<header::HeaderValue> {
+    let host = url.host_str()?;
+    let text = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    header::HeaderValue::try_from(text).ok()
+}

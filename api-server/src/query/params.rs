@@ -1,0 +1,82 @@
+//! Parameters of a Prometheus query request: form body and query string, decoded strictly. Pure.
+
+use percent_encoding::percent_decode_str;
+
+/// Decoded parameters, those of the body first, as Go's `Request.Form` orders them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Params(Vec<(String, String)>);
+
+/// A parameter that may stand once stands more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeated;
+
+impl Params {
+    /// Decodes both sources. `None` when they are not exactly decodable (broken escapes, not UTF-8, `;`): a lenient decoder
+    /// would give two different requests the same parameters.
+    pub fn parse(query_string: Option<&str>, form: Option<&[u8]>) -> Option<Self> {
+        let form = std::str::from_utf8(form.unwrap_or_default()).ok()?;
+        let mut pairs = Vec::new();
+        for source in [form, query_string.unwrap_or_default()] {
+            for pair in source.split('&').filter(|pair| !pair.is_empty()) {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                pairs.push((decode(name)?, decode(value)?));
+            }
+        }
+        Some(Self(pairs))
+    }
+
+    /// The value of a parameter that may stand at most once.
+    pub fn single(&self, name: &str) -> Result<Option<&str>, Repeated> {
+        let mut values = self.0.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_str());
+        match (values.next(), values.next()) {
+            (first, None) => Ok(first),
+            _ => Err(Repeated),
+        }
+    }
+
+    /// All parameters but those named, ordered by name; values of one name keep their order.
+    pub fn others(&self, known: &[&str]) -> Vec<(&str, &str)> {
+        let mut others: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(name, _)| !known.contains(&name.as_str()))
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        others.sort_by_key(|(name, _)| *name);
+        others
+    }
+}
+
+fn decode(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let complete = bytes.iter().enumerate().all(|(at, byte)| *byte != b'%' || is_hex(at + 1) && is_hex(at + 2));
+    if !complete || bytes.contains(&b';') {
+        return None;
+    }
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn body_comes_before_query_string() {
+        let params = Params::parse(Some("query=b&limit=2"), Some(b"query=a+b%2B&limit=1&x")).unwrap();
+        assert_eq!(params.single("query"), Err(Repeated));
+        assert_eq!(params.single("none"), Ok(None));
+        assert_eq!(params.single("x"), Ok(Some("")));
+        assert_eq!(params.others(&["query"]), [("limit", "1"), ("limit", "2"), ("x", "")]);
+    }
+
+    #[test]
+    fn refuses_what_a_lenient_decoder_would_guess() {
+        for broken in ["a=%", "a=%2", "a=%zz", "a=%ff", "a=1;b=2", "%=1"] {
+            assert_eq!(Params::parse(Some(broken), None), None, "{broken}");
+        }
+        assert_eq!(Params::parse(None, Some(b"a=\xff")), None);
+        assert_eq!(Params::parse(None, None), Some(Params::default()));
+    }
+}

@@ -1,0 +1,242 @@
+//! From a request to a cache key and a life, or to the reason why it is not cached. Pure: parsed once, i64 milliseconds.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::params::Params;
+use super::promql::Analysis;
+use super::ttl::ttl;
+use crate::config::QueryTtl;
+use crate::domain::duration;
+
+/// Instant queries without a time share an answer for this long; the key family carries the bucket too.
+const BUCKET_MS: i64 = 15_000;
+
+/// The two endpoints that are cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `/api/v1/query`.
+    Instant,
+    /// `/api/v1/query_range`.
+    Range,
+}
+
+impl Endpoint {
+    /// From the path below the datasource.
+    pub fn from_path(path: &str) -> Option<Self> {
+        match path {
+            "/api/v1/query" => Some(Self::Instant),
+            "/api/v1/query_range" => Some(Self::Range),
+            _ => None,
+        }
+    }
+
+    /// The word in keys and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Instant => "query",
+            Self::Range => "query_range",
+        }
+    }
+}
+
+/// Why a request is passed through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Uncacheable {
+    /// The parameters are not exactly decodable.
+    #[error("params")]
+    Params,
+    /// A parameter that may stand once stands twice, or one is missing.
+    #[error("{0}")]
+    Parameter(&'static str),
+    /// Timings belong to one execution.
+    #[error("stats")]
+    Stats,
+    /// The configured life is zero.
+    #[error("ttl")]
+    Ttl,
+}
+
+/// What identifies an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct QueryKey {
+    /// Everything that decides about the answer, written unambiguously.
+    pub text: String,
+    /// Digest of the text.
+    pub hash: blake3::Hash,
+    /// Start of the bucket of the newest asked instant, in seconds.
+    pub bucket: i64,
+}
+
+impl QueryKey {
+    /// The name in Redis: the seed's family `query:result:{hash}:{bucket}` under a version.
+    pub fn redis_name(&self) -> String {
+        format!("v1:query:result:{}:{}", self.hash.to_hex(), self.bucket)
+    }
+}
+
+/// A cacheable request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Which endpoint.
+    pub endpoint: Endpoint,
+    /// What identifies the answer.
+    pub key: QueryKey,
+    /// How long the answer may be served.
+    pub ttl: Duration,
+    /// `timeout` as sent: it does not change an answer, but requests with different ones do not wait for each other.
+    pub timeout: Option<String>,
+}
+
+/// What a plan is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Which endpoint.
+    pub endpoint: Endpoint,
+    /// Digest of the datasource: where it points, with which credentials.
+    pub source: &'a blake3::Hash,
+    /// Parameters of the request.
+    pub params: &'a Params,
+    /// Headers that may change the answer (tenant, ...), ordered by name.
+    pub headers: &'a [(String, String)],
+    /// Milliseconds since the epoch.
+    pub now_ms: i64,
+    /// Lives.
+    pub table: &'a QueryTtl,
+}
+
+/// Makes the plan; `analyse` is [`super::promql::analyse`], maybe remembered.
+pub fn plan<A: AsRef<Analysis>>(input: &Input<'_>, analyse: impl FnOnce(&str) -> A) -> Result<Plan, Uncacheable> {
+    let params = input.params;
+    let single = |name: &'static str| params.single(name).map_err(|_| Uncacheable::Parameter(name));
+    let required = |name: &'static str| single(name)?.ok_or(Uncacheable::Parameter(name));
+    let time = |name: &'static str| {
+        single(name)?
+            .filter(|text| !text.is_empty())
+            .map(|text| parse_time(text).ok_or(Uncacheable::Parameter(name)))
+            .transpose()
+    };
+    let must = |name: &'static str, value: Option<i64>| value.ok_or(Uncacheable::Parameter(name));
+    if single("stats")?.is_some() {
+        return Err(Uncacheable::Stats);
+    }
+    let query = required("query")?;
+    if query.is_empty() {
+        return Err(Uncacheable::Parameter("query"));
+    }
+    let analysis = analyse(query);
+    let analysis = analysis.as_ref();
+
+    let mut key = KeyText::new(input.endpoint, input.source);
+    key.part("query", &analysis.text);
+    let (newest, known): (Option<i64>, &[&str]) = match input.endpoint {
+        Endpoint::Instant => {
+            let newest = if let Some(time) = time("time")? {
+                key.part("time", &time.to_string());
+                analysis.reach.newest(time)
+            } else {
+                // The seed's 15-second bucket: one answer for all who ask for "now" within it.
+                key.part("now", &input.now_ms.div_euclid(BUCKET_MS).to_string());
+                None
+            };
+            (newest, &["query", "time", "timeout"])
+        }
+        Endpoint::Range => {
+            let (start, end) = (must("start", time("start")?)?, must("end", time("end")?)?);
+            let step = must("step", parse_step(required("step")?))?;
+            if start > end {
+                return Err(Uncacheable::Parameter("end"));
+            }
+            key.part("start", &start.to_string());
+            key.part("end", &end.to_string());
+            key.part("step", &step.to_string());
+            (analysis.reach.newest(end), &["query", "start", "end", "step", "timeout"])
+        }
+    };
+    // What is not known to be neutral is part of the key as it was sent.
+    for (name, value) in params.others(known) {
+        key.part(name, value);
+    }
+    for (name, value) in input.headers {
+        // By digest: it may be an API key.
+        key.part(&format!("header {name}"), blake3::hash(value.as_bytes()).to_hex().as_str());
+    }
+    let ttl = ttl(input.table, newest, input.now_ms);
+    if ttl.is_zero() {
+        return Err(Uncacheable::Ttl);
+    }
+    let bucket = newest.unwrap_or(input.now_ms).div_euclid(BUCKET_MS) * (BUCKET_MS / 1000);
+    let timeout = single("timeout")?.map(str::to_owned);
+    Ok(Plan { endpoint: input.endpoint, key: key.finish(bucket), ttl, timeout })
+}
+
+/// Parts with their lengths, so that no two lists of parts give one text.
+struct KeyText(String);
+
+impl KeyText {
+    fn new(endpoint: Endpoint, source: &blake3::Hash) -> Self {
+        Self(format!("{} {}", endpoint.as_str(), source.to_hex()))
+    }
+
+    fn part(&mut self, name: &str, value: &str) {
+        let _ = write!(self.0, "\n{} {} {name}={value}", name.len(), value.len());
+    }
+
+    fn finish(self, bucket: i64) -> QueryKey {
+        let hash = blake3::hash(self.0.as_bytes());
+        QueryKey { text: self.0, hash, bucket }
+    }
+}
+
+/// A time as Prometheus reads it: seconds since the epoch, rounded to milliseconds, or RFC 3339.
+fn parse_time(text: &str) -> Option<i64> {
+    if let Some(seconds) = parse_float(text) {
+        // As Prometheus: whole seconds, and the fraction rounded to milliseconds.
+        let (whole, fraction) = (seconds.trunc(), seconds.fract());
+        return to_i64(whole)?.checked_mul(1000)?.checked_add(to_i64((fraction * 1000.0).round())?);
+    }
+    let is_rfc3339 = text.len() >= 20 && text.as_bytes()[10] == b'T' && !text.contains(['[', ' ', ',']);
+    if !is_rfc3339 {
+        return None;
+    }
+    let time: Timestamp = text.parse().ok()?;
+    // Prometheus cuts nanoseconds off; towards the past for times before the epoch.
+    i64::try_from(time.as_nanosecond().div_euclid(1_000_000)).ok()
+}
+
+/// A step in milliseconds: seconds, or a Prometheus duration. Fractions of a millisecond are not cached.
+fn parse_step(text: &str) -> Option<i64> {
+    let millis = match parse_float(text) {
+        Some(seconds) => {
+            let millis = seconds * 1000.0;
+            // Exactly a whole number of milliseconds as the nanoseconds that Prometheus computes.
+            let nanos = to_i64((seconds * 1e9).trunc())?;
+            (nanos % 1_000_000 == 0).then_some(to_i64(millis.round())?)?
+        }
+        None => i64::try_from(duration::parse(text).ok()?.as_millis()).ok()?,
+    };
+    (millis > 0).then_some(millis)
+}
+
+/// Plain decimal numbers only: both Go and Rust know more forms, and not the same.
+fn parse_float(text: &str) -> Option<f64> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let plain = !digits.is_empty()
+        && digits.starts_with(|c: char| c.is_ascii_digit())
+        && digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
+    if !plain {
+        return None;
+    }
+    text.parse().ok()
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the range is checked")]
+fn to_i64(value: f64) -> Option<i64> {
+    // 2^53: above it a double no longer counts by ones.
+    (value.abs() <= 9_007_199_254_740_992.0).then_some(value as i64)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! What the cache must know of a PromQL expression: a canonical text, and how far into the future of the evaluation it looks.
+//! Pure; the parser is promql-parser.
+
+use std::panic::catch_unwind;
+use std::time::UNIX_EPOCH;
+
+use promql_parser::parser::{AtModifier, Expr, FunctionArgs, Offset, VectorSelector};
+
+/// Longer texts are not parsed.
+const MAX_LENGTH: usize = 16 * 1024;
+/// Bounds the depth of the tree: walking, printing and dropping it recurse, and a stack overflow would end the process.
+const MAX_OPERATORS: usize = 300;
+
+/// The facts about one expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Analysis {
+    /// The text that keys use: canonical when the expression was understood, else as sent.
+    pub text: String,
+    /// Where its newest data may come from.
+    pub reach: Reach,
+}
+
+/// Up to which instant an expression may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Up to `max(evaluation time, latest @) + ahead`, in milliseconds; never too early.
+    Until {
+        /// Sum of the negative offsets.
+        ahead: i64,
+        /// The latest `@ <timestamp>`.
+        latest_at: Option<i64>,
+    },
+    /// Not understood: assume that it reads the newest data.
+    Unknown,
+}
+
+impl Reach {
+    /// The newest instant read when the last evaluation is at `end` (milliseconds); `None` is "as new as can be".
+    pub fn newest(self, end: i64) -> Option<i64> {
+        match self {
+            Self::Until { ahead, latest_at } => Some(latest_at.map_or(end, |at| at.max(end)).saturating_add(ahead)),
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// Looks at an expression. Never fails: what is not understood keeps its text.
+pub fn analyse(query: &str) -> Analysis {
+    let raw = || Analysis { text: query.to_owned(), reach: Reach::Unknown };
+    if query.len() > MAX_LENGTH || operators(query) > MAX_OPERATORS {
+        return raw();
+    }
+    // A parser of texts that strangers send must not be able to take the request down.
+    catch_unwind(|| {
+        let expr = promql_parser::parser::parse(query).ok()?;
+        let reach = reach(&expr);
+        let printed = expr.to_string();
+        // The canonical text counts only if it means the same: it must read back as the same tree.
+        let same = promql_parser::parser::parse(&printed).is_ok_and(|again| again == expr);
+        Some(Analysis { text: if same { printed } else { query.to_owned() }, reach })
+    })
+    .ok()
+    .flatten()
+    .unwrap_or_else(raw)
+}
+
+/// An upper bound of the depth of the tree.
+fn operators(query: &str) -> usize {
+    let signs = query.bytes().filter(|byte| b"([+-*/%^<>=!@".contains(byte)).count();
+    let words = query
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| ["and", "or", "unless", "atan2"].iter().any(|operator| word.eq_ignore_ascii_case(operator)))
+        .count();
+    signs + words
+}
+
+fn reach(expr: &Expr) -> Reach {
+    let (mut ahead, mut latest_at) = (0_i64, None);
+    let mut add = |offset: Option<&Offset>, at: Option<&AtModifier>| {
+        if let Some(Offset::Neg(duration)) = offset {
+            ahead = ahead.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
+        }
+        if let Some(AtModifier::At(time)) = at
+            && let Ok(since) = time.duration_since(UNIX_EPOCH)
+        {
+            latest_at = latest_at.max(Some(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
+        }
+    };
+    let mut todo = vec![expr];
+    while let Some(expr) = todo.pop() {
+        match expr {
+            Expr::Aggregate(aggregate) => {
+                todo.push(&aggregate.expr);
+                todo.extend(aggregate.param.as_deref());
+            }
+            Expr::Unary(unary) => todo.push(&unary.expr),
+            Expr::Binary(binary) => todo.extend([&*binary.lhs, &*binary.rhs]),
+            Expr::Paren(paren) => todo.push(&paren.expr),
+            Expr::Subquery(subquery) => {
+                add(subquery.offset.as_ref(), subquery.at.as_ref());
+                todo.push(&subquery.expr);
+            }
+            Expr::Call(call) => {
+                let FunctionArgs { args } = &call.args;
+                todo.extend(args.iter().map(|arg| &**arg));
+            }
+            Expr::VectorSelector(VectorSelector { offset, at, .. }) => add(offset.as_ref(), at.as_ref()),
+            Expr::MatrixSelector(matrix) => add(matrix.vs.offset.as_ref(), matrix.vs.at.as_ref()),
+            Expr::NumberLiteral(_) | Expr::StringLiteral(_) => {}
+            // Nobody makes these; if somebody did, we would not know what they read.
+            Expr::Extension(_) => return Reach::Unknown,
+        }
+    }
+    Reach::Until { ahead, latest_at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(query: &str) -> String {
+        analyse(query).text
+    }
+
+    #[test]
+    fn spelling_does_not_matter() {
+        for (one, other) in [
+            ("up", "  up\n"),
+            ("up{a=\"1\"}", "up { a = '1' , }"),
+            ("rate(m[60s])", "rate( m[1m] ) # comment"),
+            ("sum by (a, b) (m)", "sum(m) by (a,b)"),
+            ("m offset 90m", "m offset 1h30m"),
+            ("a  +  b", "a+b"),
+        ] {
+            assert_eq!(text(one), text(other), "{one} / {other}");
+        }
+    }
+
+    #[test]
+    fn meaning_does() {
+        for (one, other) in [
+            ("up", "up1"),
+            ("up{a=\"1\"}", "up{a=\"1 \"}"),
+            ("up{a=\"1\"}", "up{a=~\"1\"}"),
+            ("up{a=\"x  y\"}", "up{a=\"x y\"}"),
+            ("m[5m:1m] offset 1m", "m[5m:1m]"),
+            ("m @ 1.001", "m @ 1.002"),
+            ("m @ -5", "m @ 0"),
+            ("m @ start()", "m @ end()"),
+            ("a > b", "a > bool b"),
+            ("a / on(x) group_left(y) b", "a / on(x) group_left b"),
+            ("-1", "1"),
+            ("1.0000000000000002", "1"),
+            ("a - (b - c)", "a - b - c"),
+            ("-a ^ b", "(-a) ^ b"),
+            ("sum by (a) (m)", "sum without (a) (m)"),
+            ("topk(1, m)", "topk(2, m)"),
+            ("m{a!=\"1\"}", "m{a=\"1\"}"),
+            ("label_replace(m, \"a\", \"\\\\\", \"b\", \"c\")", "label_replace(m, \"a\", \"/\", \"b\", \"c\")"),
+            ("m{a=\"1\" or b=\"2\"}", "m{a=\"1\", b=\"2\"}"),
+        ] {
+            assert_ne!(text(one), text(other), "{one} / {other}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_keeps_its_text() {
+        for query in ["", "sum(", "WITH (x = 1) x", "m[5", "keep_metric_names()", &"(".repeat(100_000)] {
+            assert_eq!(analyse(query), Analysis { text: query.to_owned(), reach: Reach::Unknown }, "{query:.20}");
+        }
+    }
+
+    #[test]
+    fn reach_counts_negative_offsets_and_at() {
+        for (query, newest) in [
+            ("up", 1_000),
+            ("up offset 5m", 1_000),
+            ("up offset -5m", 301_000),
+            ("rate(up[5m] offset -1m) + up offset -1s", 62_000),
+            ("max_over_time((up offset -1s)[1m:10s] offset -1m)", 62_000),
+            ("up @ 500", 500_000),
+            ("up @ 0.5", 1_000),
+            ("up @ end()", 1_000),
+            ("topk(scalar(up offset -10s), m)", 11_000),
+            ("m offset -1s @ 500", 501_000),
+        ] {
+            assert_eq!(analyse(query).reach.newest(1_000), Some(newest), "{query}");
+        }
+        assert_eq!(analyse("sum(").reach.newest(1_000), None);
+    }
+
+    /// The deepest trees that are let through, on a stack as small as that of a worker thread.
+    #[test]
+    fn deep_expressions_do_not_overflow_the_stack() {
+        let n = MAX_OPERATORS;
+        let deep = [
+            format!("{}1{}", "(".repeat(n), ")".repeat(n)),
+            format!("{}1", "-".repeat(n)),
+            format!("1{}", "+1".repeat(n)),
+            format!("1{}", " and 1".repeat(n)),
+            format!("{}m{}", "abs(".repeat(n), ")".repeat(n)),
+            format!("{}m{}", "sum(".repeat(n), ")".repeat(n)),
+            format!("m{}", "[5m:]".repeat(n)),
+            format!("{}m{}", "max_over_time(".repeat(n / 2), "[5m:])".repeat(n / 2)),
+        ];
+        let thread = std::thread::Builder::new().stack_size(1 << 20);
+        thread.spawn(move || deep.iter().for_each(|query| drop(analyse(query)))).unwrap().join().unwrap();
+    }
+}

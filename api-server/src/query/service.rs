@@ -1,0 +1,362 @@
+//! The tiers in their order, and the headers that say where an answer came from (RFC 9211).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use jiff::Timestamp;
+use moka::Expiry;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+use super::fetch::{Fetch, Fetched, Gathered, OneReader, gather};
+use super::flight::{Flights, Role};
+use super::params::Params;
+use super::plan::{Endpoint, Input, Plan, QueryKey, Uncacheable, plan};
+use super::promql::{self, Analysis};
+use super::stored::Stored;
+use crate::cache::Tier;
+use crate::cache::redis::RedisTier;
+use crate::config;
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// Bytes for remembered analyses of expressions.
+const ANALYSES_MAX_BYTES: u64 = 4 << 20;
+/// A flight whose work was lost (a panic) is tried again by its waiters this often.
+const ATTEMPTS: usize = 2;
+
+/// What a client demands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Freshness {
+    /// A cached answer is fine.
+    Cached,
+    /// `no-cache`: ask the datasource, and keep its answer.
+    Refresh,
+    /// `no-store`: ask the datasource, keep nothing.
+    NoStore,
+}
+
+impl Freshness {
+    /// From `Cache-Control`, else `Pragma` (RFC 9111).
+    pub fn of(headers: &HeaderMap) -> Self {
+        let has = |name: HeaderName, word: &str| {
+            let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+            values.any(|value| value.split(',').any(|directive| directive.trim().eq_ignore_ascii_case(word)))
+        };
+        if has(header::CACHE_CONTROL, "no-store") {
+            Self::NoStore
+        } else if has(header::CACHE_CONTROL, "no-cache")
+            || has(header::CACHE_CONTROL, "max-age=0")
+            || !headers.contains_key(header::CACHE_CONTROL) && has(header::PRAGMA, "no-cache")
+        {
+            Self::Refresh
+        } else {
+            Self::Cached
+        }
+    }
+}
+
+/// What a flight brings home.
+#[derive(Clone)]
+enum Outcome {
+    /// From the cache (found once more, or in Redis).
+    Found(Arc<Stored>, Tier),
+    /// From the datasource, and kept.
+    Kept(Arc<Stored>),
+    /// From the datasource, not kept.
+    Whole(Arc<Gathered>),
+    /// Too large to keep: the first who takes it has it, the others ask for themselves.
+    Oversize(OneReader),
+    /// No answer.
+    Failed(ApiError),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct FlightKey {
+    hash: blake3::Hash,
+    timeout: Option<String>,
+    freshness: Freshness,
+}
+
+/// Entries live as long as their answer says.
+struct Lives;
+
+impl Expiry<blake3::Hash, Arc<Stored>> for Lives {
+    fn expire_after_create(&self, _: &blake3::Hash, stored: &Arc<Stored>, _: Instant) -> Option<Duration> {
+        Some(stored.remaining(now_ms()).unwrap_or_default())
+    }
+
+    fn expire_after_update(
+        &self,
+        key: &blake3::Hash,
+        stored: &Arc<Stored>,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(key, stored, now)
+    }
+}
+
+/// The cached query endpoints.
+#[derive(Debug, Clone)]
+pub struct QueryService(Arc<Inner>);
+
+struct Inner {
+    config: config::Query,
+    max_cached: usize,
+    l1: Cache<blake3::Hash, Arc<Stored>>,
+    l2: Option<Arc<RedisTier>>,
+    analyses: Cache<String, Arc<Analysis>>,
+    flights: Flights<FlightKey, Outcome>,
+    metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueryService")
+            .field("config", &self.config)
+            .field("l2", &self.l2.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl QueryService {
+    /// `l1_max_bytes` bounds the answers held in memory.
+    pub fn new(config: &config::Query, l1_max_bytes: u64, l2: Option<Arc<RedisTier>>, metrics: Arc<Metrics>) -> Self {
+        let l1 = Cache::builder()
+            .max_capacity(l1_max_bytes)
+            .weigher(|_, stored: &Arc<Stored>| stored.weight())
+            .expire_after(Lives)
+            .build();
+        let analyses = Cache::builder()
+            .max_capacity(ANALYSES_MAX_BYTES)
+            .weigher(|query: &String, analysis: &Arc<Analysis>| {
+                u32::try_from(query.len() + analysis.text.len() + 200).unwrap_or(u32::MAX)
+            })
+            .build();
+        Self(Arc::new(Inner {
+            config: config.clone(),
+            max_cached: usize::try_from(config.max_cached_bytes).unwrap_or(usize::MAX),
+            l1,
+            l2,
+            analyses,
+            flights: Flights::default(),
+            metrics,
+        }))
+    }
+
+    /// Whether the service is switched on.
+    pub fn is_enabled(&self) -> bool {
+        self.0.config.cache
+    }
+
+    /// Plans a request to a datasource (`source`: its digest; `headers`: those that may change an answer, by name).
+    pub fn plan(
+        &self,
+        endpoint: Endpoint,
+        source: &blake3::Hash,
+        params: &Params,
+        headers: &[(String, String)],
+    ) -> Result<Plan, Uncacheable> {
+        let input = Input { endpoint, source, params, headers, now_ms: now_ms(), table: &self.0.config.ttl };
+        plan(&input, |query| self.0.analyse(query))
+    }
+
+    /// Answers a planned request.
+    pub async fn serve(&self, plan: Plan, freshness: Freshness, fetch: Fetch) -> Result<Response<Body>, ApiError> {
+        let inner = &self.0;
+        match freshness {
+            Freshness::Cached => {
+                if let Some(stored) = inner.look_in_memory(&plan.key) {
+                    inner.metrics.cache("query", "l1", "hit");
+                    return Ok(hit(&stored, Tier::L1.as_str()));
+                }
+                inner.metrics.cache("query", "l1", "miss");
+            }
+            Freshness::Refresh => inner.metrics.cache("query", "l1", "bypass"),
+            Freshness::NoStore => {
+                inner.metrics.cache("query", "l1", "bypass");
+                return self.pass(plan.endpoint, &fetch).await;
+            }
+        }
+        let plan = Arc::new(plan);
+        let key = FlightKey { hash: plan.key.hash, timeout: plan.timeout.clone(), freshness };
+        for _ in 0..ATTEMPTS {
+            let (role, ticket) = inner.flights.join(&key, || {
+                let (inner, plan, fetch) = (self.0.clone(), plan.clone(), fetch.clone());
+                async move { inner.fly(&plan, freshness, &fetch).await }
+            });
+            if role == Role::Follower {
+                inner.metrics.cache("query", "flight", "shared");
+            }
+            if let Ok(outcome) = ticket.wait().await {
+                return self.respond(&plan, freshness, role, outcome, &fetch).await;
+            }
+        }
+        Err(ApiError::Internal("the shared request to the datasource ended without a result".to_owned()))
+    }
+
+    /// Asks the datasource past the cache.
+    pub async fn pass(&self, endpoint: Endpoint, fetch: &Fetch) -> Result<Response<Body>, ApiError> {
+        let _in_flight = self.0.metrics.upstream_query(endpoint.as_str());
+        let mut response = fetch().await?;
+        response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static("perses; fwd=bypass"));
+        Ok(response)
+    }
+
+    async fn respond(
+        &self,
+        plan: &Plan,
+        freshness: Freshness,
+        role: Role,
+        outcome: Outcome,
+        fetch: &Fetch,
+    ) -> Result<Response<Body>, ApiError> {
+        let forwarded = match freshness {
+            Freshness::Cached => "perses; fwd=miss",
+            Freshness::Refresh | Freshness::NoStore => "perses; fwd=bypass",
+        };
+        let response = match outcome {
+            Outcome::Found(stored, tier) => hit(&stored, tier.as_str()),
+            Outcome::Kept(stored) if role == Role::Follower && freshness == Freshness::Cached => hit(&stored, "shared"),
+            Outcome::Kept(stored) => {
+                let mut response = Response::new(Body::from(stored.body.clone()));
+                response.headers_mut().insert(header::CONTENT_TYPE, stored.content_type.clone());
+                with_status(response, forwarded)
+            }
+            Outcome::Whole(gathered) => {
+                let mut response = Response::new(Body::from(gathered.body.clone()));
+                *response.status_mut() = gathered.status;
+                *response.headers_mut() = gathered.headers.clone();
+                with_status(response, forwarded)
+            }
+            Outcome::Oversize(reader) => {
+                let taken = reader.lock().take();
+                match taken {
+                    Some(response) => with_status(response, forwarded),
+                    None => self.pass(plan.endpoint, fetch).await?,
+                }
+            }
+            Outcome::Failed(error) => return Err(error),
+        };
+        Ok(response)
+    }
+}
+
+impl Inner {
+    fn analyse(&self, query: &str) -> Arc<Analysis> {
+        if let Some(known) = self.analyses.get(query) {
+            return known;
+        }
+        let analysis = Arc::new(promql::analyse(query));
+        self.analyses.insert(query.to_owned(), analysis.clone());
+        analysis
+    }
+
+    fn look_in_memory(&self, key: &QueryKey) -> Option<Arc<Stored>> {
+        // The wall clock decides, not only the cache's own timer: a suspended process must not serve old answers.
+        self.l1.get(&key.hash).filter(|stored| *stored.key == *key.text && stored.remaining(now_ms()).is_some())
+    }
+
+    /// The work of a flight.
+    async fn fly(&self, plan: &Plan, freshness: Freshness, fetch: &Fetch) -> Outcome {
+        if freshness == Freshness::Cached {
+            // Another flight may have landed between our look and our start.
+            if let Some(stored) = self.look_in_memory(&plan.key) {
+                return Outcome::Found(stored, Tier::L1);
+            }
+            if let Some(stored) = self.look_in_redis(&plan.key).await {
+                self.l1.insert(plan.key.hash, stored.clone());
+                return Outcome::Found(stored, Tier::L2);
+            }
+        }
+        let _in_flight = self.metrics.upstream_query(plan.endpoint.as_str());
+        let started_ms = now_ms();
+        let response = match fetch().await {
+            Ok(response) => response,
+            Err(error) => {
+                self.metrics.cache("query", "upstream", "error");
+                return Outcome::Failed(error);
+            }
+        };
+        match gather(response, self.max_cached).await {
+            Ok(Fetched::Whole(gathered)) if gathered.is_cacheable().await => {
+                let stored = Arc::new(Stored {
+                    key: Arc::from(plan.key.text.as_str()),
+                    stored_at_ms: started_ms,
+                    ttl: plan.ttl,
+                    content_type: content_type(&gathered.headers),
+                    body: gathered.body,
+                });
+                self.keep(&plan.key, &stored);
+                self.metrics.cache("query", "upstream", "stored");
+                Outcome::Kept(stored)
+            }
+            Ok(Fetched::Whole(gathered)) => {
+                self.metrics.cache("query", "upstream", "uncacheable");
+                Outcome::Whole(Arc::new(gathered))
+            }
+            Ok(Fetched::Oversize(response)) => {
+                self.metrics.cache("query", "upstream", "oversize");
+                Outcome::Oversize(Arc::new(Mutex::new(Some(response))))
+            }
+            Err(error) => {
+                self.metrics.cache("query", "upstream", "error");
+                Outcome::Failed(error)
+            }
+        }
+    }
+
+    async fn look_in_redis(&self, key: &QueryKey) -> Option<Arc<Stored>> {
+        let redis = self.l2.as_ref()?;
+        let found = redis.get_bytes(&key.redis_name()).await;
+        let found = found.and_then(|value| Stored::decode(&value, &key.text, now_ms()));
+        self.metrics.cache("query", "l2", if found.is_some() { "hit" } else { "miss" });
+        found.map(Arc::new)
+    }
+
+    /// Puts an answer into both tiers; an answer that was asked for later is not replaced by an earlier one.
+    fn keep(&self, key: &QueryKey, stored: &Arc<Stored>) {
+        let newer = self.l1.get(&key.hash).is_some_and(|known| known.stored_at_ms > stored.stored_at_ms);
+        let Some(remaining) = stored.remaining(now_ms()).filter(|_| !newer) else { return };
+        self.l1.insert(key.hash, stored.clone());
+        if let Some(redis) = self.l2.clone() {
+            let (name, stored) = (key.redis_name(), stored.clone());
+            // Nobody waits for Redis, and the end of the flight must not end this.
+            tokio::spawn(async move {
+                if let Some(value) = stored.encode() {
+                    redis.set_bytes(&name, &value, remaining).await;
+                }
+            });
+        }
+    }
+}
+
+fn hit(stored: &Stored, detail: &str) -> Response<Body> {
+    let now = now_ms();
+    let left = stored.remaining(now).unwrap_or_default().as_secs();
+    let mut response = Response::new(Body::from(stored.body.clone()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, stored.content_type.clone());
+    headers.insert(header::AGE, HeaderValue::from(stored.age(now).as_secs()));
+    if let Ok(value) = HeaderValue::try_from(format!("perses; hit; ttl={left}; detail={detail}")) {
+        headers.insert(CACHE_STATUS, value);
+    }
+    response
+}
+
+fn with_status(mut response: Response<Body>, status: &'static str) -> Response<Body> {
+    response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static(status));
+    response
+}
+
+fn content_type(headers: &HeaderMap) -> HeaderValue {
+    headers.get(header::CONTENT_TYPE).cloned().unwrap_or(HeaderValue::from_static("application/json"))
+}
+
+fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
