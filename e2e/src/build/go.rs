@@ -1,0 +1,176 @@
+//! The programs under `e2e/go`, built once and kept in the cache folder under a key of what they are built from.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::paths;
+use crate::progress::step;
+
+/// A Go module of `e2e/go` and what is built from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Module {
+    /// Folder under `e2e/go`, and the first part of the folder in the cache.
+    pub name: &'static str,
+    /// Packages, as `go build` takes them.
+    packages: &'static [&'static str],
+    /// Values for `-ldflags -X`.
+    variables: &'static [(&'static str, &'static str)],
+    /// Programs that must be there afterwards.
+    programs: &'static [&'static str],
+    /// Other names for programs that look at the name they are called by: (name, program).
+    links: &'static [(&'static str, &'static str)],
+}
+
+/// The Kubernetes release of the test cluster. 1.34 is the last one whose kubelet accepts cgroup v1.
+pub const KUBERNETES: &str = "v1.34.4";
+
+/// Control plane, node and DNS of the test cluster: one module, so that what they share is compiled once.
+pub const CLUSTER: Module = Module {
+    name: "cluster",
+    packages: &["./controlplane", "./node", "./coredns", "./pause"],
+    variables: &[
+        ("k8s.io/component-base/version.gitVersion", KUBERNETES),
+        ("k8s.io/component-base/version.gitMajor", "1"),
+        ("k8s.io/component-base/version.gitMinor", "34"),
+    ],
+    programs: &["controlplane", "node", "coredns", "pause"],
+    links: &[("kubectl", "node")],
+};
+
+/// What `kubectl top` and the HPA read. Its releases need a newer Kubernetes library than the kubelet that we run.
+pub const METRICS_SERVER: Module =
+    Module { name: "metrics-server", packages: &["."], variables: &[], programs: &["metrics-server"], links: &[] };
+
+/// Perses' own command line client.
+pub const PERCLI: Module = Module {
+    name: "percli",
+    packages: &["github.com/perses/perses/cmd/percli"],
+    variables: &[("github.com/prometheus/common/version.Version", "0.54.0")],
+    programs: &["percli"],
+    links: &[],
+};
+
+/// Every module.
+pub const ALL: [Module; 3] = [CLUSTER, METRICS_SERVER, PERCLI];
+
+impl Module {
+    /// The folder that holds this module's programs, when they are built. Takes a few milliseconds.
+    pub fn built(&self) -> Result<Option<PathBuf>> {
+        let folder = self.folder()?;
+        Ok(self.programs.iter().all(|program| folder.join(program).is_file()).then_some(folder))
+    }
+
+    /// As [`Module::built`], but not being built is an error that says what to do.
+    pub fn require(&self) -> Result<PathBuf> {
+        self.built()?.with_context(|| {
+            format!("the programs of e2e/go/{} are not built: run `make tools` (a few minutes, once)", self.name)
+        })
+    }
+
+    /// Builds the module's programs unless they are there, and returns their folder.
+    pub fn ensure(&self) -> Result<PathBuf> {
+        if let Some(folder) = self.built()? {
+            return Ok(folder);
+        }
+        let folder = self.folder()?;
+        let parent = folder.parent().context("the cache folder has no parent")?;
+        std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        // One build at a time; whoever waited finds the result.
+        let lock = File::create(parent.join(format!("{}.lock", self.name)))?;
+        lock.lock().context("locking the folder of built tools")?;
+        if let Some(folder) = self.built()? {
+            return Ok(folder);
+        }
+        let started = Instant::now();
+        step(format!("building e2e/go/{} ({}): minutes the first time", self.name, self.programs.join(", ")));
+        let temporary = tempfile::Builder::new().prefix(&format!("{}.", self.name)).tempdir_in(parent)?;
+        self.compile(temporary.path())?;
+        for program in self.programs {
+            if !temporary.path().join(program).is_file() {
+                bail!("go build in e2e/go/{} ended well but made no {program}", self.name);
+            }
+        }
+        for (name, program) in self.links {
+            std::os::unix::fs::symlink(program, temporary.path().join(name))?;
+        }
+        // What a crash of an earlier build left under the final name is incomplete, or `built` had found it.
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        std::fs::rename(temporary.keep(), &folder).with_context(|| format!("renaming to {}", folder.display()))?;
+        step(format!("built e2e/go/{} in {:.0} s", self.name, started.elapsed().as_secs_f32()));
+        Ok(folder)
+    }
+
+    fn source(&self) -> PathBuf {
+        paths::workspace_dir().join("e2e/go").join(self.name)
+    }
+
+    /// Where this module's programs are, or will be.
+    pub fn folder(&self) -> Result<PathBuf> {
+        Ok(paths::cache_dir()?.join("tools").join(format!("{}-{}", self.name, self.key()?)))
+    }
+
+    /// Hash of the module's files, the compiler's version and the flags.
+    fn key(&self) -> Result<String> {
+        let source = self.source();
+        let mut files = Vec::new();
+        collect(&source, &mut files).with_context(|| format!("reading {}", source.display()))?;
+        files.sort();
+        let mut hash = blake3::Hasher::new();
+        for file in files {
+            let content = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+            let name = file.strip_prefix(&source).unwrap_or(&file);
+            hash.update(format!("{}\0{}\0", name.display(), content.len()).as_bytes());
+            hash.update(&content);
+        }
+        hash.update(format!("{:?}{:?}{}", self.links, self.arguments(Path::new("-")), compiler()?).as_bytes());
+        Ok(hash.finalize().to_hex()[..16].to_owned())
+    }
+
+    fn arguments(&self, output: &Path) -> Vec<String> {
+        let variables: String = self.variables.iter().map(|(name, value)| format!(" -X {name}={value}")).collect();
+        let mut arguments = vec!["build".into(), "-trimpath".into(), "-buildvcs=false".into()];
+        arguments.push(format!("-ldflags=-s -w{variables}"));
+        arguments.push(format!("-o={}/", output.display()));
+        arguments.extend(self.packages.iter().map(ToString::to_string));
+        arguments
+    }
+
+    fn compile(&self, output: &Path) -> Result<()> {
+        // Without cgo: static programs, which run in images that hold nothing else.
+        let status = Command::new("go")
+            .args(self.arguments(output))
+            .current_dir(self.source())
+            .env("CGO_ENABLED", "0")
+            .env("GOFLAGS", "-mod=readonly")
+            .status()
+            .context("starting go: install Go (see go.mod for the version)")?;
+        if !status.success() {
+            bail!("go build in e2e/go/{} failed ({status}); its messages are above", self.name);
+        }
+        Ok(())
+    }
+}
+
+/// The compiler's version.
+fn compiler() -> Result<String> {
+    let output = Command::new("go").arg("version").output().context("starting `go version`: install Go")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            collect(&entry.path(), files)?;
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}

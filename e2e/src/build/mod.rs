@@ -1,0 +1,3 @@
+//! Programs that the tests need and that are built here: Go modules and the workspace's own binaries.
+
+pub mod go;
