@@ -98,7 +98,7 @@ impl PgBouncer {
 
     /// Stops the pooler at once; clients are disconnected.
     pub async fn stop(&self) -> Result<()> {
-        self.sandbox.end("TERM", Duration::from_secs(10)).await
+        self.sandbox.end("QUIT", Duration::from_secs(10)).await
     }
 
     /// Starts the stopped pooler and waits until its console answers, which does not need the server behind it.
@@ -108,12 +108,12 @@ impl PgBouncer {
     }
 
     /// Freezes the pooler: connections stay open, nothing answers.
-    pub fn pause(&self) -> Result<()> {
-        self.sandbox.pause()
+    pub async fn pause(&self) -> Result<()> {
+        self.sandbox.pause().await
     }
 
     /// Ends [`Self::pause`].
-    pub fn resume(&self) -> Result<()> {
-        self.sandbox.resume()
+    pub async fn resume(&self) -> Result<()> {
+        self.sandbox.resume().await
     }
 }

@@ -195,13 +195,13 @@ impl Postgres {
     }
 
     /// Freezes the server: connections stay open, nothing answers.
-    pub fn pause(&self) -> Result<()> {
-        self.sandbox.pause()
+    pub async fn pause(&self) -> Result<()> {
+        self.sandbox.pause().await
     }
 
     /// Ends [`Self::pause`].
-    pub fn resume(&self) -> Result<()> {
-        self.sandbox.resume()
+    pub async fn resume(&self) -> Result<()> {
+        self.sandbox.resume().await
     }
 
     /// The end of the server's log.

@@ -101,13 +101,13 @@ impl Prometheus {
     }
 
     /// Freezes the server: connections stay open, nothing answers.
-    pub fn pause(&self) -> Result<()> {
-        self.sandbox.pause()
+    pub async fn pause(&self) -> Result<()> {
+        self.sandbox.pause().await
     }
 
     /// Ends [`Self::pause`].
-    pub fn resume(&self) -> Result<()> {
-        self.sandbox.resume()
+    pub async fn resume(&self) -> Result<()> {
+        self.sandbox.resume().await
     }
 
     fn address(&self) -> String {

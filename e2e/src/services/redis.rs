@@ -118,13 +118,13 @@ impl Redis {
     }
 
     /// Freezes the server: connections stay open, nothing answers.
-    pub fn pause(&self) -> Result<()> {
-        self.sandbox.pause()
+    pub async fn pause(&self) -> Result<()> {
+        self.sandbox.pause().await
     }
 
     /// Ends [`Self::pause`].
-    pub fn resume(&self) -> Result<()> {
-        self.sandbox.resume()
+    pub async fn resume(&self) -> Result<()> {
+        self.sandbox.resume().await
     }
 
     /// Speaks the protocol itself: a `redis-cli` process for each look would cost more than the server's start.

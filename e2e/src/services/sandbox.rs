@@ -57,6 +57,8 @@ pub(super) struct Sandbox {
     // Dropped first in `drop`: closing it is what ends the supervisor.
     commands: Mutex<Option<ChildStdin>>,
     state: watch::Receiver<State>,
+    /// How many commands the supervisor has reported as done.
+    done: watch::Receiver<u64>,
 }
 
 impl Sandbox {
@@ -86,10 +88,13 @@ impl Sandbox {
             .spawn()
             .context("run unshare (Debian package util-linux)")?;
         let (sender, state) = watch::channel(State::Preparing);
+        let (done_sender, done) = watch::channel(0);
         let answers = supervisor.stdout.take().context("the supervisor has no output")?;
         std::thread::spawn(move || {
             for line in BufReader::new(answers).lines().map_while(Result::ok) {
-                if let Some(state) = parse_answer(&line) {
+                if line == "done" {
+                    done_sender.send_modify(|done| *done += 1);
+                } else if let Some(state) = parse_answer(&line) {
                     sender.send_replace(state);
                 }
             }
@@ -97,7 +102,7 @@ impl Sandbox {
         });
         // From here on `drop` removes the data.
         let commands = Mutex::new(supervisor.stdin.take());
-        let mut sandbox = Self { name, root, data: data.keep(), supervisor, commands, state };
+        let mut sandbox = Self { name, root, data: data.keep(), supervisor, commands, state, done };
         if sandbox.wait_until(|state| state != State::Preparing).await? == State::Gone {
             let output = sandbox.supervisor.stderr.take().map(std::io::read_to_string);
             bail!(
@@ -172,13 +177,13 @@ impl Sandbox {
     }
 
     /// Freezes all processes of the service: connections stay open and nothing answers.
-    pub(super) fn pause(&self) -> Result<()> {
-        self.command("pause")
+    pub(super) async fn pause(&self) -> Result<()> {
+        self.command_done("pause").await
     }
 
     /// Ends [`Self::pause`].
-    pub(super) fn resume(&self) -> Result<()> {
-        self.command("resume")
+    pub(super) async fn resume(&self) -> Result<()> {
+        self.command_done("resume").await
     }
 
     /// Runs another program of the root beside the service, with `input` as its standard input, and waits for it.
@@ -246,6 +251,16 @@ impl Sandbox {
 
     fn now(&self) -> State {
         *self.state.borrow()
+    }
+
+    async fn command_done(&self, line: &str) -> Result<()> {
+        let mut done = self.done.clone();
+        done.mark_unchanged();
+        self.command(line)?;
+        tokio::time::timeout(ANSWER_TIMEOUT, done.changed())
+            .await
+            .with_context(|| format!("the supervisor of {} did not {line} it in {ANSWER_TIMEOUT:?}", self.name))?
+            .with_context(|| format!("the supervisor of {} is gone", self.name))
     }
 
     fn command(&self, line: &str) -> Result<()> {

@@ -48,7 +48,10 @@ async fn postgres_runs_as_ordinary_user_with_a_database_for_each_test() {
 async fn postgres_keeps_its_data_through_stop_and_kill_and_hangs_while_paused() {
     let postgres = Postgres::start().await.unwrap();
     let database = postgres.create_database().await.unwrap();
-    postgres.sql(&database.name, "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1)").await.unwrap();
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    for statement in ["CREATE TABLE kept (id int)", "INSERT INTO kept VALUES (1)"] {
+        sqlx::query(statement).execute(&mut connection).await.unwrap();
+    }
 
     postgres.stop().await.unwrap();
     assert!(PgConnection::connect(&database.url).await.is_err());
@@ -62,11 +65,11 @@ async fn postgres_keeps_its_data_through_stop_and_kill_and_hangs_while_paused() 
     assert_eq!(postgres.sql(&database.name, "SELECT count(*) FROM kept").await.unwrap(), "2");
 
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
-    postgres.pause().unwrap();
+    postgres.pause().await.unwrap();
     let query = sqlx::query("SELECT 1").execute(&mut connection);
     tokio::pin!(query);
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut query).await.is_err());
-    postgres.resume().unwrap();
+    postgres.resume().await.unwrap();
     tokio::time::timeout(DEADLINE, query).await.unwrap().unwrap();
 }
 
@@ -146,14 +149,14 @@ async fn redis_checks_passwords_limits_memory_and_forgets_when_stopped() {
     redis.start_again().await.unwrap();
     assert_eq!(redis.cli(&["GET", "key"]).await.unwrap(), "");
 
-    redis.pause().unwrap();
+    redis.pause().await.unwrap();
     let mut stream = TcpStream::connect(redis.address()).await.unwrap();
     stream.write_all(b"PING\r\n").await.unwrap();
     let mut byte = [0];
     let read = stream.read(&mut byte);
     tokio::pin!(read);
     assert!(tokio::time::timeout(Duration::from_millis(200), &mut read).await.is_err());
-    redis.resume().unwrap();
+    redis.resume().await.unwrap();
     assert_eq!(tokio::time::timeout(DEADLINE, read).await.unwrap().unwrap(), 1);
 }
 
