@@ -86,13 +86,13 @@ fn the_external_endpoint_is_what_the_secret_says() {
     let data = pooler.config.data.expect("data");
     let text = |key: &str| String::from_utf8(data[key].0.clone()).expect("text");
     assert_eq!(text("userlist.txt"), "\"app\" \"pa'ss \"\"word\"\"\"\n");
-    assert!(text("pgbouncer.ini").contains("host='pg.example' port=6432 dbname='perses'"));
+    assert!(text("pgbouncer.ini").contains("* = host='pg.example' port=6432"));
 }
 
 #[test]
 fn values_that_would_break_a_configuration_file_are_refused() {
     for (key, value) in
-        [("host", "a b"), ("host", "x' password='y"), ("dbname", "a\nb"), ("user", "a\"b"), ("password", "a\nb")]
+        [("host", "zz qq"), ("host", "x' password='y"), ("dbname", "zz\nqq"), ("user", "zz\"qq"), ("password", "zz\nqq")]
     {
         let invalid = run(&external(), &database(&[(key, value)])).expect_err("refused");
         assert_eq!(invalid.reason, "SecretInvalid", "{key}: {}", invalid.message);

@@ -40,7 +40,8 @@ fn ini(v: &Validated, sizing: &PoolerSizing) -> String {
     let reserve = sizing.reserve_pool_size.value;
     format!(
         "[databases]\n\
-         \"{dbname}\" = host='{host}' port={port} dbname='{dbname}'\n\
+         ; Any name: a quoted one is refused here, and only the one user of the list can sign in.\n\
+         * = host='{host}' port={port}\n\
          \n\
          [pgbouncer]\n\
          listen_addr = *\n\
@@ -67,7 +68,6 @@ fn ini(v: &Validated, sizing: &PoolerSizing) -> String {
          log_connections = 0\n\
          log_disconnections = 0\n\
          stats_period = 600\n",
-        dbname = e.dbname,
         host = e.host,
         port = e.port,
         clients = sizing.max_client_conn.value,

@@ -8,6 +8,10 @@ NEW=/var/lib/perses/data.new
 CONFIG=/etc/perses/postgres/postgresql.conf
 umask 077
 
+# Held as long as anything of this pod lives: two pods can share the volume for a moment when one was deleted by force.
+exec 9>/var/lib/perses/lock
+flock --wait 60 9 || { echo "start.sh: another pod still works on this volume" >&2; exit 1; }
+
 # As an SQL literal or identifier.
 literal() { printf "'%s'" "$(sed "s/'/''/g" "/etc/perses/database/$1" | tr -d '\r\n')"; }
 name() { printf '"%s"' "$(sed 's/"/""/g' "/etc/perses/database/$1" | tr -d '\r\n')"; }
@@ -34,7 +38,7 @@ fi
 
 # A group-writable directory, as fsGroup makes it, is refused by PostgreSQL.
 chmod 0700 "$PGDATA"
-# A lock file of a pod that was killed; this volume is mounted once.
+# Left by a pod that was killed: its process number means nothing here, and the lock above is ours.
 rm -f "$PGDATA/postmaster.pid"
 # The Secret is the truth: a changed password takes effect with the restart that it causes.
 single "$PGDATA" <<SQL
