@@ -16,7 +16,7 @@ use crate::store::Change;
 
 const SHARDS: usize = 32;
 /// How long floors are kept at least: longer than any fill takes, and than any entry of Redis lives by default.
-pub(super) const FLOOR_LIFE: Duration = Duration::from_secs(600);
+pub(super) const FLOOR_LIFE: Duration = Duration::from_mins(10);
 /// Fills whose read began longer ago are refused: floors need not remember for ever.
 const OLDEST_FILL: Duration = Duration::from_secs(30);
 /// Floors of a shard at most; beyond it the oldest go, and with them the trust in fills that began before.

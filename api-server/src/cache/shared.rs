@@ -23,7 +23,7 @@ use crate::store::Change;
 /// The first part is the version of the format: another format gets other keys.
 const PREFIX: &str = "v1:dashboard:config:";
 /// Longer than the longest fill (30 s).
-const TOMBSTONE_LIFE: Duration = Duration::from_secs(60);
+const TOMBSTONE_LIFE: Duration = Duration::from_mins(1);
 /// Invalidations remembered while Redis is away; beyond that the whole family is dropped when it is back.
 const MOST_PENDING: usize = 10_000;
 /// Invalidations in one script.
@@ -235,9 +235,9 @@ impl Shared {
             let Outcome::Answer((next, keys)) = scanned else { return false };
             if !keys.is_empty() {
                 let mut command = redis::cmd("UNLINK");
-                keys.iter().for_each(|key| {
+                for key in &keys {
                     command.arg(&key[..]);
-                });
+                }
                 let unlinked =
                     self.redis.run(async |mut connection| command.query_async::<()>(&mut connection).await).await;
                 if unlinked.answer().is_none() {

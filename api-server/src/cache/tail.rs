@@ -117,15 +117,12 @@ impl Follower {
     }
 
     async fn look(&self, slot: &mut Option<Cursor>) -> Result<(), StoreError> {
-        let cursor = match slot {
-            Some(cursor) => cursor,
-            None => {
-                let cursor = self.store.tail_start().await?;
-                // What was cached before the cursor was taken may have changed in between.
-                self.cache.clear_memory();
-                slot.insert(cursor)
-            }
-        };
+        if slot.is_none() {
+            *slot = Some(self.store.tail_start().await?);
+            // What was cached before the cursor was taken may have changed in between.
+            self.cache.clear_memory();
+        }
+        let Some(cursor) = slot else { return Ok(()) };
         match self.store.tail(cursor).await? {
             Changes::Rows(changes) if changes.is_empty() => {}
             Changes::Rows(changes) => {

@@ -65,8 +65,16 @@ pub(super) fn encode(document: &Document, extension: FileExtension) -> String {
     }
 }
 
+/// Deepest nesting that is written as YAML; far more than documents have, and little enough for a thread's stack.
+const WRITTEN_DEPTH: usize = 40;
+/// Deepest nesting that is read.
+const READ_DEPTH: usize = 64;
+
 fn to_yaml(json: &str) -> Option<String> {
     let node: Node = serde_json::from_str(json).ok()?;
+    if node.depth() > WRITTEN_DEPTH {
+        return None;
+    }
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     let yaml = serde_saphyr::to_string_with_options(&node, options).ok()?;
     (parse_yaml(&yaml).ok()? == node).then_some(yaml)
@@ -75,7 +83,7 @@ fn to_yaml(json: &str) -> Option<String> {
 fn parse_yaml(text: &str) -> Result<Node, String> {
     let options = serde_saphyr::options! {
         // Several times the largest request body that the server takes by default.
-        budget: serde_saphyr::budget! { max_depth: 128, max_nodes: 4_000_000, max_events: 8_000_000 },
+        budget: serde_saphyr::budget! { max_depth: READ_DEPTH, max_nodes: 4_000_000, max_events: 8_000_000 },
         with_snippet: false,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
@@ -92,6 +100,16 @@ enum Node {
     Text(String),
     List(Vec<Self>),
     Map(Vec<(String, Self)>),
+}
+
+impl Node {
+    fn depth(&self) -> usize {
+        match self {
+            Self::List(items) => 1 + items.iter().map(Self::depth).max().unwrap_or(0),
+            Self::Map(entries) => 1 + entries.iter().map(|(_, value)| value.depth()).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
 }
 
 impl Serialize for Node {
@@ -242,6 +260,16 @@ mod tests {
             let text = encode(&document(spec), FileExtension::Yaml);
             assert_eq!(decode(&text, FileExtension::Yaml).unwrap().spec.unwrap().get(), spec);
         }
+    }
+
+    #[test]
+    fn nesting_is_bounded_before_the_stack_is() {
+        let nested = |depth: usize| format!("kind: Dashboard\nspec: {}{}\n", "{a: ".repeat(depth), "}".repeat(depth));
+        assert!(decode(&nested(READ_DEPTH - 4), FileExtension::Yaml).is_ok());
+        assert!(decode(&nested(10_000), FileExtension::Yaml).is_err());
+        assert!(decode(&format!("kind: x\nspec: {}", "[".repeat(100_000)), FileExtension::Yaml).is_err());
+        let widest = format!("{}1{}", r#"{"a":"#.repeat(WRITTEN_DEPTH - 3), "}".repeat(WRITTEN_DEPTH - 3));
+        assert!(encode(&document(&widest), FileExtension::Yaml).starts_with("kind:"));
     }
 
     #[test]

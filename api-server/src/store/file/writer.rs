@@ -202,7 +202,9 @@ impl Folder {
         let mark = disk::mark_deletion(&self.root, project)
             .map_err(|error| disk::failed("mark a deletion in", &self.root, &error))?;
         let mut changes = Vec::new();
-        for key in self.index.read().children(project) {
+        // Not in the head of the loop: the lock would be held while `remove` asks for it.
+        let children = self.index.read().children(project);
+        for key in children {
             changes.extend(self.remove(&key)?);
         }
         changes.extend(self.remove(&Key::global(Kind::Project, project))?);

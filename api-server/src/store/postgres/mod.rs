@@ -21,17 +21,15 @@ use parking_lot::Mutex;
 use sqlx::Connection as _;
 
 pub use self::migrate::{Report, migrate};
-use self::pool::Database;
+use self::pool::{Database, POINT_LIMIT};
 use self::write::{Update, Writer};
 use super::{Change, Changes, Cursor, ListQuery, Precondition, Store, StoreError};
 use crate::config;
 use crate::domain::document::{Document, Draft, Key};
 use crate::metrics::Metrics;
 
-/// A read of one document, a look at the tail: milliseconds on a database that works.
-const POINT_LIMIT: Duration = Duration::from_secs(3);
 /// How often this process removes old rows of the tail.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(300);
+const PRUNE_INTERVAL: Duration = Duration::from_mins(5);
 
 /// A store in PostgreSQL.
 #[derive(Debug)]
@@ -56,7 +54,22 @@ impl PostgresStore {
         })
     }
 
-    /// Removes old rows of the tail, now and then; what goes wrong is tried again later.
+    /// Removes rows of the tail that are older than an hour; how many went. [`Store::tail`] does this by itself now and then.
+    pub async fn prune(&self) -> Result<u64, StoreError> {
+        let persistent = self.database.keeps_statements();
+        let mut gone = 0;
+        loop {
+            let batch = self
+                .database
+                .write("prune", |connection| Box::pin(async move { tail::prune(connection, persistent).await }))
+                .await?;
+            if batch == 0 {
+                return Ok(gone);
+            }
+            gone += batch;
+        }
+    }
+
     async fn prune_when_due(&self) {
         {
             let mut next = self.next_prune.lock();
@@ -65,19 +78,9 @@ impl PostgresStore {
             }
             *next = Instant::now() + PRUNE_INTERVAL.mul_f64(0.5 + rand::random::<f64>());
         }
-        let persistent = self.database.keeps_statements();
-        loop {
-            let batch = self
-                .database
-                .write("prune", |connection| Box::pin(async move { tail::prune(connection, persistent).await }));
-            match batch.await {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "old rows of the tail of changes could not be removed");
-                    return;
-                }
-            }
+        // What goes wrong is tried again later; another pod may do it meanwhile.
+        if let Err(error) = self.prune().await {
+            tracing::debug!(%error, "old rows of the tail of changes could not be removed");
         }
     }
 

@@ -19,9 +19,11 @@ use crate::store::StoreError;
 /// A connection that was idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// Connections are made anew after this long, so that load spreads over poolers that came later.
-const MAX_LIFETIME: Duration = Duration::from_secs(1800);
+const MAX_LIFETIME: Duration = Duration::from_mins(30);
 /// While the database is away, one caller in this time tries it; the others fail at once.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// A read of one document, a look at the tail: milliseconds on a database that works.
+pub(super) const POINT_LIMIT: Duration = Duration::from_secs(3);
 /// What the server's own limit gets on top before a caller gives up.
 const GRACE: Duration = Duration::from_secs(1);
 /// How often the files of the credentials are read.
@@ -229,7 +231,10 @@ impl Database {
             }
             Err(_) => {
                 let reason = format!("PostgreSQL did not answer within {limit:?}");
-                self.close_gate(&reason);
+                // A long list or a write that waits for a lock says nothing about the rest.
+                if limit <= POINT_LIMIT {
+                    self.close_gate(&reason);
+                }
                 Err(Failure { error: StoreError::Unavailable(reason), dead_connection: false })
             }
         }

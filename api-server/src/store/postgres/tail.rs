@@ -18,7 +18,7 @@ use crate::store::{Change, Changes, Cursor};
 const RETENTION: &str = "1 hour";
 /// A cursor whose last look is older than this is void. Less than the retention: a row's age counts from when it was
 /// written, which is before it became visible by at most the statement timeout.
-const LONGEST_PAUSE: Duration = Duration::from_secs(50 * 60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(50);
 /// Rows removed at once.
 const PRUNE_BATCH: i64 = 2_000;
 
