@@ -91,9 +91,13 @@ fn the_external_endpoint_is_what_the_secret_says() {
 
 #[test]
 fn values_that_would_break_a_configuration_file_are_refused() {
-    for (key, value) in
-        [("host", "zz qq"), ("host", "x' password='y"), ("dbname", "zz\nqq"), ("user", "zz\"qq"), ("password", "zz\nqq")]
-    {
+    for (key, value) in [
+        ("host", "zz qq"),
+        ("host", "x' password='y"),
+        ("dbname", "zz\nqq"),
+        ("user", "zz\"qq"),
+        ("password", "zz\nqq"),
+    ] {
         let invalid = run(&external(), &database(&[(key, value)])).expect_err("refused");
         assert_eq!(invalid.reason, "SecretInvalid", "{key}: {}", invalid.message);
         assert!(!invalid.message.contains(value), "the value is shown: {}", invalid.message);
