@@ -19,8 +19,19 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
     match state.follower.readiness() {
-        Ok(()) => "ok\n".into_response(),
+        Ok(()) => format!("ok\n{}", first_user(&state)).into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    }
+}
+
+/// A line about `security.authentication.initial_admin`, when it is set: the operator waits for the user, readiness does not.
+fn first_user(state: &AppState) -> &'static str {
+    if state.config.security.authentication.initial_admin.is_none() {
+        ""
+    } else if state.metrics.initial_admin_exists.get() == 1 {
+        "first user: present\n"
+    } else {
+        "first user: pending\n"
     }
 }
 

@@ -69,10 +69,12 @@ fn item(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
     if readonly {
         return read;
     }
-    read.put(move |State(state): State<AppState>, Path(name): Path<String>, headers: HeaderMap, body: JsonBody| async move {
-        let key = Key::global(kind, state.resources.fold(&name));
-        update(&state, &key, &headers, body).await
-    })
+    read.put(
+        move |State(state): State<AppState>, Path(name): Path<String>, headers: HeaderMap, body: JsonBody| async move {
+            let key = Key::global(kind, state.resources.fold(&name));
+            update(&state, &key, &headers, body).await
+        },
+    )
     .delete(move |State(state): State<AppState>, Path(name): Path<String>| async move {
         let key = Key::global(kind, state.resources.fold(&name));
         delete(&state, &key).await
@@ -82,15 +84,20 @@ fn item(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
 type ProjectAndName = Path<(String, String)>;
 
 fn item_of_project(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
-    let read = get(move |State(state): State<AppState>, Path((project, name)): ProjectAndName, headers: HeaderMap| async move {
-        let key = Key::in_project(kind, state.resources.fold(&project), state.resources.fold(&name));
-        read(&state, &key, &headers).await
-    });
+    let read = get(
+        move |State(state): State<AppState>, Path((project, name)): ProjectAndName, headers: HeaderMap| async move {
+            let key = Key::in_project(kind, state.resources.fold(&project), state.resources.fold(&name));
+            read(&state, &key, &headers).await
+        },
+    );
     if readonly {
         return read;
     }
     read.put(
-        move |State(state): State<AppState>, Path((project, name)): ProjectAndName, headers: HeaderMap, body: JsonBody| async move {
+        move |State(state): State<AppState>,
+              Path((project, name)): ProjectAndName,
+              headers: HeaderMap,
+              body: JsonBody| async move {
             let key = Key::in_project(kind, state.resources.fold(&project), state.resources.fold(&name));
             update(&state, &key, &headers, body).await
         },
@@ -166,12 +173,14 @@ async fn list(
     let path_project = path_project.map(|project| resources.fold(&project));
     let query_project = fold(&query.project);
     if let Some(project) = &query_project {
-        name::validate(project).map_err(|error| ApiError::BadRequest(format!("query parameter project: {error}")))?;
+        name::validate(project).map_err(|error| {
+            ApiError::BadRequest(format!("the project name in the query parameter is invalid: {error}"))
+        })?;
     }
     let project = match (path_project, query_project) {
         (Some(path), Some(query)) if path != query => {
             return Err(ApiError::BadRequest(format!(
-                "project {path:?} of the path and {query:?} of the query parameter don't match"
+                "the project name in the path ({path}) and the project name in the query parameter ({query}) are different"
             )));
         }
         (path, query) => path.or(query),
@@ -228,6 +237,8 @@ fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     }
     let version = text.trim_matches('"').split('-').next().and_then(|version| version.parse().ok());
     version.map(Precondition::Version).ok_or_else(|| {
-        ApiError::BadRequest(format!("If-Match {text:?} is not an ETag of this server (expected \"<version>-<revision>\")"))
+        ApiError::BadRequest(format!(
+            "If-Match {text:?} is not an ETag of this server (expected \"<version>-<revision>\")"
+        ))
     })
 }

@@ -104,6 +104,7 @@ impl Resources {
 
     /// Reads a document from the store as it is kept there (secrets sealed), past every cache.
     pub async fn load(&self, key: &Key) -> Result<Document, ApiError> {
+        require_sane(key)?;
         match self.store.get(key).await? {
             Some(document) => Ok(document),
             None => {
@@ -144,7 +145,10 @@ impl Resources {
             if options.metadata_only {
                 document.write_json(&mut line, None);
             } else {
-                document.write_json(&mut line, Some(public_spec(document).as_ref().map_or(document.spec.get(), |s| s.get())));
+                document.write_json(
+                    &mut line,
+                    Some(public_spec(document).as_ref().map_or(document.spec.get(), |s| s.get())),
+                );
             }
             if out.len() > 1 {
                 out.put_u8(b',');
@@ -168,18 +172,11 @@ impl Resources {
     }
 
     /// Replaces a document.
-    pub async fn update(
-        &self,
-        key: &Key,
-        envelope: Envelope,
-        precondition: Precondition,
-    ) -> Result<Encoded, ApiError> {
+    pub async fn update(&self, key: &Key, envelope: Envelope, precondition: Precondition) -> Result<Encoded, ApiError> {
+        require_sane(key)?;
         let draft = self.draft(key.kind, key.project.as_deref(), Some(&key.name), envelope)?;
-        let stored = if key.kind.holds_secrets() {
-            Some(self.store.get(key).await?.ok_or(ApiError::NotFound)?)
-        } else {
-            None
-        };
+        let stored =
+            if key.kind.holds_secrets() { Some(self.store.get(key).await?.ok_or(ApiError::NotFound)?) } else { None };
         let draft = self.prepare(draft, stored.as_ref()).await?;
         let document = self.store.update(draft, precondition).await?;
         self.written(&document).await;
@@ -188,6 +185,7 @@ impl Resources {
 
     /// Deletes a document; of a project also everything in it.
     pub async fn delete(&self, key: &Key) -> Result<(), ApiError> {
+        require_sane(key)?;
         let changes = self.store.delete(key).await?;
         self.cache.invalidate(&changes).await;
         Ok(())
@@ -273,8 +271,7 @@ impl Resources {
                     self.store.create(self.seal(wanted.clone(), None).await?).await
                 }
                 Some(stored) => {
-                    if same_tags(&wanted.tags, &stored.tags)
-                        && self.sealer.same(kind, &wanted.spec, &stored.spec).await
+                    if same_tags(&wanted.tags, &stored.tags) && self.sealer.same(kind, &wanted.spec, &stored.spec).await
                     {
                         return Ok(Applied::Unchanged);
                     }
@@ -287,7 +284,9 @@ impl Resources {
                     self.written(&document).await;
                     return Ok(if stored.is_some() { Applied::Updated } else { Applied::Created });
                 }
-                Err(error @ (StoreError::AlreadyExists | StoreError::NotFound | StoreError::VersionConflict { .. })) => {
+                Err(
+                    error @ (StoreError::AlreadyExists | StoreError::NotFound | StoreError::VersionConflict { .. }),
+                ) => {
                     last = error.into();
                 }
                 Err(error) => return Err(error.into()),
@@ -357,7 +356,10 @@ impl Resources {
 }
 
 fn check_kind(kind: Kind, text: &str) -> Result<(), ApiError> {
-    if text.is_empty() || Kind::parse(text) == Some(kind) {
+    // Upstream looks at the kind of most types only.
+    let may_be_absent =
+        matches!(kind, Kind::Secret | Kind::GlobalSecret | Kind::Variable | Kind::GlobalVariable) && text.is_empty();
+    if may_be_absent || Kind::parse(text) == Some(kind) {
         return Ok(());
     }
     Err(ApiError::BadRequest(format!("invalid kind: {text:?} for a {kind} type")))
@@ -383,9 +385,18 @@ fn check_tags(tags: Vec<String>) -> Result<Vec<String>, ApiError> {
         }
     }
     if unique.len() > MAX_TAGS {
-        return Err(ApiError::BadRequest(format!("metadata.tags: {} tags, at most {MAX_TAGS} are allowed", unique.len())));
+        return Err(ApiError::BadRequest(format!(
+            "metadata.tags: {} tags, at most {MAX_TAGS} are allowed",
+            unique.len()
+        )));
     }
     Ok(unique)
+}
+
+/// A path whose parts cannot be names finds nothing, and never reaches a store.
+fn require_sane(key: &Key) -> Result<(), ApiError> {
+    let sane = |text: &str| name::validate(text).is_ok();
+    if sane(&key.name) && key.project.as_deref().is_none_or(sane) { Ok(()) } else { Err(ApiError::NotFound) }
 }
 
 /// Tags are a set.

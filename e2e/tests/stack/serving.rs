@@ -46,10 +46,10 @@ async fn percli_signs_in_applies_reads_and_deletes() -> Result<()> {
     ensure!(listed.contains("first"), "percli get does not list the dashboard: {listed}");
     let described = run(&["describe", "dashboard", "first", "-o", "json"]).await?;
     ensure!(described.contains("First dashboard"), "percli describe: {described}");
-    run(&["remove", "dashboard", "first"]).await?;
+    run(&["delete", "dashboard", "first"]).await?;
     let listed = run(&["get", "dashboards"]).await?;
     ensure!(!listed.contains("first"), "the dashboard was removed, but is listed: {listed}");
-    run(&["remove", "project", "percli"]).await?;
+    run(&["delete", "project", "percli"]).await?;
     let gone = world.perses.get("/api/v1/projects/percli").await?;
     ensure!(gone.status == 404, "the project was removed, but answers {}", gone.status);
     Ok(())

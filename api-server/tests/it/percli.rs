@@ -1,0 +1,204 @@
+//! Perses' own client, v0.54.0, against our server as a process.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::http::KEY;
+
+/// The server process and a home for percli.
+struct World {
+    folder: TempDir,
+    program: PathBuf,
+    address: String,
+    _server: Child,
+    _port: e2e::services::Port,
+}
+
+impl World {
+    async fn start() -> Self {
+        let program = percli().await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("user"), "admin").unwrap();
+        std::fs::write(path("password"), "secret").unwrap();
+        std::fs::write(path("key"), KEY).unwrap();
+        // JSON is YAML.
+        let config = json!({
+            "security": {
+                "enable_auth": true,
+                "encryption_key_file": path("key"),
+                "authentication": {
+                    "providers": {"enable_native": true},
+                    "initial_admin": {"username_file": path("user"), "password_file": path("password")},
+                },
+            },
+            "database": {"file": {"folder": path("db")}},
+        });
+        std::fs::write(path("config.yaml"), config.to_string()).unwrap();
+        let port = e2e::services::Port::reserve().unwrap();
+        let log = std::fs::File::create(path("log")).unwrap();
+        // One dash and two, with and without a sub-command: as perses-operator and people call it.
+        let server = Command::new(env!("CARGO_BIN_EXE_perses-api-server"))
+            .arg(format!("-config={}", path("config.yaml").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{}", port.number()))
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let address = format!("http://127.0.0.1:{}", port.number());
+        let world = Self { folder, program, address, _server: server, _port: port };
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while !world.run(&["login", &world.address, "-u", "admin", "-p", "secret"]).await.status.success() {
+            let log = std::fs::read_to_string(world.path("log")).unwrap();
+            assert!(tokio::time::Instant::now() < deadline, "no sign-in:\n{log}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.program);
+        command.arg("--percliconfig").arg(self.path("percli.json")).args(arguments);
+        command.env("HOME", self.folder.path()).output().await.unwrap()
+    }
+
+    /// Runs percli, which must succeed; returns what it prints.
+    async fn percli(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        let text = text(&output);
+        assert!(output.status.success(), "percli {}: {text}", arguments.join(" "));
+        text
+    }
+
+    /// Runs percli, which must fail; returns what it prints.
+    async fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        let text = text(&output);
+        assert!(!output.status.success(), "percli {} succeeded: {text}", arguments.join(" "));
+        text
+    }
+
+    fn write(&self, name: &str, value: &Value) -> String {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).unwrap();
+        std::fs::write(&path, value.to_string()).unwrap();
+        path.display().to_string()
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// `PERCLI`, or the one that `make tools` builds.
+async fn percli() -> PathBuf {
+    if let Some(path) = std::env::var_os("PERCLI") {
+        return path.into();
+    }
+    let built = tokio::task::spawn_blocking(|| e2e::build::go::PERCLI.ensure()).await.unwrap();
+    built.unwrap().join("percli")
+}
+
+fn dashboard(name: &str, title: &str) -> Value {
+    json!({"kind": "Dashboard", "metadata": {"name": name, "project": "team"}, "spec": {
+        "display": {"name": title}, "duration": "1h",
+        "panels": {"p": {"kind": "Panel", "spec": {"plugin": {"kind": "Markdown", "spec": {"text": "hello"}}}}},
+        "layouts": [{"kind": "Grid", "spec": {"items": [
+            {"x": 0, "y": 0, "width": 24, "height": 6, "content": {"$ref": "#/spec/panels/p"}}]}}]}})
+}
+
+#[tokio::test]
+async fn percli_signs_in_and_tells_who_it_is() {
+    let world = World::start().await;
+    assert!(world.percli(&["whoami"]).await.contains("admin"));
+    let version = world.percli(&["version"]).await;
+    assert!(version.contains("server") && version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    let config = world.percli(&["config", "--online", "-o", "json"]).await;
+    assert!(config.contains("\"enable_auth\": true") || config.contains("\"enable_auth\":true"), "{config}");
+    world.percli(&["refresh"]).await;
+    assert!(world.percli(&["whoami"]).await.contains("admin"));
+    let refused = world.refused(&["login", &world.address, "-u", "admin", "-p", "wrong"]).await;
+    assert!(refused.contains("wrong login or password"), "{refused}");
+}
+
+#[tokio::test]
+async fn percli_applies_reads_and_removes() {
+    let world = World::start().await;
+    let first = world.write("first.json", &dashboard("first", "First dashboard"));
+    // The project does not exist: percli knows that from our message and makes it.
+    let refused = world.refused(&["apply", "-f", &first]).await;
+    assert!(refused.contains("metadata.project \"team\" doesn't exist"), "{refused}");
+    world.percli(&["apply", "-f", &first, "--force", "--create-project"]).await;
+    assert!(world.percli(&["project", "team"]).await.contains("team"));
+    assert!(world.percli(&["project"]).await.contains("team"));
+    assert!(world.refused(&["project", "nowhere"]).await.contains("nowhere"));
+
+    world.write(
+        "all/project.json",
+        &json!({"kind": "Project", "metadata": {"name": "team"}, "spec": {"display": {"name": "The team"}}}),
+    );
+    world.write("all/first.json", &dashboard("first", "First dashboard, changed"));
+    world.write("all/second.json", &dashboard("second", "Second dashboard"));
+    world.write("all/rest.json", &json!([
+        {"kind": "Folder", "metadata": {"name": "f", "project": "team"}, "spec": {"items": [{"kind": "Dashboard", "name": "first"}]}},
+        {"kind": "Datasource", "metadata": {"name": "d", "project": "team"}, "spec": {"default": true, "plugin": {
+            "kind": "PrometheusDatasource", "spec": {"proxy": {"kind": "HTTPProxy", "spec": {"url": "http://prometheus:9090", "secret": "s"}}}}}},
+        {"kind": "Secret", "metadata": {"name": "s", "project": "team"}, "spec": {"basicAuth": {"username": "u", "password": "sesame"}}},
+        {"kind": "Variable", "metadata": {"name": "v", "project": "team"}, "spec": {"kind": "TextVariable", "spec": {"value": "x"}}},
+        {"kind": "GlobalDatasource", "metadata": {"name": "gd"}, "spec": {"default": true, "plugin": {
+            "kind": "PrometheusDatasource", "spec": {"directUrl": "http://prometheus:9090"}}}},
+        {"kind": "GlobalSecret", "metadata": {"name": "gs"}, "spec": {"authorization": {"credentials": "sesame"}}},
+        {"kind": "GlobalVariable", "metadata": {"name": "gv"}, "spec": {"kind": "TextVariable", "spec": {"value": "x"}}}
+    ]));
+    let folder = world.path("all").display().to_string();
+    for _ in 0..2 {
+        // The second time everything is updated.
+        world.percli(&["apply", "-d", &folder]).await;
+    }
+
+    let list = world.percli(&["get", "dashboards"]).await;
+    assert!(list.contains("first") && list.contains("second"), "{list}");
+    let list = world.percli(&["get", "dashboards", "sec", "--all"]).await;
+    assert!(!list.contains("first") && list.contains("second"), "{list}");
+    for (kind, name) in [
+        ("folders", "f"),
+        ("datasources", "d"),
+        ("secrets", "s"),
+        ("variables", "v"),
+        ("globaldatasources", "gd"),
+        ("globalsecrets", "gs"),
+        ("globalvariables", "gv"),
+        ("projects", "team"),
+        ("users", "admin"),
+    ] {
+        assert!(world.percli(&["get", kind]).await.contains(name), "{kind}");
+        let described = world.percli(&["describe", kind, name, "-o", "json"]).await;
+        let document: Value =
+            serde_json::from_str(&described).unwrap_or_else(|error| panic!("{kind}: {error}: {described}"));
+        assert_eq!(document["metadata"]["name"], name, "{described}");
+        assert!(!described.contains("sesame") && !described.contains("$2"), "{described}");
+    }
+    let described: Value =
+        serde_json::from_str(&world.percli(&["describe", "dashboard", "first", "-o", "json"]).await).unwrap();
+    assert_eq!(described["spec"]["display"]["name"], "First dashboard, changed");
+    assert_eq!(described["spec"], dashboard("first", "First dashboard, changed")["spec"], "as it was applied");
+    assert_eq!(described["metadata"]["version"], 2);
+
+    world.percli(&["delete", "dashboard", "first"]).await;
+    assert!(world.refused(&["describe", "dashboard", "first"]).await.contains("not found"));
+    world.percli(&["delete", "datasource", "--all"]).await;
+    assert!(!world.percli(&["get", "datasources"]).await.contains("PrometheusDatasource"));
+    world.percli(&["delete", "-f", &world.path("all/second.json").display().to_string()]).await;
+    world.percli(&["delete", "project", "team"]).await;
+    assert!(!world.percli(&["get", "projects"]).await.contains("team"));
+}
