@@ -45,7 +45,8 @@ pub async fn run(listener: TcpListener, state: AppState, stop: impl Future<Outpu
     let tasks = crate::state::spawn_background(&state, &background);
     let router = router::build(&state);
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).pipeline_flush(true);
+    // No `pipeline_flush`: with it hyper buffers an answer without bound when the client reads slowly.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30)));
 
     let graceful = GracefulShutdown::new();
