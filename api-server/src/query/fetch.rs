@@ -107,12 +107,19 @@ struct Envelope<'a> {
     _data: IgnoredAny,
 }
 
-/// Whether the body is a whole JSON text that says success and was computed from all data. Warnings about the query itself
-/// ("PromQL warning: ...") come again every time; any other warning may mean that a part is missing.
+/// How warnings about the query itself start (Prometheus 2 lists infos among them); they come again every time.
+const ABOUT_THE_QUERY: [&str; 2] = ["PromQL warning: ", "PromQL info: "];
+
+/// Whether the body is a whole JSON text that says success and was computed from all data: any warning that is not about
+/// the query itself may mean that a part is missing.
 fn is_complete_success(body: &[u8]) -> bool {
     serde_json::from_slice::<Envelope<'_>>(body).is_ok_and(|envelope| {
         envelope.status == "success"
-            && envelope.warnings.unwrap_or_default().iter().all(|warning| warning.starts_with("PromQL warning: "))
+            && envelope
+                .warnings
+                .unwrap_or_default()
+                .iter()
+                .all(|warning| ABOUT_THE_QUERY.iter().any(|start| warning.starts_with(start)))
     })
 }
 
@@ -125,7 +132,7 @@ mod tests {
         for good in [
             r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#,
             r#"{"data":{}, "infos":["PromQL info: x"], "status":"success"}"#,
-            r#"{"status":"success","data":1,"warnings":["PromQL warning: encountered a mix of histograms and floats"]}"#,
+            r#"{"status":"success","data":1,"warnings":["PromQL warning: a mix of histograms and floats", "PromQL info: x"]}"#,
             r#"{"status":"success","data":1,"warnings":[]}"#,
         ] {
             assert!(is_complete_success(good.as_bytes()), "{good}");
