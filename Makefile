@@ -1,10 +1,12 @@
 # Thin: each target calls one tool. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build fmt lint test test-rust test-browser tools images cluster-up cluster-down demo demo-down bench generate
+.PHONY: help setup build fmt lint test test-rust test-stack test-in-cluster tools images cluster-up cluster-down demo demo-down bench generate
 
-PROFILE ?= release
-PSTACK := cargo run --quiet --package e2e --bin pstack --
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Always the whole workspace: with `-p` cargo would choose other features for shared crates and compile them again.
+PSTACK = cargo build --quiet --workspace --bins && $(TARGET)/debug/pstack
+PSTACK_RELEASE = cargo build --release --workspace --bins && $(TARGET)/release/pstack
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,22 +24,27 @@ lint: ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 
-test: setup lint test-rust test-browser ## Everything that proves the project
+test: setup lint test-rust test-stack ## Everything that proves the project
 
-test-rust: ## Unit, integration and end-to-end tests of the crates
+test-rust: ## Unit and integration tests of the crates, on real services and a real API server
+	$(PSTACK) build-tools
 	cargo test --workspace --no-fail-fast
 
-test-browser: ## The web UI in a real browser
+test-stack: ## The product on a cluster of its own: pods, real clients, a real browser
+	$(PSTACK) with-cluster -- $(MAKE) --no-print-directory test-in-cluster
+
+test-in-cluster:
+	cargo test --workspace --test stack -- --test-threads=1
 	$(PSTACK) browser-test
 
 generate: ## Write the generated files again (CRD, RBAC, golden files)
-	UPDATE=1 cargo test --package persesstack-operator --test it -- generated golden
+	UPDATE=1 cargo test --workspace --test it -- generated golden
 
 tools: ## Build Kubernetes and the other Go programs of the test cluster (cached)
 	$(PSTACK) build-tools
 
 images: ## Write the container images to target/images
-	$(PSTACK) images --profile $(PROFILE)
+	$(PSTACK_RELEASE) images
 
 cluster-up: ## Start a one-node Kubernetes in a network namespace of its own
 	$(PSTACK) cluster up
@@ -46,11 +53,10 @@ cluster-down: ## Stop it and remove every trace
 	$(PSTACK) cluster down
 
 demo: ## The whole product on a real Kubernetes, with sample dashboards
-	$(PSTACK) demo up
+	$(PSTACK_RELEASE) demo up
 
 demo-down: ## Remove the demo and its cluster
-	$(PSTACK) demo down
+	$(PSTACK_RELEASE) demo down
 
 bench: ## Measure against nginx on one pinned core, interleaved
-	cargo build --release --package perses-api-server
-	$(PSTACK) bench
+	$(PSTACK_RELEASE) bench

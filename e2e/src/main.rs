@@ -1,5 +1,6 @@
 //! `pstack`: the developer's tool of this workspace. `make` calls it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,6 +42,12 @@ enum Command {
     /// The local Kubernetes.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Run a command with a cluster of its own that has the images of this workspace, and remove the cluster afterwards.
+    WithCluster {
+        /// The command; it finds the cluster through KUBECONFIG.
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
     /// The whole product on a cluster: the one in KUBECONFIG, else the local one.
     #[command(subcommand)]
     Demo(DemoCommand),
@@ -117,6 +124,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             product::write_all(profile, &out.unwrap_or_else(product::default_folder))?;
         }
         Command::Cluster(command) => return cluster(command).await,
+        Command::WithCluster { command } => return with_cluster(&command).await,
         Command::Demo(DemoCommand::Up { profile }) => demo_up(profile).await?,
         Command::Demo(DemoCommand::Down) => demo_down().await?,
     }
@@ -175,6 +183,34 @@ fn load_images(node: &Node, mut archives: Vec<PathBuf>) -> Result<()> {
         archives = names.map(|name| product::default_folder().join(format!("{name}.tar"))).collect();
     }
     archives.iter().try_for_each(|archive| node.load_image(archive))
+}
+
+/// The cluster of `with-cluster`.
+const TEST_CLUSTER: &str = "test";
+
+async fn with_cluster(command: &[OsString]) -> Result<ExitCode> {
+    let node = Node::new(TEST_CLUSTER, None)?;
+    let archives = product::write_all(Profile::Dev, &product::default_folder())?;
+    // A cluster that an interrupted run left behind may hold a half-made stack.
+    node.down()?;
+    node.up().await?;
+    load_images(&node, archives)?;
+    let [program, arguments @ ..] = command else { bail!("no command was given") };
+    let status = tokio::process::Command::new(program)
+        .args(arguments)
+        .env("KUBECONFIG", node.kubeconfig())
+        .env("PSTACK_CLUSTER", TEST_CLUSTER)
+        .status()
+        .await
+        .with_context(|| format!("starting {}", program.display()))?;
+    if !status.success() {
+        let cluster = Cluster::local(Node::new(TEST_CLUSTER, None)?).await?;
+        for namespace in [demo::NAMESPACE, e2e::stack::OPERATOR_NAMESPACE] {
+            eprintln!("{}", cluster.dump(namespace).await);
+        }
+    }
+    node.down()?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn demo_up(profile: Profile) -> Result<()> {

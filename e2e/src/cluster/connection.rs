@@ -26,12 +26,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster in `KUBECONFIG`, when that is set and not empty; else the local one, which must be up.
+    /// The cluster in `KUBECONFIG`, when that is set and not empty; else the local one (named by `PSTACK_CLUSTER`, when
+    /// that is set), which must be up.
     pub async fn connect() -> Result<Self> {
+        let name = std::env::var("PSTACK_CLUSTER").ok().filter(|name| !name.is_empty());
+        let name = name.as_deref().unwrap_or(DEFAULT_NAME);
         let Some(file) = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()).map(PathBuf::from) else {
-            return Self::local(Node::new(DEFAULT_NAME, None)?).await;
+            return Self::local(Node::new(name, None)?).await;
         };
-        let local = Node::new(DEFAULT_NAME, None).ok().filter(|node| node.kubeconfig() == file);
+        let local = Node::new(name, None).ok().filter(|node| node.kubeconfig() == file);
         if let Some(node) = local {
             return Self::local(node).await;
         }

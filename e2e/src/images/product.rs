@@ -33,7 +33,6 @@ impl Profile {
 pub struct Program {
     /// Last part of the image's name, and name of its archive.
     pub image: &'static str,
-    package: &'static str,
     binary: &'static str,
     entrypoint: &'static [&'static str],
     cmd: &'static [&'static str],
@@ -43,14 +42,12 @@ pub struct Program {
 pub const PROGRAMS: [Program; 2] = [
     Program {
         image: "api-server",
-        package: "perses-api-server",
         binary: "perses-api-server",
         entrypoint: &["/usr/bin/perses-api-server", "--web.listen-address=:8080"],
         cmd: &[],
     },
     Program {
         image: "operator",
-        package: "persesstack-operator",
         binary: "persesstack-operator",
         entrypoint: &["/usr/bin/persesstack-operator"],
         cmd: &["run"],
@@ -94,10 +91,8 @@ fn compile(profile: Profile) -> Result<()> {
     if profile == Profile::Release {
         cargo.arg("--release");
     }
-    for program in PROGRAMS {
-        cargo.args(["--package", program.package, "--bin", program.binary]);
-    }
-    let status = cargo.status().context("starting cargo")?;
+    // The whole workspace: with `--package` cargo would choose other features for shared crates and compile them again.
+    let status = cargo.args(["--workspace", "--bins"]).status().context("starting cargo")?;
     if !status.success() {
         bail!("cargo build failed ({status}); its messages are above");
     }

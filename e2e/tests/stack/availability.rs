@@ -17,11 +17,14 @@ use crate::world::World;
 
 /// A second name of the same image, so that a roll of the image can be seen.
 const OTHER_IMAGE: &str = "localhost/perses-stack/api-server:roll";
+const IMAGE: &str = "localhost/perses-stack/api-server:dev";
 const RATE: u32 = 50;
 
 #[tokio::test]
 async fn no_request_fails_while_the_image_rolls() -> Result<()> {
     let world = World::enter().await?;
+    let node = world.cluster.node().context("a second name for an image needs the local cluster")?;
+    node.tag_image(IMAGE, OTHER_IMAGE)?;
     let load = Steady::start(&world.perses, sample_paths(), RATE);
     patch(&world, &format!(r#"{{"spec":{{"images":{{"apiServer":"{OTHER_IMAGE}"}}}}}}"#)).await?;
     rolled_to(&world, OTHER_IMAGE).await?;
@@ -29,7 +32,7 @@ async fn no_request_fails_while_the_image_rolls() -> Result<()> {
 
     let load = Steady::start(&world.perses, sample_paths(), RATE);
     patch(&world, r#"{"spec":{"images":{"apiServer":null}}}"#).await?;
-    rolled_to(&world, "localhost/perses-stack/api-server:dev").await?;
+    rolled_to(&world, IMAGE).await?;
     load.finish().await?.all_good("image rolled back")
 }
 
@@ -63,9 +66,8 @@ async fn a_killed_pod_costs_only_its_requests_in_flight() -> Result<()> {
     let before = world.api_pods_at_least(2, Duration::from_secs(90)).await?;
     let load = Steady::start(&world.perses, sample_paths(), RATE);
     wait_until("some reads", Duration::from_secs(30), || async { Ok(load.sent().await > 50) }).await?;
-    let pods: Api<Pod> = Api::namespaced(world.stack.client.clone(), &world.stack.namespace);
     let killed = Instant::now();
-    world.cluster.kill_container(&world.stack.namespace, &before[0].0).await?;
+    world.kill_server(&before[0].0).await?;
     world.api_pods_at_least(before.len(), Duration::from_secs(90)).await?;
     let report = load.finish().await?;
     eprintln!("      pod killed: {} reads, {} failed, all pods ready after {:.1?}", report.sent, report.failures.len(), killed.elapsed());
@@ -74,7 +76,6 @@ async fn a_killed_pod_costs_only_its_requests_in_flight() -> Result<()> {
     let longest = report.failures.iter().map(|failure| failure.at).max().unwrap_or_default()
         .saturating_sub(report.failures.iter().map(|failure| failure.at).min().unwrap_or_default());
     ensure!(longest < Duration::from_secs(3), "failures went on for {longest:?}: {:#?}", report.failures);
-    drop(pods);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use e2e::demo;
 use e2e::perses::Perses;
 use e2e::stack::{READY_DEADLINE, Stack};
 use e2e::wait::wait_for;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -70,8 +70,22 @@ impl World {
     }
 }
 
+impl World {
+    /// Kills the server in a pod, as the kernel does when memory runs out: no signal that it could handle.
+    pub(crate) async fn kill_server(&self, pod: &str) -> Result<()> {
+        let node = self.cluster.node().context("processes of pods can only be killed on the local cluster")?;
+        let pods: Api<Pod> = Api::namespaced(self.stack.client.clone(), &self.stack.namespace);
+        let uid = pods.get(pod).await?.metadata.uid.context("a pod without uid")?;
+        let process = node.processes().into_iter().find(|process| {
+            let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
+            read("cgroup").contains(&uid) && read("cmdline").starts_with("/usr/bin/perses-api-server")
+        });
+        let process = process.and_then(rustix::process::Pid::from_raw).with_context(|| format!("no server runs in {pod}"))?;
+        Ok(rustix::process::kill_process(process, rustix::process::Signal::KILL)?)
+    }
+}
+
 /// The real percli, built with the other tools.
 pub(crate) fn percli() -> Result<PathBuf> {
-    let tools = e2e::build::go::ensure().context("percli is built by `make tools`")?;
-    Ok(tools.join("percli"))
+    Ok(e2e::build::go::PERCLI.require()?.join("percli"))
 }

@@ -209,6 +209,11 @@ impl Node {
         std::fs::write(&mark, digest.as_str()).with_context(|| format!("writing {}", mark.display()))
     }
 
+    /// Gives an image that is there a second name.
+    pub fn tag_image(&self, image: &str, name: &str) -> Result<()> {
+        self.ctr(&["images", "tag", "--force", image, name]).map(drop)
+    }
+
     fn ctr(&self, arguments: &[&str]) -> Result<String> {
         let socket = self.folder.join("containerd.sock").display().to_string();
         run("ctr", ["--address", &socket, "--namespace", "k8s.io"].into_iter().chain(arguments.iter().copied()))
