@@ -3,11 +3,9 @@
 //! Every step function is monotone in users: more users never get less.
 
 use super::budget::{self, Layers, PoolerLayer};
+use super::compute::compute;
 use super::quantity::{GIB, MIB};
-use super::{
-    ApiSizing, Bytes, Compute, ComputeOverrides, Cpu, DatabaseSizing, Derived, Inputs, PoolerSizing, RedisSizing,
-    Sizing,
-};
+use super::{ApiSizing, Bytes, Cpu, DatabaseSizing, Derived, Inputs, PoolerSizing, RedisSizing, Sizing};
 
 /// Requests per second that one core serves (seed section 2: simple GETs with caching).
 pub const REQUESTS_PER_CORE: i64 = 2000;
@@ -19,6 +17,8 @@ pub const MARGIN: i64 = 3;
 const PODS_PER_CLASS: i64 = 20;
 /// Up to this many users a stack is small: it must fit a node of two cores.
 pub const SMALL_USERS: i64 = 50;
+/// Beyond this many users the seed's numbers for pools and poolers are too small.
+const LARGE_USERS: i64 = 5_000;
 
 /// Sizes of an API pod: CPU request in millicores and memory request in MiB.
 const CLASSES: [(i64, i64); 6] = [(100, 256), (250, 512), (500, 1024), (1000, 2048), (2000, 4096), (4000, 8192)];
@@ -207,12 +207,7 @@ fn redis(inputs: &Inputs, rate: i64) -> RedisSizing {
 
 /// `max_connections` of the standalone server; for an external one the number that the pools are cut for.
 fn max_connections(inputs: &Inputs) -> Derived<i32> {
-    let value = match inputs.users {
-        ..=SMALL_USERS => 50,
-        ..=500 => 100,
-        ..=5_000 => 200,
-        _ => 400,
-    };
+    let value = by_users(inputs.users, 50, &[(500, 100), (LARGE_USERS, 200)], 400);
     Derived::new(value, "50 up to 50 users, 100 up to 500 (seed section 3), 200 up to 5000, else 400", "users")
         .with("users", inputs.users)
 }
@@ -277,11 +272,7 @@ fn connections(inputs: &Inputs, mut api: ApiSizing, own_max: i32) -> (ApiSizing,
     .with("reserve", reserve_pool_size.value)
     .or_override(o.default_pool_size.map(to_i32), "spec.pooler.pgbouncer.defaultPoolSize");
 
-    let (cpu, memory) = match inputs.users {
-        ..=SMALL_USERS => (50, 64),
-        ..=5_000 => (100, 256),
-        _ => (500, 512),
-    };
+    let (cpu, memory) = by_users(inputs.users, (50, 64), &[(LARGE_USERS, (100, 256))], (500, 512));
     let compute = compute(
         &o.pooler,
         "pooler.pgbouncer.resources",
@@ -358,43 +349,6 @@ fn storage(inputs: &Inputs) -> Derived<Bytes> {
     }
 }
 
-/// Resources of one container; a derived request follows an explicit limit down, a derived limit an explicit request up.
-fn compute(
-    overrides: &ComputeOverrides,
-    field: &'static str,
-    cpu_request: Derived<Cpu>,
-    (cpu_limit, cpu_limit_formula): (Cpu, &'static str),
-    memory_request: Derived<Bytes>,
-    (memory_limit, memory_limit_formula): (Bytes, &'static str),
-) -> Compute {
-    let cpu_limit = Derived::new(cpu_limit, cpu_limit_formula, "request").with("request", cpu_request.value);
-    let memory_limit =
-        Derived::new(memory_limit, memory_limit_formula, "request").with("request", memory_request.value);
-    let (cpu_request, cpu_limit) = pair(cpu_request, cpu_limit, overrides.cpu_request, overrides.cpu_limit, field);
-    let (memory_request, memory_limit) =
-        pair(memory_request, memory_limit, overrides.memory_request, overrides.memory_limit, field);
-    Compute { cpu_request, cpu_limit, memory_request, memory_limit }
-}
-
-fn pair<T: Copy + Ord + std::fmt::Display>(
-    request: Derived<T>,
-    limit: Derived<T>,
-    request_override: Option<T>,
-    limit_override: Option<T>,
-    field: &str,
-) -> (Derived<T>, Derived<T>) {
-    let mut request = request.or_override(request_override, &format!("spec.{field}.requests"));
-    let mut limit = limit.or_override(limit_override, &format!("spec.{field}.limits"));
-    if request.value > limit.value {
-        if limit_override.is_some() && request_override.is_none() {
-            request = request.or_override(Some(limit.value), &format!("spec.{field}.limits"));
-        } else if limit_override.is_none() {
-            limit = limit.or_override(Some(request.value), &format!("spec.{field}.requests"));
-        }
-    }
-    (request, limit)
-}
-
 /// Requests per second that one pod serves at the autoscaler's target.
 fn per_pod_capacity(cpu_request: Cpu) -> i64 {
     (cpu_request.0 * REQUESTS_PER_CORE * TARGET_UTILISATION / 100 / 1000).max(1)
@@ -407,6 +361,14 @@ fn class(users: i64, milli_rate: i64) -> (i64, i64) {
         .skip(usize::from(!small))
         .find(|(cpu, _)| 2 * ceil_div(milli_rate * MARGIN, per_pod_capacity(Cpu(*cpu)) * 1000) <= PODS_PER_CLASS)
         .unwrap_or(CLASSES[CLASSES.len() - 1])
+}
+
+/// The value of the first step that holds `users`: small stacks, then each step, then the rest.
+fn by_users<T: Copy>(users: i64, small: T, steps: &[(i64, T)], rest: T) -> T {
+    if users <= SMALL_USERS {
+        return small;
+    }
+    steps.iter().find(|(most, _)| users <= *most).map_or(rest, |(_, value)| *value)
 }
 
 fn dashboards(inputs: &Inputs) -> i64 {

@@ -2,18 +2,27 @@
 //!
 //! A field is in the schema only when the operator acts on it. Unions are tagged: `type` names the member that may be set.
 
+#[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
+mod database;
+#[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
+mod datasource;
 mod quantity;
 mod schema;
+#[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
+mod services;
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
 mod spec;
 mod status;
 
+pub use database::{
+    Database, DatabaseKeys, DatabaseType, DeletionPolicy, Direct, External, SslMode, Standalone, Storage,
+};
+pub use datasource::{Access, BasicAuth, BearerAuth, Datasource, DatasourceAuth};
 pub use quantity::Quantity;
+pub use services::{Cache, CacheType, PgBouncer, Pooler, PoolerType, Redis};
 pub use spec::{
-    Access, Api, BasicAuth, BearerAuth, Cache, CacheType, Database, DatabaseKeys, DatabaseType, Datasource,
-    DatasourceAuth, DeletionPolicy, Direct, External, Images, LocalReference, PersesStack, PersesStackSpec, PgBouncer,
-    Pooler, PoolerType, PullPolicy, Redis, ResourceList, Resources, SizingModel, SizingSpec, SslMode, Standalone,
-    Storage, Workload,
+    Api, Images, LocalReference, PersesStack, PersesStackSpec, PullPolicy, ResourceList, Resources, SizingModel,
+    SizingSpec, Workload,
 };
 pub use status::{
     ApiStatus, DatabaseStatus, DerivationStatus, EndpointsStatus, PersesStackStatus, SecretsStatus, SizingStatus,

@@ -6,8 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::database::DatabaseType;
 use super::schema;
-use super::spec::{DatabaseType, SizingModel};
+use super::spec::SizingModel;
 
 /// What the operator found and did.
 #[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]

@@ -70,8 +70,8 @@ fn deployment(v: &Validated, sizing: &Sizing, config_name: &str) -> Deployment {
     let container = Container {
         name: "api".to_owned(),
         image: Some(v.images.api_server.clone()),
-        command: pod::words(&[PROGRAM]),
-        args: pod::words(&["serve", "--config=/etc/perses/config/config.yaml", "--web.listen-address=:8080"]),
+        command: Some(pod::words(&[PROGRAM])),
+        args: Some(pod::words(&["serve", "--config=/etc/perses/config/config.yaml", "--web.listen-address=:8080"])),
         ports: Some(vec![pod::port("http", 8080)]),
         resources: Some(pod::resources(&sizing.api.compute)),
         // Five minutes for a database that is just coming up.

@@ -30,8 +30,8 @@ pub(super) fn build(v: &Validated) -> Result<Migration, Invalid> {
     let container = Container {
         name: "migrate".to_owned(),
         image: Some(v.images.api_server.clone()),
-        command: pod::words(&[PROGRAM]),
-        args: pod::words(&["migrate", "--config=/etc/perses/config/config.yaml"]),
+        command: Some(pod::words(&[PROGRAM])),
+        args: Some(pod::words(&["migrate", "--config=/etc/perses/config/config.yaml"])),
         resources: Some(ResourceRequirements {
             requests: amount("50m", "64Mi"),
             limits: amount("1", "256Mi"),

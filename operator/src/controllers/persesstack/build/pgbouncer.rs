@@ -86,8 +86,8 @@ fn deployment(v: &Validated, sizing: &PoolerSizing, hash: String) -> Deployment 
     let container = Container {
         name: "pgbouncer".to_owned(),
         image: Some(v.images.pgbouncer.clone()),
-        command: pod::words(&["pgbouncer"]),
-        args: pod::words(&["/etc/perses/pgbouncer/pgbouncer.ini"]),
+        command: Some(pod::words(&["pgbouncer"])),
+        args: Some(pod::words(&["/etc/perses/pgbouncer/pgbouncer.ini"])),
         ports: Some(vec![pod::port("postgres", 6432)]),
         resources: Some(pod::resources(&sizing.compute)),
         readiness_probe: Some(pod::tcp_probe("postgres", Timing { period: 5, timeout: 2, failures: 2 })),

@@ -105,7 +105,7 @@ fn stateful_set(v: &Validated, sizing: &DatabaseSizing, hash: String) -> Statefu
         name: "postgres".to_owned(),
         image: Some(v.images.postgres.clone()),
         // Past the entry point of the image, which expects to start as root.
-        command: pod::words(&["sh", "/etc/perses/postgres/start.sh"]),
+        command: Some(pod::words(&["sh", "/etc/perses/postgres/start.sh"])),
         ports: Some(vec![pod::port("postgres", 5432)]),
         resources: Some(pod::resources(&sizing.compute)),
         // Half an hour for crash recovery of a large log.

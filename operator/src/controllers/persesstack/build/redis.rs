@@ -17,8 +17,8 @@ pub(super) fn build(v: &Validated, sizing: &RedisSizing) -> Cache {
         name: "redis".to_owned(),
         image: Some(v.images.redis.clone()),
         // Plain program name: found in the official image and in Debian's packages alike, past any entry point.
-        command: pod::words(&["redis-server"]),
-        args: pod::words(&[
+        command: Some(pod::words(&["redis-server"])),
+        args: Some(pod::words(&[
             "--port",
             "6379",
             // Loopback and pod address, IPv6 where there is one. Protected mode looks at the default user, which is off.
@@ -47,7 +47,7 @@ pub(super) fn build(v: &Validated, sizing: &RedisSizing) -> Cache {
             "yes",
             "--tcp-keepalive",
             "60",
-        ]),
+        ])),
         ports: Some(vec![pod::port("redis", 6379)]),
         resources: Some(pod::resources(&sizing.compute)),
         startup_probe: Some(pod::tcp_probe("redis", Timing { period: 1, timeout: 1, failures: 120 })),
