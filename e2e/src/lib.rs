@@ -3,9 +3,11 @@
 //!
 //! Errors are `anyhow`: they are read by a person at a terminal, never matched on.
 
+pub mod bench;
 pub mod build;
 pub mod cluster;
 pub mod demo;
+pub mod fixtures;
 pub mod images;
 pub mod load;
 pub mod paths;

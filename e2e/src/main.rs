@@ -7,10 +7,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
+use e2e::bench;
 use e2e::build::go;
 use e2e::cluster::{Cluster, ControlPlane, DEFAULT_NAME, Node, State};
 use e2e::demo;
 use e2e::images::product::{self, Profile};
+use e2e::load;
 
 /// Test cluster, images and demo of Perses Stack.
 #[derive(Parser)]
@@ -48,6 +50,10 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true)]
         command: Vec<OsString>,
     },
+    /// Send HTTP requests at a rate, or as fast as it goes, and check every answer.
+    Load(load::cli::LoadArgs),
+    /// Measure the server beside nginx.
+    Bench(bench::BenchArgs),
     /// The whole product on a cluster: the one in KUBECONFIG, else the local one.
     #[command(subcommand)]
     Demo(DemoCommand),
@@ -125,6 +131,9 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Cluster(command) => return cluster(command).await,
         Command::WithCluster { command } => return with_cluster(&command).await,
+        // Both bring a runtime of their own.
+        Command::Load(arguments) => tokio::task::spawn_blocking(|| arguments.run()).await??,
+        Command::Bench(arguments) => tokio::task::spawn_blocking(|| arguments.run()).await??,
         Command::Demo(DemoCommand::Up { profile }) => demo_up(profile).await?,
         Command::Demo(DemoCommand::Down) => demo_down().await?,
     }

@@ -21,8 +21,10 @@ pub struct Plan {
     pub address: SocketAddr,
     /// The requests; one is picked at random (by [`Self::seed`]) each time.
     pub requests: Arc<[Request]>,
-    /// Looks at each response; an error makes the request a failed one. Gets the index of the request.
+    /// Looks at each response; an error makes the request a failed one.
     pub check: Check,
+    /// Taken when a request goes out and given to its check, for what may change while it is on its way.
+    pub mark: Mark,
     /// Who decides when the next request goes out.
     pub pace: Pace,
     /// Connections at most.
@@ -40,6 +42,7 @@ impl Plan {
             address,
             requests: requests.into(),
             check: Arc::new(|_, response| expect_status(response, 200)),
+            mark: Arc::new(|_| 0),
             pace: Pace::Closed,
             connections: 1,
             timeout: Duration::from_secs(10),
@@ -48,8 +51,20 @@ impl Plan {
     }
 }
 
-/// A check of a response: `(index of the request, response)`.
-pub type Check = Arc<dyn Fn(usize, &Response<'_>) -> Result<(), Failure> + Send + Sync>;
+/// A check of a response.
+pub type Check = Arc<dyn Fn(Sent, &Response<'_>) -> Result<(), Failure> + Send + Sync>;
+
+/// A mark for the request of this index.
+pub type Mark = Arc<dyn Fn(usize) -> u64 + Send + Sync>;
+
+/// The request that a response belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Its index in the plan.
+    pub request: usize,
+    /// What [`Plan::mark`] gave when it went out.
+    pub mark: u64,
+}
 
 /// When the next request goes out.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::load::{
-    Pace, Plan, Report,
+    Pace, Plan, Report, Sent,
     connection::Connection,
     report::{Outcome, Recorder},
 };
@@ -189,8 +189,10 @@ impl Pool {
 
 async fn exchange(plan: &Plan, request: usize, connection: &mut Connection, start: Instant, due: Instant) -> Outcome {
     let sent = Instant::now();
+    let mark = (plan.mark)(request);
     let result = connection.exchange(&plan.requests[request].bytes).await;
-    let result = result.and_then(|response| (plan.check)(request, &response).map(|()| response.body.len()));
+    let result =
+        result.and_then(|response| (plan.check)(Sent { request, mark }, &response).map(|()| response.body.len()));
     Outcome { request, sent_at: sent.saturating_duration_since(start), latency: due.elapsed(), result }
 }
 

@@ -1,0 +1,169 @@
+//! `pstack bench`: our server beside nginx, each alone on one core, in turns.
+//!
+//! nginx serves files of the same bytes, so it is what the network stack costs; the ratio is what we add.
+
+mod cases;
+mod pin;
+mod subject;
+mod table;
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+
+pub use table::{Case, Results, Round};
+
+use crate::{
+    bench::{
+        cases::{Dashboards, Pair},
+        pin::{Busy, Cores},
+        subject::{Backend, Subject},
+    },
+    load::{self, Plan},
+    paths,
+    progress::step,
+    services::{Postgres, Redis},
+};
+
+/// Options of `pstack bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Our server; the release build of this workspace when not given
+    #[arg(long)]
+    server: Option<PathBuf>,
+    /// Keep the dashboards in PostgreSQL and Redis instead of files
+    #[arg(long)]
+    postgres: bool,
+    /// Rounds; the table shows their medians
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// Connections of the load generator
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// Dashboards, half of them small and half large
+    #[arg(long, default_value_t = 500)]
+    dashboards: usize,
+    /// Print JSON instead of Markdown
+    #[arg(long)]
+    json: bool,
+}
+
+impl BenchArgs {
+    /// Runs the benchmark and prints the result. Not for use inside a runtime.
+    pub fn run(self) -> Result<()> {
+        let results = self.measure()?;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&results)?);
+        } else {
+            print!("{}", results.markdown());
+        }
+        Ok(())
+    }
+
+    fn measure(&self) -> Result<Results> {
+        ensure!(self.rounds > 0 && self.dashboards > 0, "rounds and dashboards must be above 0");
+        let cores = Cores::choose()?;
+        cores.enter_clients()?;
+        let folder = tempfile::Builder::new().prefix("perses-stack-bench-").tempdir().context("create a folder")?;
+        let files = folder.path().join("files");
+        fs::create_dir_all(&files).context("create nginx' files")?;
+        fs::write(files.join("ready"), "").context("write a file for nginx")?;
+        // The editing client works in this runtime while this thread is the load generator.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+
+        step("starting the servers");
+        let binary = self.server.clone().unwrap_or_else(|| paths::target_dir().join("release/perses-api-server"));
+        let backend = runtime.block_on(self.backend())?;
+        let (server, client) = runtime.block_on(subject::start_server(&binary, &backend, cores, folder.path()))?;
+        let nginx = runtime.block_on(subject::start_nginx(&files, cores, folder.path()))?;
+        let prometheus = runtime.block_on(cases::prometheus())?;
+
+        step(format!("creating {} dashboards", self.dashboards));
+        let dashboards = std::sync::Arc::new(runtime.block_on(Dashboards::create(&client, self.dashboards, &files))?);
+        let plan = |subject: &Subject| Plan { connections: self.connections, ..Plan::new(subject.address(), []) };
+        let pairs = [
+            dashboards.plans(&client, &plan(&server), &plan(&nginx), &files)?,
+            runtime.block_on(cases::query_plans(&client, &prometheus, &plan(&server), &plan(&nginx), &files))?,
+        ];
+        // From here on an answer can only come from the cache.
+        runtime.block_on(prometheus.pause())?;
+        let editing = {
+            let dashboards = std::sync::Arc::clone(&dashboards);
+            let client = client.clone();
+            runtime.spawn(async move { dashboards.keep_editing(&client).await })
+        };
+
+        let mut cases: Vec<_> = pairs.iter().map(empty_case).collect();
+        for round in 0..=self.rounds {
+            // The first round warms caches and is not counted.
+            step(if round == 0 { "warming up".to_owned() } else { format!("round {round} of {}", self.rounds) });
+            for (pair, case) in pairs.iter().zip(&mut cases) {
+                let (ours, theirs) = (self.round(pair, &pair.ours, &server)?, self.round(pair, &pair.nginx, &nginx)?);
+                if round > 0 {
+                    case.ours.push(ours);
+                    case.nginx.push(theirs);
+                }
+            }
+        }
+        ensure!(!editing.is_finished(), "the editing client gave up: {:?}", runtime.block_on(editing));
+        ensure!(dashboards.edits() > 0, "no dashboard was edited during the benchmark");
+        editing.abort();
+        runtime.block_on(prometheus.resume())?;
+        Ok(Results { machine: machine()?, method: self.method(), cases })
+    }
+
+    async fn backend(&self) -> Result<Backend> {
+        if !self.postgres {
+            return Ok(Backend::Files);
+        }
+        let postgres = Postgres::start().await?;
+        postgres.sql("postgres", &format!("CREATE DATABASE bench OWNER {}", crate::services::USER)).await?;
+        Ok(Backend::Services(Box::new((postgres, Redis::start().await?))))
+    }
+
+    fn round(&self, pair: &Pair, plan: &Plan, subject: &Subject) -> Result<Round> {
+        let (server, client) = (Busy::of_process(subject.pid())?, Busy::of_this_thread()?);
+        let report = load::run(plan, Duration::try_from_secs_f64(self.seconds).context("bad --seconds")?)?;
+        let (server_busy, client_busy) = (server.fraction()?, client.fraction()?);
+        ensure!(report.failed == 0, "{} at {}: not every answer was right\n{report}", pair.name, plan.address);
+        Ok(Round { rate: report.rate(), p50: report.latency.p50, p99: report.latency.p99, server_busy, client_busy })
+    }
+
+    fn method(&self) -> String {
+        format!(
+            "{} rounds of {} s, servers in turns, each alone on one core, the clients on another; {} keep-alive connections; \
+             {} dashboards picked at random, kept in {}, one edit a second; sign-in on (bearer token); every answer checked: \
+             status, length, and the version of a dashboard or each byte of a query's answer.",
+            self.rounds,
+            self.seconds,
+            self.connections,
+            self.dashboards,
+            if self.postgres { "PostgreSQL with Redis" } else { "files" },
+        )
+    }
+}
+
+fn empty_case(pair: &Pair) -> Case {
+    Case {
+        name: format!("{}, {:.0} KB", pair.name, pair.body_bytes / 1000.0),
+        body_bytes: pair.body_bytes,
+        ours: Vec::new(),
+        nginx: Vec::new(),
+    }
+}
+
+fn machine() -> Result<String> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or("unknown CPU", |(_, name)| name.trim());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).max(cpuinfo.matches("processor\t").count());
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's version")?;
+    let nginx = std::process::Command::new("nginx").arg("-v").output().context("run nginx -v")?;
+    let nginx = String::from_utf8_lossy(&nginx.stderr);
+    let nginx = nginx.trim().trim_start_matches("nginx version: ").replace('/', " ");
+    Ok(format!("{model}, {cores} cores, Linux {}, {nginx}.", kernel.trim()))
+}

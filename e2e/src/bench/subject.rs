@@ -1,0 +1,180 @@
+//! The programs that are measured: our server and nginx, each on the server's core.
+
+use std::{
+    fs::{self, File},
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::{
+    bench::pin::Cores,
+    perses::Perses,
+    services::{Port, Postgres, Redis},
+    wait::wait_until,
+};
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const ADMIN: &str = "admin";
+const PASSWORD: &str = "bench-admin-password";
+
+/// A measured program; dropping it ends it.
+pub(super) struct Subject {
+    child: Child,
+    port: Port,
+    log: PathBuf,
+}
+
+impl Subject {
+    fn start(name: &str, mut command: std::process::Command, port: Port, folder: &Path) -> Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log).context("create a log file")?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().context("share a log file")?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("start {name} through taskset (Debian package util-linux)"))?;
+        Ok(Self { child, port, log })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.number()))
+    }
+
+    /// Its process; `taskset` has become it.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    async fn ready(&mut self, path: &str) -> Result<()> {
+        let url = format!("http://{}", self.address());
+        let client = Perses::new(&url)?;
+        let child = &mut self.child;
+        let ended = std::cell::Cell::new(false);
+        let what = format!("{url}{path} to answer");
+        let answers = wait_until(&what, START_TIMEOUT, || {
+            ended.set(ended.get() || !matches!(child.try_wait(), Ok(None)));
+            let (client, ended) = (client.clone(), ended.get());
+            // An ended program will not answer: no need to wait for the deadline.
+            async move { Ok(ended || client.get(path).await?.status.is_success()) }
+        });
+        let result = answers.await;
+        if result.is_err() || ended.get() {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            bail!("{url} does not answer; the log says:\n{log}");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// Where our server keeps its documents.
+pub(super) enum Backend {
+    /// Files.
+    Files,
+    /// PostgreSQL and Redis.
+    Services(Box<(Postgres, Redis)>),
+}
+
+/// Starts our server, with sign-in on, and signs in.
+pub(super) async fn start_server(
+    binary: &Path,
+    backend: &Backend,
+    cores: Cores,
+    folder: &Path,
+) -> Result<(Subject, Perses)> {
+    ensure!(
+        binary.is_file(),
+        "{} does not exist; build it: cargo build --release -p perses-api-server",
+        binary.display()
+    );
+    let config = folder.join("config.yaml");
+    // JSON is YAML.
+    fs::write(&config, server_config(backend, folder)?.to_string()).context("write the server's configuration")?;
+    let config_flag = format!("--config={}", config.display());
+    if matches!(backend, Backend::Services(_)) {
+        let output = std::process::Command::new(binary).args(["migrate", &config_flag]).output();
+        let output = output.with_context(|| format!("run {} migrate", binary.display()))?;
+        ensure!(output.status.success(), "migrate failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let port = Port::reserve()?;
+    let mut command = cores.on_server(binary);
+    command.args(["serve", &config_flag, &format!("--web.listen-address=127.0.0.1:{}", port.number())]);
+    let mut server = Subject::start("server", command, port, folder)?;
+    server.ready("/readyz").await?;
+    let client = Perses::new(&format!("http://{}", server.address()))?.sign_in(ADMIN, PASSWORD).await?;
+    Ok((server, client))
+}
+
+/// As the operator configures it, but for the life of the token, which has to outlast the benchmark.
+fn server_config(backend: &Backend, folder: &Path) -> Result<Value> {
+    let file = |name: &str, text: &str| -> Result<PathBuf> {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("write {name}"))?;
+        Ok(path)
+    };
+    let mut config = json!({
+        "security": {
+            "enable_auth": true,
+            "encryption_key_file": file("key", "0123456789abcdef0123456789abcdef")?,
+            "authentication": {
+                "access_token_ttl": "1d",
+                "disable_sign_up": true,
+                "providers": {"enable_native": true},
+                "initial_admin": {"username_file": file("user", ADMIN)?, "password_file": file("password", PASSWORD)?},
+            },
+        },
+        "cache": {"l1_max_bytes": 200 << 20},
+    });
+    match backend {
+        Backend::Files => config["database"] = json!({"file": {"folder": folder.join("db"), "extension": "json"}}),
+        Backend::Services(services) => {
+            let (postgres, redis) = &**services;
+            config["database"] = json!({"postgres": {
+                "host": postgres.host(), "port": postgres.port(), "dbname": "bench", "sslmode": "prefer",
+                "user": crate::services::USER, "password_file": file("database-password", postgres.password())?,
+            }});
+            config["cache"]["redis"] = json!({"addr": redis.address()});
+        }
+    }
+    Ok(config)
+}
+
+/// Starts nginx as it serves files best: one process, sendfile, open files kept, no access log.
+pub(super) async fn start_nginx(files: &Path, cores: Cores, folder: &Path) -> Result<Subject> {
+    let port = Port::reserve()?;
+    let temp = folder.join("nginx");
+    fs::create_dir_all(&temp).context("create nginx' folder")?;
+    let temp = temp.display();
+    let paths =
+        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {temp}/{name};"));
+    let conf = format!(
+        "daemon off; master_process off; worker_processes 1; pid {temp}/pid; error_log stderr error;\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{\n{paths}\nsendfile on; tcp_nopush on; keepalive_timeout 75s; keepalive_requests 1000000000;\n\
+         access_log off; open_file_cache max=2000 inactive=1h; open_file_cache_valid 1h; default_type application/json;\n\
+         server {{ listen 127.0.0.1:{port}; root {files}; }}\n}}\n",
+        paths = paths.join("\n"),
+        port = port.number(),
+        files = files.display(),
+    );
+    let conf_file = folder.join("nginx.conf");
+    fs::write(&conf_file, conf).context("write nginx' configuration")?;
+    let mut command = cores.on_server("nginx");
+    command.arg("-c").arg(&conf_file);
+    let mut nginx = Subject::start("nginx", command, port, folder)?;
+    nginx.ready("/ready").await.context("nginx (Debian package nginx-light)")?;
+    Ok(nginx)
+}

@@ -1,0 +1,135 @@
+//! Results: medians and ratios, as Markdown and as JSON. Pure.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+/// Everything that a run of the benchmark found.
+#[derive(Debug, Serialize)]
+pub struct Results {
+    /// The machine, in words.
+    pub machine: String,
+    /// How it was measured, in words.
+    pub method: String,
+    /// One for each kind of request.
+    pub cases: Vec<Case>,
+}
+
+/// The rounds of one kind of request, ours and nginx' interleaved.
+#[derive(Debug, Serialize)]
+pub struct Case {
+    /// What is asked for.
+    pub name: String,
+    /// Mean bytes of a body.
+    pub body_bytes: f64,
+    /// Our server.
+    pub ours: Vec<Round>,
+    /// nginx with files of the same bytes.
+    pub nginx: Vec<Round>,
+}
+
+/// One measured interval.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Round {
+    /// Right responses a second.
+    pub rate: f64,
+    /// Latency in milliseconds.
+    pub p50: f64,
+    /// Latency in milliseconds.
+    pub p99: f64,
+    /// Part of its core that the server used.
+    pub server_busy: f64,
+    /// Part of its core that the load generator used; near 1 it was the limit, not the server.
+    pub client_busy: f64,
+}
+
+impl Case {
+    /// Our rate by nginx' in each round.
+    fn ratios(&self) -> Vec<f64> {
+        self.ours.iter().zip(&self.nginx).map(|(ours, nginx)| ours.rate / nginx.rate).collect()
+    }
+}
+
+impl Results {
+    /// A table for the documentation.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("{}\n\n{}\n\n", self.machine, self.method);
+        text += "| request | who | req/s, median (min to max) | MB/s | p50 ms | p99 ms | server core | client core |\n";
+        text += "|---|---|---|---|---|---|---|---|\n";
+        for case in &self.cases {
+            for (who, rounds) in [("perses-api-server", &case.ours), ("nginx", &case.nginx)] {
+                let of = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value));
+                let rate = of(|round| round.rate);
+                _ = writeln!(
+                    text,
+                    "| {} | {who} | {:.0} ({:.0} to {:.0}) | {:.0} | {:.2} | {:.2} | {:.0} % | {:.0} % |",
+                    case.name,
+                    rate.median,
+                    rate.min,
+                    rate.max,
+                    rate.median * case.body_bytes / 1e6,
+                    of(|round| round.p50).median,
+                    of(|round| round.p99).median,
+                    of(|round| round.server_busy).median * 100.0,
+                    of(|round| round.client_busy).median * 100.0,
+                );
+            }
+        }
+        text += "\n| request | perses-api-server / nginx, median of the rounds (min to max) |\n|---|---|\n";
+        for case in &self.cases {
+            let Spread { median, min, max } = Spread::of(case.ratios().into_iter());
+            _ = writeln!(text, "| {} | {median:.2} ({min:.2} to {max:.2}) |", case.name);
+        }
+        text
+    }
+}
+
+/// Median and ends of some numbers; zeros when there are none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<_> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let median = match values.len() {
+            0 => 0.0,
+            length if length % 2 == 1 => values[middle],
+            _ => f64::midpoint(values[middle - 1], values[middle]),
+        };
+        let end = |value: Option<&f64>| value.copied().unwrap_or(0.0);
+        Self { median, min: end(values.first()), max: end(values.last()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spread_of_odd_even_and_no_numbers() {
+        assert_eq!(Spread::of([3.0, 1.0, 2.0].into_iter()), Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0].into_iter()), Spread { median: 2.5, min: 1.0, max: 4.0 });
+        assert_eq!(Spread::of(std::iter::empty()), Spread { median: 0.0, min: 0.0, max: 0.0 });
+    }
+
+    #[test]
+    fn ratios_are_taken_within_a_round() {
+        let round = |rate| Round { rate, p50: 1.0, p99: 2.0, server_busy: 1.0, client_busy: 0.5 };
+        let case = Case {
+            name: "a".to_owned(),
+            body_bytes: 1e6,
+            ours: [50.0, 90.0, 60.0].map(round).to_vec(),
+            nginx: [100.0, 100.0, 100.0].map(round).to_vec(),
+        };
+        let results = Results { machine: "m".to_owned(), method: "n".to_owned(), cases: vec![case] };
+        let text = results.markdown();
+        assert!(text.contains("| a | 0.60 (0.50 to 0.90) |"), "{text}");
+        assert!(text.contains("| a | perses-api-server | 60 (50 to 90) | 60 | 1.00 | 2.00 | 100 % | 50 % |"), "{text}");
+    }
+}
