@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::run::RunArgs;
 use crate::settings::Settings;
 use crate::{crd, explain, rbac, render};
 
@@ -53,6 +54,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the controller against a cluster.
+    Run(RunArgs),
     /// Print the CustomResourceDefinition.
     Crd,
     /// Print the roles that the operator needs.

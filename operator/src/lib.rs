@@ -21,6 +21,7 @@ pub mod manager;
 pub mod metrics;
 pub mod rbac;
 pub mod render;
+pub mod run;
 pub mod settings;
 pub mod sizing;
 pub mod telemetry;
