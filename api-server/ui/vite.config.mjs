@@ -39,7 +39,8 @@ const sharedModules = {
     const version = (name) => readJson(`node_modules/${packageOf(name)}/package.json`).version;
     const imports = names.map((name, i) => `import * as m${i} from ${JSON.stringify(name)};`);
     const entries = names.map((name, i) => `[${JSON.stringify(name)}, ${JSON.stringify(version(name))}, m${i}]`);
-    return `${imports.join('\n')}\nexport default [${entries.join(', ')}];`;
+    // A function, since plugin-system imports this module while it is itself still being set up.
+    return `${imports.join('\n')}\nexport default () => [${entries.join(', ')}];`;
   },
 };
 
@@ -49,6 +50,8 @@ export default defineConfig({
   plugins: [replacements, sharedModules, react()],
   // Relative addresses: index.html carries <base href>, which the server sets to its api_prefix.
   base: './',
+  // The icons' CommonJS files come without their default export when an ES module imports them.
+  resolve: { alias: [{ find: /^mdi-material-ui\/(?=[A-Z])/, replacement: 'mdi-material-ui/esm/' }] },
   define: { global: 'globalThis' },
   build: { outDir: 'dist/app', chunkSizeWarningLimit: 4000, reportCompressedSize: false, target: 'es2022', rolldownOptions: { checks: { eval: false } } },
   server: { proxy: { '/api': server, '/proxy': server, '/plugins': server } },

@@ -11,7 +11,11 @@ import { queryClient } from './api/query-client';
 import { useSession } from './api/session';
 import { Header } from './components/Header';
 
-const theme = createTheme(getTheme('light'), { palette: { background: { default: '#f4f6f9' } } });
+// White cards on a page of light grey; the packages' theme paints both alike.
+const theme = createTheme(getTheme('light'), {
+  palette: { background: { default: '#f4f6f9', paper: '#ffffff' } },
+  components: { MuiPaper: { styleOverrides: { root: { backgroundColor: '#ffffff' } } } },
+});
 const chartsTheme = generateChartsTheme(theme, { echartsTheme: {} });
 
 /** What every page needs, outermost first. */

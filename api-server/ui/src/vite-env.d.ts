@@ -2,7 +2,7 @@
 
 declare module 'virtual:shared-modules' {
   /** Name, installed version and namespace of every package that plugins share with this app. */
-  const modules: [name: string, version: string, namespace: object][];
+  const modules: () => [name: string, version: string, namespace: object][];
   export default modules;
 }
 

@@ -43,6 +43,8 @@ export const deleteResource = (kind: ResourceKind, project: string, name: string
 
 /** After a write: lists are shown again from the server. */
 export const refetchLists = () => queryClient.invalidateQueries();
+/** The same for what is shown next: the page on the screen would ask for what was just deleted. */
+export const refetchLater = () => queryClient.invalidateQueries({ refetchType: 'none' });
 
 /** An identifier from a title, within the server's rule for names. */
 export const slug = (title: string) =>

@@ -2,7 +2,7 @@ import { Breadcrumbs, Button, Link, Tab, Tabs, Typography } from '@mui/material'
 import { useQuery } from '@tanstack/react-query';
 import { Suspense, lazy, useState } from 'react';
 import { Link as RouterLink, useNavigate, useParams } from 'react-router-dom';
-import { deleteProject, getProject, refetchLists } from '../api/resources';
+import { deleteProject, getProject, refetchLater } from '../api/resources';
 import { useSession } from '../api/session';
 import { DeleteDialog } from '../components/DeleteDialog';
 import { Page } from '../components/Page';
@@ -26,7 +26,7 @@ export function ProjectPage() {
     <Page
       error={error}
       title={
-        <Breadcrumbs component="span" sx={{ fontSize: 'inherit' }}>
+        <Breadcrumbs component="span" sx={{ font: 'inherit' }}>
           <Link component={RouterLink} to="/" color="text.secondary" underline="hover" sx={{ font: 'inherit' }}>Dashboards</Link>
           <Typography component="span" color="text.primary" sx={{ font: 'inherit' }}>{title}</Typography>
         </Breadcrumbs>
@@ -51,7 +51,7 @@ export function ProjectPage() {
           onClose={() => setDeleting(false)}
           onDelete={async () => {
             await deleteProject(project);
-            void refetchLists();
+            await refetchLater();
             navigate('/');
           }} />
       )}

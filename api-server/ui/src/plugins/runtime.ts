@@ -29,7 +29,7 @@ function runtime(): ModuleFederation {
   host ??= createInstance({
     name: 'perses-ui-host',
     remotes: [],
-    shared: Object.fromEntries(sharedModules.map(([name, version, namespace]) => [name, share(version, namespace)])),
+    shared: Object.fromEntries(sharedModules().map(([name, version, namespace]) => [name, share(version, namespace)])),
   });
   return host;
 }
