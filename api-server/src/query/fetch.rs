@@ -59,7 +59,10 @@ pub(super) async fn gather(response: Response<Body>, limit: usize) -> Result<Fet
             return Ok(Fetched::Oversize(Response::from_parts(parts, body)));
         }
     }
-    Ok(Fetched::Whole(Gathered { status: parts.status, headers: parts.headers, body: read.freeze() }))
+    // What is kept is weighed by its length: no spare room behind it.
+    let body =
+        if read.capacity() > read.len() + read.len() / 8 { Bytes::copy_from_slice(&read) } else { read.freeze() };
+    Ok(Fetched::Whole(Gathered { status: parts.status, headers: parts.headers, body }))
 }
 
 impl Gathered {
