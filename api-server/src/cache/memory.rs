@@ -41,8 +41,10 @@ struct Floor {
 #[derive(Debug, Default)]
 struct Shard {
     floors: HashMap<Key, Floor>,
-    /// Floors were forgotten at this moment: what was read before may be stale without anybody knowing.
-    forgot: Option<(Instant, u64)>,
+    /// What this process read before may be stale without anybody knowing.
+    distrusted: Option<Instant>,
+    /// The same of other processes, by their clocks.
+    distrusted_elsewhere: u64,
     /// Tidy up when the map has grown to this.
     tidy_at: usize,
 }
@@ -68,13 +70,15 @@ impl Shard {
             raised.sort_unstable();
             let oldest = raised[raised.len() / 2];
             self.floors.retain(|_, floor| floor.raised > oldest);
-            self.forget(now);
+            self.distrust(now);
         }
         self.tidy_at = (self.floors.len() * 2).min(MOST_FLOORS);
     }
 
-    fn forget(&mut self, now: Instant) {
-        self.forgot = Some((now, wall_clock() + CLOCK_SKEW));
+    /// Floors were forgotten.
+    fn distrust(&mut self, now: Instant) {
+        self.distrusted = Some(now);
+        self.distrusted_elsewhere = wall_clock() + CLOCK_SKEW;
     }
 
     fn allows(&self, key: &Key, revision: i64) -> bool {
@@ -120,11 +124,9 @@ impl Memory {
     /// Puts an entry in, unless it is or may be older than what is known of the key.
     pub(super) fn fill(&self, key: &Key, entry: Encoded, read: ReadAt) -> bool {
         let shard = self.shard(key).lock();
-        let fresh = match (read, shard.forgot) {
-            (ReadAt::Here(at), _) if at.elapsed() > OLDEST_FILL => false,
-            (_, None) => true,
-            (ReadAt::Here(at), Some((forgot, _))) => at > forgot,
-            (ReadAt::Elsewhere(at), Some((_, forgot))) => at > forgot,
+        let fresh = match read {
+            ReadAt::Here(at) => at.elapsed() < OLDEST_FILL && shard.distrusted.is_none_or(|before| at > before),
+            ReadAt::Elsewhere(at) => at > shard.distrusted_elsewhere,
         };
         if !fresh || !shard.allows(key, entry.revision) {
             return false;
@@ -148,13 +150,22 @@ impl Memory {
         }
     }
 
-    /// Drops everything, floors included: revisions may start over (a restored database). Fills that are under way are
-    /// refused.
+    /// Drops all entries and refuses fills whose read has begun. What others read is measured by the floors as before.
     pub(super) fn clear(&self) {
         let mut shards: Vec<_> = self.shards.iter().map(Mutex::lock).collect();
         for shard in &mut shards {
+            shard.distrusted = Some(Instant::now());
+        }
+        self.entries.invalidate_all();
+    }
+
+    /// Drops everything, floors included, since revisions may have started over (a restored database); refuses whatever
+    /// anybody has read so far.
+    pub(super) fn start_over(&self) {
+        let mut shards: Vec<_> = self.shards.iter().map(Mutex::lock).collect();
+        for shard in &mut shards {
             shard.floors.clear();
-            shard.forget(Instant::now());
+            shard.distrust(Instant::now());
         }
         self.entries.invalidate_all();
     }
@@ -217,12 +228,12 @@ mod tests {
     }
 
     #[test]
-    fn clear_refuses_what_was_read_before_and_lets_revisions_start_over() {
+    fn starting_over_refuses_what_was_read_before_and_lets_revisions_be_lower() {
         let memory = Memory::new(1 << 20);
         let before = now();
         memory.invalidate(&[changed("a", 100)]);
         assert!(memory.fill(&key("a"), entry(100), now()));
-        memory.clear();
+        memory.start_over();
         assert_eq!(memory.get(&key("a")), None);
         assert!(!memory.fill(&key("a"), entry(100), before));
         assert!(
@@ -231,6 +242,19 @@ mod tests {
         );
         assert!(memory.fill(&key("a"), entry(3), now()));
         assert_eq!(memory.get(&key("a")), Some(entry(3)));
+    }
+
+    #[test]
+    fn clear_keeps_floors_and_what_others_read() {
+        let memory = Memory::new(1 << 20);
+        let before = now();
+        memory.invalidate(&[changed("a", 100)]);
+        assert!(memory.fill(&key("a"), entry(100), now()));
+        memory.clear();
+        assert_eq!(memory.get(&key("a")), None);
+        assert!(!memory.fill(&key("a"), entry(100), before));
+        assert!(!memory.fill(&key("a"), entry(99), ReadAt::Elsewhere(wall_clock())));
+        assert!(memory.fill(&key("a"), entry(100), ReadAt::Elsewhere(wall_clock())));
     }
 
     #[test]

@@ -140,15 +140,21 @@ impl DocumentCache {
         }
     }
 
-    /// Drops everything in both tiers: it is not known what changed.
-    pub async fn clear(&self) {
-        self.clear_memory();
+    /// Drops everything in both tiers: it is not known what changed, and revisions may have started over.
+    pub async fn start_over(&self) {
+        self.distrust();
         if let Some(shared) = &self.shared {
             shared.clear().await;
         }
     }
 
-    /// Drops what this process holds.
+    /// Serves nothing that was read before now, by whomever. To be repeated for as long as changes cannot be known.
+    pub fn distrust(&self) {
+        self.memory.start_over();
+        self.listeners.read().iter().for_each(|listener| listener.lost());
+    }
+
+    /// Drops what this process holds, and refuses what it has begun to read.
     pub fn clear_memory(&self) {
         self.memory.clear();
         self.listeners.read().iter().for_each(|listener| listener.lost());

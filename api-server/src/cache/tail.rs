@@ -103,7 +103,7 @@ impl Follower {
                 Err(error) => {
                     if !matches!(error, StoreError::Unavailable(_)) {
                         // The store answers, so reads may work: nothing that is cached may hide what they would show.
-                        self.cache.clear_memory();
+                        self.cache.distrust();
                     }
                     if !std::mem::replace(&mut reported, true) {
                         tracing::warn!(%error, "changes by other servers cannot be seen now; what is cached goes on being served");
@@ -132,7 +132,7 @@ impl Follower {
             Changes::Lost => {
                 tracing::warn!("the tail of changes does not reach back far enough: caches are emptied");
                 *slot = None;
-                self.cache.clear().await;
+                self.cache.start_over().await;
                 let _ = self.notices.send(Notice::Reset);
             }
         }
