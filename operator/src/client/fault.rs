@@ -113,6 +113,11 @@ impl Faults {
         self.0.writes.lock().len()
     }
 
+    /// Whether so many requests were sent that `fault` has struck.
+    pub fn struck(&self, fault: Fault) -> bool {
+        self.count() >= fault.number()
+    }
+
     /// Resolves when a crash fault has struck. The test then aborts the operator; until it does, no request of the
     /// dead process gets through.
     pub async fn crashed(&self) {

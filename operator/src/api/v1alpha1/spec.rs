@@ -32,8 +32,8 @@ use super::status::PersesStackStatus;
     printcolumn(name = "API", type_ = "string", json_path = ".status.api.summary", description = "API pods ready/desired"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url", description = "Where the service answers"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name may have at most 40 characters: the names of the stack's objects are built from it").field_path(".metadata.name"),
-    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label that starts with a letter (a-z, 0-9, '-'): Services are named after it").field_path(".metadata.name"),
+    validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name may have at most 40 characters: the names of the stack's objects are built from it"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label that starts with a letter (a-z, 0-9, '-'): Services are named after it"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PersesStackSpec {

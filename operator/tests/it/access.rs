@@ -1,0 +1,59 @@
+//! The operator under the role that it ships with: no request is refused.
+
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use kube::api::{Api, PostParams};
+use persesstack_operator::client::fault::Faults;
+use persesstack_operator::rbac;
+use serde_json::{Value, json};
+
+use crate::cluster::{Operator, Space, World, control_plane};
+
+const ACCOUNT: &str = "persesstack-operator";
+
+/// Creates the account with both roles and gives a configuration that acts as it.
+async fn account(space: &Space) -> kube::Config {
+    let (client, namespace) = (space.client.clone(), space.namespace.as_str());
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let account = serde_json::from_value(json!({"metadata": {"name": ACCOUNT}})).unwrap();
+    accounts.create(&PostParams::default(), &account).await.unwrap();
+    // Bound under the names of this test: tests run side by side.
+    let (mut cluster_role, mut role) = (rbac::cluster_role(), rbac::role());
+    (cluster_role.metadata.name, role.metadata.name) = (Some(namespace.to_owned()), Some(namespace.to_owned()));
+    role.metadata.namespace = Some(namespace.to_owned());
+    Api::<ClusterRole>::all(client.clone()).create(&PostParams::default(), &cluster_role).await.unwrap();
+    Api::<Role>::namespaced(client.clone(), namespace).create(&PostParams::default(), &role).await.unwrap();
+    let binding = |kind: &str| -> Value {
+        json!({"metadata": {"name": namespace},
+               "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}],
+               "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": namespace}})
+    };
+    let cluster: ClusterRoleBinding = serde_json::from_value(binding("ClusterRole")).unwrap();
+    Api::<ClusterRoleBinding>::all(client.clone()).create(&PostParams::default(), &cluster).await.unwrap();
+    let own: RoleBinding = serde_json::from_value(binding("Role")).unwrap();
+    Api::<RoleBinding>::namespaced(client, namespace).create(&PostParams::default(), &own).await.unwrap();
+
+    let mut config = control_plane().config();
+    config.auth_info.impersonate = Some(format!("system:serviceaccount:{namespace}:{ACCOUNT}"));
+    config
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shipped_role_is_enough() {
+    let space = Space::new("access").await;
+    let config = account(&space).await;
+    let log = control_plane().audit();
+    let mark = log.mark().unwrap();
+    let (_world, operator) = (World::start(&space), Operator::on(config, &space, Faults::none()));
+    space.create(&json!({"users": 10})).await;
+    space.settled().await;
+    space.change(&json!({"cache": {"type": "None"}})).await;
+    space.settled().await;
+    space.delete().await;
+    drop(operator);
+    let agent = format!("operator-of-{}", space.namespace);
+    let events = log.since(mark).unwrap().into_iter().filter(|event| event.user_agent == agent);
+    let refused: Vec<String> =
+        events.filter(|event| event.response_status.code == 403).map(|event| event.to_string()).collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+}

@@ -1,0 +1,83 @@
+//! The end state of a namespace, without what differs from run to run.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{STACK, Space};
+
+/// Secrets that are generated once.
+const GENERATED: [&str; 4] = ["perses-keys", "perses-admin", "perses-redis", "perses-db"];
+
+/// Content of the generated Secrets that exist.
+pub(crate) async fn generated(space: &Space) -> BTreeMap<String, Value> {
+    let mut found = BTreeMap::new();
+    for object in space.objects().await {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        if object["kind"] == "Secret" && GENERATED.contains(&name) {
+            found.insert(name.to_owned(), object["data"].clone());
+        }
+    }
+    found
+}
+
+/// Every object and the stack's status, by kind and name.
+pub(crate) async fn normalised(space: &Space) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    let uid = space.stacks().get_opt(STACK).await.unwrap().and_then(|stack| {
+        let status = serde_json::to_value(&stack.status).unwrap();
+        all.insert("status".to_owned(), mask(status, &space.namespace));
+        stack.metadata.uid
+    });
+    for object in space.objects().await {
+        let id = format!("{} {}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+        let owners = object["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
+        let owners: Vec<_> = owners
+            .iter()
+            .map(|owner| if owner["uid"].as_str() == uid.as_deref() { "stack" } else { "other" })
+            .collect();
+        let mut spec = object["spec"].clone();
+        strip(&mut spec);
+        let data = object["data"].as_object().map(|data| data.keys().cloned().collect::<Vec<_>>());
+        let managers = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        let mut managers: Vec<_> = managers
+            .iter()
+            .map(|entry| entry["manager"].clone())
+            .filter(|name| name.as_str().is_some_and(|name| name.starts_with("persesstack")))
+            .collect();
+        managers.sort_by_key(ToString::to_string);
+        managers.dedup();
+        let value = json!({"labels": object["metadata"]["labels"], "owners": owners, "spec": spec, "data": data, "managers": managers});
+        all.insert(id, mask(value, &space.namespace));
+    }
+    all
+}
+
+/// Removes what the API server or a controller fills in differently each time.
+fn strip(value: &mut Value) {
+    const VOLATILE: [&str; 9] = [
+        "clusterIP",
+        "clusterIPs",
+        "persesstack.io/config-hash",
+        "volumeName",
+        "batch.kubernetes.io/controller-uid",
+        "controller-uid",
+        "healthCheckNodePort",
+        "lastTransitionTime",
+        "observedGeneration",
+    ];
+    match value {
+        Value::Object(object) => {
+            object.retain(|key, _| !VOLATILE.contains(&key.as_str()));
+            object.values_mut().for_each(strip);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
+
+fn mask(mut value: Value, namespace: &str) -> Value {
+    strip(&mut value);
+    let text = value.to_string().replace(namespace, "NAMESPACE");
+    serde_json::from_str(&text).unwrap()
+}
