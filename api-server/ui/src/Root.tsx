@@ -6,7 +6,7 @@ import { Suspense, useEffect } from 'react';
 import { Navigate, Outlet, useLocation, useNavigate } from 'react-router-dom';
 import { QueryParamProvider } from 'use-query-params';
 import { ReactRouter6Adapter } from 'use-query-params/adapters/react-router-6';
-import { HttpError, onSignedOut } from './api/http';
+import { HttpError, basePath, onSignedOut } from './api/http';
 import { queryClient } from './api/query-client';
 import { useSession } from './api/session';
 import { Header } from './components/Header';
@@ -51,7 +51,8 @@ export function SignedIn() {
     () =>
       onSignedOut(() => {
         queryClient.removeQueries(['session']);
-        navigate(signInPath(window.location), { replace: true });
+        const { pathname, search } = window.location;
+        navigate(signInPath({ pathname: pathname.slice(basePath.length), search }), { replace: true });
       }),
     [navigate]
   );

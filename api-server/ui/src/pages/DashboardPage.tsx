@@ -11,6 +11,7 @@ import { datasourceApi } from '../api/datasources';
 import { queryClient } from '../api/query-client';
 import { getDashboard, listResources, saveResource } from '../api/resources';
 import { useSession } from '../api/session';
+import { useTitle } from '../components/use-title';
 import { BaseProvider } from '../dashboard/base';
 import { flattenLayouts, hasForeignLayouts } from '../dashboard/lossless';
 import { defaultPluginKinds, pluginLoader } from '../plugins/loader';
@@ -40,6 +41,8 @@ export default function DashboardPage() {
   const { successSnackbar, exceptionSnackbar } = useSnackbar();
   const variables = useProjectVariables(project);
   const loaded = useQuery(['dashboard', project, name], () => getDashboard(project, name), { keepPreviousData: false, cacheTime: 0 });
+
+  useTitle(loaded.data && getResourceDisplayName(loaded.data));
 
   async function save(edited: DashboardResource | EphemeralDashboardResource): Promise<DashboardResource> {
     try {

@@ -13,6 +13,7 @@ import {
 import { useQuery } from '@tanstack/react-query';
 import { datasourceApi } from '../api/datasources';
 import { listProjects } from '../api/resources';
+import { useTitle } from '../components/use-title';
 import { defaultPluginKinds, pluginLoader } from '../plugins/loader';
 
 /** The project store's word for "no project". */
@@ -53,6 +54,7 @@ function Explore() {
 }
 
 export default function ExplorePage() {
+  useTitle('Explore');
   return (
     <ProjectStoreProvider enabledURLParams>
       <PluginRegistry pluginLoader={pluginLoader} defaultPluginKinds={defaultPluginKinds}>

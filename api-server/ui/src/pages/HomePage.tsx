@@ -11,6 +11,7 @@ import { useSession } from '../api/session';
 import { CreateDialog } from '../components/CreateDialog';
 import { Page } from '../components/Page';
 import { ResourceTable } from '../components/ResourceTable';
+import { useTitle } from '../components/use-title';
 
 /** So that a project with hundreds of dashboards does not hide the others. */
 const SHOWN_PER_PROJECT = 8;
@@ -59,6 +60,7 @@ function ProjectSection({ project, dashboards, showAll }: { project: ProjectReso
 }
 
 export function HomePage() {
+  useTitle(undefined);
   const navigate = useNavigate();
   const session = useSession();
   const projects = useQuery(['projects'], listProjects);

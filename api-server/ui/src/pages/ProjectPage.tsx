@@ -6,6 +6,7 @@ import { deleteProject, getProject, refetchLater } from '../api/resources';
 import { useSession } from '../api/session';
 import { DeleteDialog } from '../components/DeleteDialog';
 import { Page } from '../components/Page';
+import { useTitle } from '../components/use-title';
 import { DashboardsTab } from '../project/DashboardsTab';
 
 const EditorsTab = lazy(() => import('../project/EditorsTab'));
@@ -21,6 +22,7 @@ export function ProjectPage() {
   const canWrite = session.data?.readonly === false;
   const path = `/projects/${encodeURIComponent(project)}`;
   const title = data?.spec?.display?.name || project;
+  useTitle(title);
 
   return (
     <Page
