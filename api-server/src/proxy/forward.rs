@@ -17,6 +17,8 @@ pub(super) struct Outgoing {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Option<reqwest::Body>,
+    /// Whether asking twice does no harm.
+    pub(super) repeatable: bool,
 }
 
 /// A body that is streamed; its length is sent when it is known, so that the datasource sees the same framing.
@@ -32,7 +34,7 @@ pub(super) fn streamed(body: Body, headers: &mut HeaderMap) -> Option<reqwest::B
 
 /// Sends a request; the answer's head must be there within `limit`.
 pub(super) async fn send(target: &Target, outgoing: Outgoing, limit: Duration) -> Result<Response<Body>, ProxyError> {
-    let Outgoing { method, url, mut headers, body } = outgoing;
+    let Outgoing { method, url, mut headers, body, repeatable } = outgoing;
     for (name, value) in &target.proxy.headers {
         headers.insert(name, value.clone());
     }
@@ -43,7 +45,16 @@ pub(super) async fn send(target: &Target, outgoing: Outgoing, limit: Duration) -
     *request.headers_mut() = headers;
     *request.body_mut() = body;
     let timeout = || ProxyError::Timeout { datasource: target.name.clone(), seconds: limit.as_secs() };
-    let answer = tokio::time::timeout(limit, target.client.execute(request)).await.map_err(|_| timeout())?;
+    // A body that is streamed cannot be cloned, and then nothing is repeated.
+    let again = if repeatable { request.try_clone() } else { None };
+    let exchange = async {
+        match (target.client.execute(request).await, again) {
+            // A kept connection may have been closed just as it was taken: the datasource has seen nothing.
+            (Err(error), Some(again)) if is_broken_off(&error) => target.client.execute(again).await,
+            (answer, _) => answer,
+        }
+    };
+    let answer = tokio::time::timeout(limit, exchange).await.map_err(|_| timeout())?;
     let answer = answer.map_err(|error| {
         if error.is_timeout() && !error.is_connect() {
             return timeout();
@@ -56,6 +67,11 @@ pub(super) async fn send(target: &Target, outgoing: Outgoing, limit: Duration) -
     parts.version = axum::http::Version::default();
     parts.extensions.clear();
     Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+/// Whether the connection was there and ended before an answer.
+fn is_broken_off(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_connect() && !error.is_timeout()
 }
 
 /// The innermost cause, which names neither URL nor credentials ("connection refused", "certificate has expired").

@@ -9,6 +9,7 @@ use super::ProxyError;
 use crate::domain::document::Key;
 use crate::domain::kind::Kind;
 use crate::domain::name;
+use crate::query::params::escapes_are_complete;
 
 /// A stored datasource, as the path of a request names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -198,14 +199,6 @@ fn split_encoded_slashes(segment: &str) -> impl Iterator<Item = (&str, &str)> {
             rest = None;
             Some((text, ""))
         }
-    })
-}
-
-/// Whether each `%` starts an escape.
-pub(crate) fn escapes_are_complete(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%').all(|(at, _)| {
-        bytes.get(at + 1).is_some_and(u8::is_ascii_hexdigit) && bytes.get(at + 2).is_some_and(u8::is_ascii_hexdigit)
     })
 }
 

@@ -129,7 +129,8 @@ impl Proxy {
         add_forwarded(&mut headers, peer);
         let url = path.below(&target.connect_url, parts.uri.query());
         let body = streamed(body, &mut headers);
-        send(target, Outgoing { method: parts.method, url, headers, body }, self.timeout).await
+        let repeatable = parts.method.is_safe();
+        send(target, Outgoing { method: parts.method, url, headers, body, repeatable }, self.timeout).await
     }
 
     /// Answers a Prometheus query, from the cache if it may be.
@@ -184,7 +185,14 @@ impl Proxy {
         Arc::new(move || {
             let target = target.clone();
             let body = (!form.is_empty()).then(|| reqwest::Body::from(form.clone()));
-            let outgoing = Outgoing { method: method.clone(), url: url.clone(), headers: headers.clone(), body };
+            let outgoing = Outgoing {
+                method: method.clone(),
+                url: url.clone(),
+                headers: headers.clone(),
+                body,
+                // Queries only read, also as POST.
+                repeatable: true,
+            };
             async move { send(&target, outgoing, limit).await.map_err(ApiError::from) }.boxed()
         })
     }

@@ -65,6 +65,7 @@ pub(super) struct Targets {
     secrets: Arc<SecretBox>,
     clients: Clients,
     file_folders: Vec<PathBuf>,
+    max_age: Duration,
     slots: Mutex<HashMap<DatasourceRef, Arc<Slot>>>,
 }
 
@@ -75,7 +76,8 @@ impl Targets {
         file_folders: Vec<PathBuf>,
         read_timeout: Duration,
     ) -> Self {
-        Self { store, secrets, clients: Clients::new(read_timeout), file_folders, slots: Mutex::default() }
+        let clients = Clients::new(read_timeout);
+        Self { store, secrets, clients, file_folders, max_age: MAX_AGE, slots: Mutex::default() }
     }
 
     /// Forgets the targets that a change is about.
@@ -143,7 +145,7 @@ impl Targets {
     ) -> Result<(Arc<Target>, Instant), ProxyError> {
         match (self.load(reference).await, previous) {
             (Ok(target), _) => {
-                let age = if target.from_files { MAX_AGE_WITH_FILES } else { MAX_AGE };
+                let age = if target.from_files { MAX_AGE_WITH_FILES } else { self.max_age };
                 Ok((Arc::new(target), Instant::now() + age))
             }
             (Err(ProxyError::StoreUnavailable(_)), Some(previous)) => {
@@ -231,3 +233,6 @@ fn host_header(url: &Url) -> Option<header::HeaderValue> {
     let text = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     header::HeaderValue::try_from(text).ok()
 }
+
+#[cfg(test)]
+mod tests;

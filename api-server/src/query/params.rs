@@ -47,11 +47,15 @@ impl Params {
     }
 }
 
-fn decode(text: &str) -> Option<String> {
+/// Whether each `%` starts an escape.
+pub fn escapes_are_complete(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
-    let complete = bytes.iter().enumerate().all(|(at, byte)| *byte != b'%' || is_hex(at + 1) && is_hex(at + 2));
-    if !complete || bytes.contains(&b';') {
+    bytes.iter().enumerate().all(|(at, byte)| *byte != b'%' || is_hex(at + 1) && is_hex(at + 2))
+}
+
+fn decode(text: &str) -> Option<String> {
+    if !escapes_are_complete(text) || text.contains(';') {
         return None;
     }
     let spaced = text.replace('+', " ");

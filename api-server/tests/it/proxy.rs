@@ -462,3 +462,55 @@ async fn works_below_a_prefix() {
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(upstream.last().target, "/api/v1/labels?a=b");
 }
+
+/// Answers the first request of each connection and closes it when the second has arrived, unanswered: what a client sees
+/// whose kept connection was closed just as it was taken. Counts requests.
+async fn closes_on_the_second() -> (String, Arc<AtomicU64>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicU64::new(0));
+    let counter = asked.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let counter = counter.clone();
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 * 1024];
+                if stream.read(&mut buffer).await.unwrap() > 0 {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+                    let answer = format!("{head}content-length: {}\r\n\r\n{SUCCESS}", SUCCESS.len());
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+                if stream.read(&mut buffer).await.unwrap() > 0 {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    (url, asked)
+}
+
+#[tokio::test]
+async fn a_closed_connection_is_no_error_of_what_only_reads() {
+    let (url, asked) = closes_on_the_second().await;
+    let pod = Pod::start().await;
+    pod.datasource(&url, Value::Null).await;
+    let base = "/proxy/globaldatasources/prom";
+    for at in 0..6 {
+        let response = match at % 2 {
+            0 => pod.get(&format!("{base}/api/v1/labels?{at}")).await,
+            _ => pod.post_form(&format!("{base}/api/v1/query"), &[("query", "up"), ("time", &at.to_string())]).await,
+        };
+        assert_eq!(response.status(), StatusCode::OK, "{at}");
+        response.bytes().await.unwrap();
+    }
+    let before = asked.load(Ordering::SeqCst);
+    // What may have had an effect is not sent twice.
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        statuses.push(pod.client.post(format!("{}{base}/api/v1/write", pod.url)).send().await.unwrap().status());
+    }
+    assert!(statuses.contains(&StatusCode::BAD_GATEWAY), "{statuses:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), before + 2);
+}

@@ -1,0 +1,204 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::config::FileDatabase;
+use crate::domain::document::Draft;
+use crate::store::file::FileStore;
+use crate::store::{Changes, Cursor, ListQuery, Precondition};
+
+/// A file store that can be away, and whose readers can be stopped with what they have read.
+#[derive(Debug)]
+struct Gate {
+    inner: FileStore,
+    away: AtomicBool,
+    /// Readers that may go on; unlimited at first.
+    pass: Semaphore,
+    stopped: Semaphore,
+}
+
+#[async_trait]
+impl Store for Gate {
+    async fn get(&self, key: &Key) -> Result<Option<Document>, StoreError> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("away".to_owned()));
+        }
+        let found = self.inner.get(key).await;
+        self.stopped.add_permits(1);
+        self.pass.acquire().await.unwrap().forget();
+        found
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<Vec<Document>, StoreError> {
+        self.inner.list(query).await
+    }
+
+    async fn create(&self, draft: Draft) -> Result<Document, StoreError> {
+        self.inner.create(draft).await
+    }
+
+    async fn update(&self, draft: Draft, precondition: Precondition) -> Result<Document, StoreError> {
+        self.inner.update(draft, precondition).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<Vec<Change>, StoreError> {
+        self.inner.delete(key).await
+    }
+
+    async fn tail_start(&self) -> Result<Cursor, StoreError> {
+        self.inner.tail_start().await
+    }
+
+    async fn tail(&self, cursor: &mut Cursor) -> Result<Changes, StoreError> {
+        self.inner.tail(cursor).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.inner.check().await
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.inner.ready().await
+    }
+}
+
+struct World {
+    store: Arc<Gate>,
+    targets: Arc<Targets>,
+    _folder: tempfile::TempDir,
+}
+
+const MANY: usize = 1_000_000;
+
+fn world(max_age: Duration) -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let config = FileDatabase { folder: folder.path().to_owned(), ..FileDatabase::default() };
+    let inner = FileStore::open(&config).unwrap();
+    let store =
+        Arc::new(Gate { inner, away: AtomicBool::new(false), pass: Semaphore::new(MANY), stopped: Semaphore::new(0) });
+    let secrets = Arc::new(SecretBox::new(&[7; 32]).unwrap());
+    let mut targets = Targets::new(store.clone(), secrets, Vec::new(), Duration::from_secs(1));
+    targets.max_age = max_age;
+    World { store, targets: Arc::new(targets), _folder: folder }
+}
+
+fn reference() -> DatasourceRef {
+    DatasourceRef::Global { name: "prom".to_owned() }
+}
+
+impl World {
+    /// Writes a document without telling the targets.
+    async fn write(&self, key: Key, spec: serde_json::Value) -> Change {
+        let spec = RawValue::from_string(spec.to_string()).unwrap();
+        let draft = Draft { key, tags: Vec::new(), spec, origin: Origin::Api };
+        let document = match self.store.create(draft.clone()).await {
+            Err(StoreError::AlreadyExists) => self.store.update(draft, Precondition::None).await.unwrap(),
+            created => created.unwrap(),
+        };
+        Change { key: document.key, revision: document.revision, deleted: false }
+    }
+
+    async fn point_to(&self, host: &str) -> Change {
+        let proxy = serde_json::json!({"kind": "HTTPProxy", "spec": {"url": format!("http://{host}"), "secret": "s"}});
+        let spec = serde_json::json!({"plugin": {"kind": "PrometheusDatasource", "spec": {"proxy": proxy}}});
+        self.write(Key::global(Kind::GlobalDatasource, "prom"), spec).await
+    }
+
+    async fn sign_in_as(&self, user: &str) -> Change {
+        let spec = serde_json::json!({"basicAuth": {"username": user}});
+        self.write(Key::global(Kind::GlobalSecret, "s"), spec).await
+    }
+
+    async fn host(&self) -> Result<String, ProxyError> {
+        let target = self.targets.get(&reference()).await?;
+        Ok(target.connect_url.host_str().unwrap().to_owned())
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_change_is_not_used_after_it() {
+    let world = world(MAX_AGE);
+    world.point_to("old").await;
+    world.sign_in_as("me").await;
+    // A request has read the document and stands still.
+    world.store.pass.forget_permits(MANY);
+    let targets = world.targets.clone();
+    let slow = tokio::spawn(async move { targets.get(&reference()).await });
+    world.store.stopped.acquire().await.unwrap().forget();
+    let change = world.point_to("new").await;
+    world.targets.apply(&[change]);
+    world.store.pass.add_permits(MANY);
+    assert_eq!(slow.await.unwrap().unwrap().connect_url.host_str(), Some("old"), "it came before the change");
+    assert_eq!(world.host().await.unwrap(), "new");
+
+    // The same for the secret, while it is loading and after.
+    let change = world.point_to("new").await;
+    world.targets.apply(&[change]);
+    world.store.pass.forget_permits(MANY);
+    let targets = world.targets.clone();
+    let slow = tokio::spawn(async move { targets.get(&reference()).await });
+    world.store.stopped.acquire().await.unwrap().forget();
+    let change = world.sign_in_as("you").await;
+    world.targets.apply(&[change]);
+    world.store.pass.add_permits(MANY);
+    slow.await.unwrap().unwrap();
+    let first = world.targets.get(&reference()).await.unwrap();
+    assert_eq!(first.proxy.headers[header::AUTHORIZATION], "Basic eW91Og==");
+    let change = world.sign_in_as("they").await;
+    world.targets.apply(&[change]);
+    let second = world.targets.get(&reference()).await.unwrap();
+    assert_eq!(second.proxy.headers[header::AUTHORIZATION], "Basic dGhleTo=");
+    assert_ne!(first.fingerprint, second.fingerprint, "answers of other credentials are other answers");
+}
+
+#[tokio::test]
+async fn concerns_nobody_else() {
+    let world = world(MAX_AGE);
+    world.point_to("host").await;
+    world.sign_in_as("me").await;
+    let before = world.targets.get(&reference()).await.unwrap();
+    for key in [
+        Key::global(Kind::GlobalDatasource, "other"),
+        Key::global(Kind::GlobalSecret, "other"),
+        Key::in_project(Kind::Secret, "prom", "s"),
+        Key::global(Kind::Project, "prom"),
+    ] {
+        world.targets.apply(&[Change { key, revision: 99, deleted: false }]);
+    }
+    assert!(Arc::ptr_eq(&before, &world.targets.get(&reference()).await.unwrap()));
+    world.targets.clear();
+    assert!(!Arc::ptr_eq(&before, &world.targets.get(&reference()).await.unwrap()));
+}
+
+#[tokio::test]
+async fn goes_on_without_the_store() {
+    let world = world(Duration::ZERO);
+    world.store.away.store(true, Ordering::SeqCst);
+    assert!(matches!(world.host().await, Err(ProxyError::StoreUnavailable(_))), "what is not known stays unknown");
+    world.store.away.store(false, Ordering::SeqCst);
+    world.point_to("host").await;
+    world.sign_in_as("me").await;
+    assert_eq!(world.host().await.unwrap(), "host");
+    world.store.away.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(world.host().await.unwrap(), "host", "a known target is used on");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_exist_leaves_nothing_behind() {
+    let world = world(MAX_AGE);
+    for at in 0..100 {
+        let reference = DatasourceRef::Project { project: "p".to_owned(), name: format!("none-{at}") };
+        assert_eq!(world.targets.get(&reference).await.unwrap_err(), ProxyError::NotFound);
+    }
+    assert!(world.targets.slots.lock().is_empty());
+    // It is there as soon as it exists, announced or not.
+    assert_eq!(world.host().await, Err(ProxyError::NotFound));
+    world.point_to("host").await;
+    world.sign_in_as("me").await;
+    assert_eq!(world.host().await.unwrap(), "host");
+}
