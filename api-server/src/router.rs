@@ -18,7 +18,9 @@ pub fn build(state: &AppState) -> Router {
         .into_iter()
         .filter(|kind| match kind {
             Kind::Datasource => !config.datasource.project.disable,
-            Kind::GlobalDatasource => !config.datasource.global.disable,
+            // Upstream turns variables off with the datasources that they would ask.
+            Kind::GlobalDatasource | Kind::GlobalVariable => !config.datasource.global.disable,
+            Kind::Variable => !(config.datasource.global.disable && config.datasource.project.disable),
             _ => true,
         })
         .collect();

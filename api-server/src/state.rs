@@ -83,6 +83,7 @@ impl AppState {
     /// As [`Self::build`], on a store of the caller's.
     pub async fn with_store(config: Config, ui_dir: Option<PathBuf>, store: Arc<dyn Store>) -> Result<Self, String> {
         let metrics = Arc::new(Metrics::new(VERSION));
+        store.attach_metrics(metrics.clone());
         let (plugin_path, api_prefix) = (config.plugin.path.clone(), config.api_prefix.clone());
         let assets = Assets::new(&ui::Options { ui_dir, plugin_path, api_prefix }).map_err(|error| error.to_string())?;
         let secrets = Arc::new(open_secrets(&config)?);
@@ -104,13 +105,14 @@ impl AppState {
             metrics.clone(),
         ));
         let follower = Arc::new(Follower::new(store.clone(), cache.clone()));
-        let resources = Arc::new(Resources::new(
+        let resources = Resources::new(
             store.clone(),
             cache.clone(),
             sealer.clone(),
             metrics.clone(),
             case_sensitive(&config),
-        ));
+        );
+        let resources = Arc::new(resources.forbid_local_datasources(config.datasource.disable_local));
         let query = QueryService::new(&config.query, config.cache.l1_max_bytes / 2, redis, metrics.clone());
         let parts = proxy::Parts { store: store.clone(), secrets: secrets.clone(), query, case_sensitive: case_sensitive(&config) };
         let proxy = Arc::new(Proxy::new(&config, parts));

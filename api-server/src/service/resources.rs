@@ -68,6 +68,7 @@ pub struct Resources {
     sealer: Arc<Sealer>,
     metrics: Arc<Metrics>,
     case_sensitive: bool,
+    local_datasources: bool,
 }
 
 impl Resources {
@@ -79,7 +80,14 @@ impl Resources {
         metrics: Arc<Metrics>,
         case_sensitive: bool,
     ) -> Self {
-        Self { store, cache, sealer, metrics, case_sensitive }
+        Self { store, cache, sealer, metrics, case_sensitive, local_datasources: true }
+    }
+
+    /// Refuses dashboards that bring datasources of their own (`datasource.disable_local`).
+    #[must_use]
+    pub fn forbid_local_datasources(mut self, forbid: bool) -> Self {
+        self.local_datasources = !forbid;
+        self
     }
 
     /// A name in the letter case of the store.
@@ -105,15 +113,13 @@ impl Resources {
     /// Reads a document from the store as it is kept there (secrets sealed), past every cache.
     pub async fn load(&self, key: &Key) -> Result<Document, ApiError> {
         require_sane(key)?;
-        match self.store.get(key).await? {
-            Some(document) => Ok(document),
-            None => {
-                if let Some(project) = &key.project {
-                    self.require_project(project).await?;
-                }
-                Err(ApiError::NotFound)
-            }
+        if let Some(document) = self.store.get(key).await? {
+            return Ok(document);
         }
+        if let Some(project) = &key.project {
+            self.require_project(project).await?;
+        }
+        Err(ApiError::NotFound)
     }
 
     /// Whether the project exists; 400 with upstream's text when not (percli matches its end).
@@ -201,9 +207,19 @@ impl Resources {
         if kind == Kind::Dashboard {
             let project = self.fold(&envelope.metadata.project);
             let project = (!project.is_empty()).then_some(project);
-            check_variables(&*self.store, project.as_deref(), &spec).await?;
+            self.check_dashboard(project.as_deref(), &spec).await?;
         }
         Ok(())
+    }
+
+    /// What depends on the configuration and on other documents.
+    async fn check_dashboard(&self, project: Option<&str>, spec: &RawValue) -> Result<(), ApiError> {
+        if !self.local_datasources && spec::has_local_datasources(spec) {
+            return Err(ApiError::BadRequest(
+                "local datasource cannot be used as it has been disabled in the configuration".to_owned(),
+            ));
+        }
+        check_variables(&*self.store, project, spec).await
     }
 
     /// Envelope and path become a draft: an empty name or project is filled from the path, another one is refused.
@@ -309,7 +325,7 @@ impl Resources {
             draft.spec = normalised;
         }
         if kind == Kind::Dashboard {
-            check_variables(&*self.store, draft.key.project.as_deref(), &draft.spec).await?;
+            self.check_dashboard(draft.key.project.as_deref(), &draft.spec).await?;
         }
         if matches!(kind, Kind::Datasource | Kind::GlobalDatasource) {
             self.check_single_default(&draft).await?;

@@ -1,10 +1,13 @@
 //! The whole router in this process, on a file store in a folder of its own.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use perses_api_server::config::Config;
 use perses_api_server::state::{self, AppState};
+use perses_api_server::store::Store;
 use perses_api_server::{router, server};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -71,7 +74,16 @@ impl Server {
             config["database"] = json!({"file": {"folder": folder.path().join("db"), "extension": "json"}});
         }
         let config: Config = serde_json::from_value(config).unwrap();
-        let state = AppState::build(config, None).await.unwrap();
+        Self::run(AppState::build(config, None).await.unwrap(), folder)
+    }
+
+    /// Without sign-in, on a store of the caller's.
+    pub async fn on(store: Arc<dyn Store>) -> Self {
+        let state = AppState::with_store(Config::default(), None, store).await.unwrap();
+        Self::run(state, tempfile::tempdir().unwrap())
+    }
+
+    fn run(state: AppState, folder: TempDir) -> Self {
         let stop = CancellationToken::new();
         drop(state::spawn_background(&state, &stop));
         Self { router: router::build(&state), state, folder, stop, token: None }

@@ -3,6 +3,7 @@
 use perses_api_server::domain::kind::Kind;
 use serde_json::{Value, json};
 
+use crate::backends;
 use crate::http::Server;
 
 fn sample(kind: Kind) -> Value {
@@ -53,8 +54,14 @@ fn shown(kind: Kind) -> Value {
 }
 
 #[tokio::test]
-async fn every_kind_has_the_five_verbs_of_upstream() {
-    let server = Server::open().await;
+async fn every_kind_has_the_five_verbs_of_upstream_on_every_store() {
+    for backend in backends::all().await {
+        println!("on {}", backend.name);
+        every_kind_has_the_five_verbs_of_upstream(&Server::on(backend.store.clone()).await).await;
+    }
+}
+
+async fn every_kind_has_the_five_verbs_of_upstream(server: &Server) {
     server.project("home").await;
     for kind in Kind::ALL {
         let (all, one) = (collection(kind), format!("{}/thing", collection(kind)));
@@ -107,8 +114,14 @@ async fn every_kind_has_the_five_verbs_of_upstream() {
 }
 
 #[tokio::test]
-async fn lists_filter_by_project_prefix_and_kind() {
-    let server = Server::open().await;
+async fn lists_filter_by_project_prefix_and_kind_on_every_store() {
+    for backend in backends::all().await {
+        println!("on {}", backend.name);
+        lists_filter_by_project_prefix_and_kind(&Server::on(backend.store.clone()).await).await;
+    }
+}
+
+async fn lists_filter_by_project_prefix_and_kind(server: &Server) {
     assert_eq!(server.get("/api/v1/dashboards").await.body, "[]\n");
     for project in ["home", "work"] {
         server.project(project).await;
@@ -182,8 +195,14 @@ async fn datasources_filter_by_plugin_and_have_one_default() {
 }
 
 #[tokio::test]
-async fn a_dashboard_comes_back_as_it_was_sent() {
-    let server = Server::open().await;
+async fn a_dashboard_comes_back_as_it_was_sent_on_every_store() {
+    for backend in backends::all().await {
+        println!("on {}", backend.name);
+        a_dashboard_comes_back_as_it_was_sent(&Server::on(backend.store.clone()).await).await;
+    }
+}
+
+async fn a_dashboard_comes_back_as_it_was_sent(server: &Server) {
     server.project("home").await;
     let spec = r#"{ "z": 1.50, "big": 12345678901234567890, "panels": {"b":{"kind":"Panel","spec":{"plugin":{"kind":"P","x":null}}},"a":{"kind":"Panel","spec":{"plugin":{"kind":"P"}}}}, "text":"\u003cé" }"#;
     let body = format!(r#"{{"kind":"Dashboard","metadata":{{"name":"d"}},"spec":{spec}}}"#);
@@ -214,8 +233,14 @@ async fn etags_answer_304_and_guard_updates() {
 }
 
 #[tokio::test]
-async fn a_deleted_project_takes_everything_with_it() {
-    let server = Server::open().await;
+async fn a_deleted_project_takes_everything_with_it_on_every_store() {
+    for backend in backends::all().await {
+        println!("on {}", backend.name);
+        a_deleted_project_takes_everything_with_it(&Server::on(backend.store.clone()).await).await;
+    }
+}
+
+async fn a_deleted_project_takes_everything_with_it(server: &Server) {
     for project in ["home", "other"] {
         server.project(project).await;
         for kind in Kind::ALL.into_iter().filter(|kind| kind.is_project_scoped()) {
@@ -324,4 +349,23 @@ async fn health_config_plugins_and_views_have_upstreams_shapes() {
     server.send("POST", "/api/v1/view", &view).await.assert_error(404, "document not found");
     let view = json!({"project": "home", "dashboard": "cpu", "render_errors": -1});
     server.send("POST", "/api/v1/view", &view).await.assert_error(400, "bad request: render_errors cannot be negative");
+}
+
+#[tokio::test]
+async fn switches_of_the_configuration_take_routes_and_local_datasources_away() {
+    let server = Server::start(json!({"datasource": {"global": {"disable": true}, "disable_local": true}})).await;
+    for kind in [Kind::GlobalDatasource, Kind::GlobalVariable] {
+        assert_eq!(server.get(&collection(kind)).await.status.as_u16(), 404, "{kind}");
+    }
+    server.project("home").await;
+    for kind in [Kind::Datasource, Kind::Variable] {
+        assert_eq!(server.get(&collection(kind)).await.body, "[]\n", "{kind}");
+    }
+    let mut body = document(Kind::Dashboard, "d");
+    server.send("POST", "/api/v1/dashboards", &body).await.ok();
+    body["spec"]["datasources"] =
+        json!({"local": {"plugin": {"kind": "PrometheusDatasource", "spec": {"directUrl": "http://x"}}}});
+    let message = "bad request: local datasource cannot be used as it has been disabled in the configuration";
+    server.send("PUT", "/api/v1/projects/home/dashboards/d", &body).await.assert_error(400, message);
+    server.send("POST", "/api/validate/dashboards", &body).await.assert_error(400, message);
 }

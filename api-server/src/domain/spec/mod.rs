@@ -72,6 +72,12 @@ pub fn undefined_variables(dashboard: &RawValue) -> Vec<(String, String)> {
     serde_json::from_str(dashboard.get()).map(|value| variable::undefined(&value)).unwrap_or_default()
 }
 
+/// Whether a dashboard brings datasources of its own.
+pub fn has_local_datasources(dashboard: &RawValue) -> bool {
+    let spec: Value = serde_json::from_str(dashboard.get()).unwrap_or_default();
+    spec.get("datasources").and_then(Value::as_object).is_some_and(|local| !local.is_empty())
+}
+
 fn project(spec: &Node<'_>) -> Result<(), SpecError> {
     display(spec)
 }

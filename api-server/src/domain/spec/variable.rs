@@ -51,9 +51,9 @@ pub(super) fn check_entry<'v>(entry: &Node<'v>) -> Result<Node<'v>, SpecError> {
         display.bool_or_false("hidden")?;
     }
     if kind == "TextVariable" {
-        text(&spec)?
+        text(&spec)?;
     } else {
-        list(&spec)?
+        list(&spec)?;
     }
     Ok(spec)
 }
