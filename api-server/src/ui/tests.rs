@@ -54,6 +54,18 @@ async fn pages_of_the_ui_get_its_index_with_a_strict_policy() {
 }
 
 #[tokio::test]
+async fn a_build_without_a_ui_says_so_and_how_to_get_one() {
+    let bare = Assets {
+        loaded: HashMap::new(),
+        is_embedded: false,
+        versions: HashMap::new(),
+        modules: Bytes::from_static(b"[]"),
+    };
+    assert!(text(&bare, "/").await.contains("--web.ui-dir=DIR"));
+    assert!(get(&bare, "/assets/index.js").is_none());
+}
+
+#[tokio::test]
 async fn what_the_index_names_is_there_compressed_and_kept_forever() {
     if !has_ui() {
         return;
