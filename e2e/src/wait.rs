@@ -57,7 +57,7 @@ where
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn gives_the_value_as_soon_as_it_is_there() {
         let mut looks = 0;
         let value = wait_for("three looks", Duration::from_secs(60), || {

@@ -15,7 +15,7 @@ use crate::{
     bench::pin::Cores,
     perses::Perses,
     services::{Port, Postgres, Redis},
-    wait::wait_until,
+    wait::{wait_for, wait_until},
 };
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -114,7 +114,10 @@ pub(super) async fn start_server(
     command.args(["serve", &config_flag, &format!("--web.listen-address=127.0.0.1:{}", port.number())]);
     let mut server = Subject::start("server", command, port, folder)?;
     server.ready("/readyz").await?;
-    let client = Perses::new(&format!("http://{}", server.address()))?.sign_in(ADMIN, PASSWORD).await?;
+    let client = Perses::new(&format!("http://{}", server.address()))?;
+    // The server makes its first user in the background after it is ready.
+    let sign_in = || async { client.clone().sign_in(ADMIN, PASSWORD).await.map(Some) };
+    let client = wait_for("the first user to exist", START_TIMEOUT, sign_in).await?;
     Ok((server, client))
 }
 

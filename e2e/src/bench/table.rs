@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+/// From this part of a core on it counts as full: timers and interrupts take a little.
+const FULL: f64 = 0.9;
+
 /// Everything that a run of the benchmark found.
 #[derive(Debug, Serialize)]
 pub struct Results {
@@ -54,15 +57,15 @@ impl Results {
     /// A table for the documentation.
     pub fn markdown(&self) -> String {
         let mut text = format!("{}\n\n{}\n\n", self.machine, self.method);
-        text += "| request | who | req/s, median (min to max) | MB/s | p50 ms | p99 ms | server core | client core |\n";
-        text += "|---|---|---|---|---|---|---|---|\n";
+        text += "| request | who | req/s, median (min to max) | MB/s | p50 ms | p99 ms | CPU us a request | server core | client core |\n";
+        text += "|---|---|---|---|---|---|---|---|---|\n";
         for case in &self.cases {
             for (who, rounds) in [("perses-api-server", &case.ours), ("nginx", &case.nginx)] {
                 let of = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value));
                 let rate = of(|round| round.rate);
                 _ = writeln!(
                     text,
-                    "| {} | {who} | {:.0} ({:.0} to {:.0}) | {:.0} | {:.2} | {:.2} | {:.0} % | {:.0} % |",
+                    "| {} | {who} | {:.0} ({:.0} to {:.0}) | {:.0} | {:.2} | {:.2} | {:.0} | {:.0} % | {:.0} % |",
                     case.name,
                     rate.median,
                     rate.min,
@@ -70,6 +73,7 @@ impl Results {
                     rate.median * case.body_bytes / 1e6,
                     of(|round| round.p50).median,
                     of(|round| round.p99).median,
+                    of(|round| round.server_busy / round.rate * 1e6).median,
                     of(|round| round.server_busy).median * 100.0,
                     of(|round| round.client_busy).median * 100.0,
                 );
@@ -80,7 +84,17 @@ impl Results {
             let Spread { median, min, max } = Spread::of(case.ratios().into_iter());
             _ = writeln!(text, "| {} | {median:.2} ({min:.2} to {max:.2}) |", case.name);
         }
+        if self.disturbed() {
+            text += "\nThe server's core was not busy with the server alone, or the client was the limit: something else \
+                     worked on this machine, and these numbers say little. Repeat on a quiet one.\n";
+        }
         text
+    }
+
+    /// Whether some measurement did not fill the server's core.
+    fn disturbed(&self) -> bool {
+        let rounds = self.cases.iter().flat_map(|case| [&case.ours, &case.nginx]);
+        rounds.into_iter().any(|rounds| Spread::of(rounds.iter().map(|round| round.server_busy)).median < FULL)
     }
 }
 
@@ -120,16 +134,23 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_within_a_round() {
-        let round = |rate| Round { rate, p50: 1.0, p99: 2.0, server_busy: 1.0, client_busy: 0.5 };
+        let round = |rate| Round { rate, p50: 1.0, p99: 2.0, server_busy: 0.96, client_busy: 0.5 };
         let case = Case {
             name: "a".to_owned(),
             body_bytes: 1e6,
             ours: [50.0, 90.0, 60.0].map(round).to_vec(),
             nginx: [100.0, 100.0, 100.0].map(round).to_vec(),
         };
-        let results = Results { machine: "m".to_owned(), method: "n".to_owned(), cases: vec![case] };
+        let mut results = Results { machine: "m".to_owned(), method: "n".to_owned(), cases: vec![case] };
         let text = results.markdown();
         assert!(text.contains("| a | 0.60 (0.50 to 0.90) |"), "{text}");
-        assert!(text.contains("| a | perses-api-server | 60 (50 to 90) | 60 | 1.00 | 2.00 | 100 % | 50 % |"), "{text}");
+        assert!(
+            text.contains("| a | perses-api-server | 60 (50 to 90) | 60 | 1.00 | 2.00 | 16000 | 96 % | 50 % |"),
+            "{text}"
+        );
+        assert!(!text.contains("quiet"), "{text}");
+
+        results.cases[0].nginx.iter_mut().for_each(|round| round.server_busy = 0.5);
+        assert!(results.markdown().contains("quiet"));
     }
 }
