@@ -35,7 +35,6 @@ test-stack: ## The product on a cluster of its own: pods, real clients, a real b
 
 test-in-cluster:
 	cargo test --workspace --test stack -- --test-threads=1
-	$(PSTACK) browser-test
 
 generate: ## Write the generated files again (CRD, RBAC, golden files)
 	UPDATE=1 cargo test --workspace --test it -- generated golden

@@ -3,6 +3,7 @@
 //! Tests take turns on one stack; names are the stories that they tell.
 
 mod availability;
+mod browser;
 mod drift;
 mod lifecycle;
 mod outage;
