@@ -16,6 +16,9 @@ use crate::crd;
 use crate::settings::{Entropy, Settings};
 use crate::sizing::{self, Sizing};
 
+/// Stands for a value that is not shown.
+const MASK: &str = "<masked>";
+
 /// Why a file cannot be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
@@ -148,6 +151,7 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
             readable(object);
             // Only Secrets can hold them; elsewhere a password that is a common word must not hide other text.
             mask(object, &secrets);
+            masked_as_text(object);
         }
     }
     Ok(out)
@@ -217,12 +221,31 @@ fn confidential(v: &Validated) -> Vec<String> {
     values
 }
 
+/// A masked value is no base64: it stands with the text, so that the object stays valid.
+fn masked_as_text(secret: &mut Value) {
+    let Some(Value::Object(data)) = secret.get_mut("data") else { return };
+    let masked: Vec<_> = data.iter().filter(|(_, v)| *v == MASK).map(|(key, _)| key.clone()).collect();
+    data.retain(|key, _| !masked.contains(key));
+    let empty = data.is_empty();
+    if let Value::Object(fields) = secret {
+        if empty {
+            fields.remove("data");
+        }
+        if !masked.is_empty() {
+            let text = fields.entry("stringData").or_insert_with(|| json!({}));
+            for key in masked {
+                text[key] = json!(MASK);
+            }
+        }
+    }
+}
+
 fn mask(value: &mut Value, secrets: &[String]) {
     match value {
         Value::String(text) => {
             for secret in secrets {
                 if text.contains(secret.as_str()) {
-                    *text = text.replace(secret.as_str(), "<masked>");
+                    *text = text.replace(secret.as_str(), MASK);
                 }
             }
         }
