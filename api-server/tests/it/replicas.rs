@@ -5,17 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use e2e::services::{Postgres, Redis, TcpProxy, shared};
+use e2e::services::{Postgres, Redis, shared};
 use e2e::wait::wait_until;
 use perses_api_server::cache::tail::{Follower, Notice};
 use perses_api_server::cache::{DocumentCache, Encoded, Tier, redis::RedisTier};
 use perses_api_server::config;
 use perses_api_server::domain::document::{Document, Draft, Key};
-use perses_api_server::domain::kind::Kind;
 use perses_api_server::metrics::Metrics;
 use perses_api_server::store::postgres::PostgresStore;
 use perses_api_server::store::{Change, Changes, Cursor, ListQuery, Precondition, Store, StoreError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backends::{create, dashboard, draft, migrated, project};
@@ -24,20 +23,20 @@ use crate::backends::{create, dashboard, draft, migrated, project};
 const STALE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Store, cache and follower of one pod; the follower ends with it.
-struct Pod {
-    store: Arc<dyn Store>,
-    cache: Arc<DocumentCache>,
-    follower: Arc<Follower>,
+pub struct Pod {
+    pub store: Arc<dyn Store>,
+    pub cache: Arc<DocumentCache>,
+    pub follower: Arc<Follower>,
     metrics: Arc<Metrics>,
     _stop: DropGuard,
 }
 
 impl Pod {
-    async fn start(database: &config::Postgres, redis: Option<&str>) -> Self {
+    pub async fn start(database: &config::Postgres, redis: Option<&str>) -> Self {
         Self::on(Arc::new(PostgresStore::new(database).unwrap()), redis).await
     }
 
-    async fn on(store: Arc<dyn Store>, redis: Option<&str>) -> Self {
+    pub async fn on(store: Arc<dyn Store>, redis: Option<&str>) -> Self {
         let redis = redis.map(|addr| {
             let config = config::Redis { addr: addr.to_owned(), ..config::Redis::default() };
             Arc::new(RedisTier::new(&config).unwrap())
@@ -56,7 +55,7 @@ impl Pod {
     }
 
     /// A GET: caches, else the store, whose answer fills the caches.
-    async fn read(&self, key: &Key) -> Result<(Option<Encoded>, Option<Tier>), StoreError> {
+    pub async fn read(&self, key: &Key) -> Result<(Option<Encoded>, Option<Tier>), StoreError> {
         if let Some((entry, tier)) = self.cache.get(key).await {
             return Ok((Some(entry), Some(tier)));
         }
@@ -67,12 +66,12 @@ impl Pod {
         Ok((Some(entry), None))
     }
 
-    async fn version(&self, key: &Key) -> Option<u64> {
+    pub async fn version(&self, key: &Key) -> Option<u64> {
         self.read(key).await.unwrap().0.map(|entry| entry.version)
     }
 
     /// A PUT, whole: commit, invalidation, hint.
-    async fn write(&self, key: &Key) -> Document {
+    pub async fn write(&self, key: &Key) -> Document {
         let document = self.commit(key).await;
         let change = Change { key: key.clone(), revision: document.revision, deleted: false };
         self.cache.invalidate(&[change]).await;
@@ -95,12 +94,12 @@ fn encode(document: &Document) -> Encoded {
     Encoded { body: document.to_body(), version: document.version, revision: document.revision }
 }
 
-async fn eventually(what: &str, look: impl AsyncFn() -> bool) {
+pub async fn eventually(what: &str, look: impl AsyncFn() -> bool) {
     wait_until(what, Duration::from_secs(30), || async { Ok(look().await) }).await.unwrap();
 }
 
 /// Asserts that a pod shows a version within the limit of staleness, counted from `since`, and goes on showing it.
-async fn shows(pod: &Pod, key: &Key, version: u64, since: Instant) {
+pub async fn shows(pod: &Pod, key: &Key, version: u64, since: Instant) {
     // Timers and scheduling of a busy machine are not what is measured.
     let limit = STALE_LIMIT + Duration::from_millis(500);
     while pod.version(key).await != Some(version) {
@@ -109,8 +108,18 @@ async fn shows(pod: &Pod, key: &Key, version: u64, since: Instant) {
     }
 }
 
+/// Waits until a follower has applied a write and told of it.
+async fn hears_of(notices: &mut broadcast::Receiver<Notice>, revision: i64) {
+    loop {
+        let Notice::Changed(changes) = notices.recv().await.unwrap() else { panic!("the tail was lost") };
+        if changes.iter().any(|change| change.revision == revision) {
+            return;
+        }
+    }
+}
+
 /// A database with a dashboard at version 0.
-async fn with_dashboard(server: &Postgres) -> (config::Postgres, Key) {
+pub async fn with_dashboard(server: &Postgres) -> (config::Postgres, Key) {
     let config = migrated(server).await;
     let store = PostgresStore::new(&config).unwrap();
     // Redis is shared with other tests, so the names are unique.
@@ -121,38 +130,8 @@ async fn with_dashboard(server: &Postgres) -> (config::Postgres, Key) {
     (config, key)
 }
 
-async fn shared_redis() -> String {
+pub async fn shared_redis() -> String {
     shared::redis().await.unwrap().address()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_second_pod_finds_in_redis_what_the_first_one_read() {
-    let (config, key) = with_dashboard(shared::postgres().await.unwrap()).await;
-    let redis = shared_redis().await;
-    let (a, b) = (Pod::start(&config, Some(&redis)).await, Pod::start(&config, Some(&redis)).await);
-    let (from_store, tier) = a.read(&key).await.unwrap();
-    assert_eq!(tier, None);
-    assert_eq!(a.read(&key).await.unwrap(), (from_store.clone(), Some(Tier::L1)));
-    assert_eq!(b.read(&key).await.unwrap(), (from_store.clone(), Some(Tier::L2)), "the very same bytes");
-    assert_eq!(b.read(&key).await.unwrap(), (from_store, Some(Tier::L1)));
-    let ttl: u64 = shared::redis()
-        .await
-        .unwrap()
-        .cli(&["TTL", &format!("v1:dashboard:config:{}:d", key.project.clone().unwrap())])
-        .await
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert!((240..=300).contains(&ttl), "{ttl}");
-    // What is not a dashboard stays out of Redis, what holds secrets out of every cache.
-    let owner = project(key.project.as_deref().unwrap());
-    a.read(&owner).await.unwrap();
-    assert_eq!(a.read(&owner).await.unwrap().1, Some(Tier::L1));
-    assert_eq!(b.read(&owner).await.unwrap().1, None);
-    let secret = Key::global(Kind::GlobalSecret, "s");
-    create(&*a.store, &secret, r#"{"basicAuth":{"username":"u","password":"p"}}"#).await;
-    a.read(&secret).await.unwrap();
-    assert_eq!(a.read(&secret).await.unwrap().1, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,12 +146,7 @@ async fn a_write_shows_at_once_where_it_was_made_and_soon_everywhere() {
             let since = Instant::now();
             assert_eq!(a.version(&key).await, Some(written.version), "one's own write");
             shows(&b, &key, written.version, since).await;
-            loop {
-                let Notice::Changed(changes) = notices.recv().await.unwrap() else { panic!("reset") };
-                if changes.iter().any(|change| change.key == key && change.revision == written.revision) {
-                    break;
-                }
-            }
+            hears_of(&mut notices, written.revision).await;
         }
     }
 }
@@ -220,18 +194,18 @@ async fn a_crash_after_the_commit_shows_within_a_second_with_and_without_redis()
 
 /// A store whose reads can be held between the answer of the database and the caller, and that can lose its tail.
 #[derive(Debug)]
-struct Held {
+pub struct Held {
     inner: PostgresStore,
     /// Reads of this key wait for a permit after they have read.
     key: Key,
     gate: Semaphore,
     arrived: Semaphore,
     /// The next look at the tail finds that it does not reach back far enough.
-    lose_tail: AtomicBool,
+    pub lose_tail: AtomicBool,
 }
 
 impl Held {
-    fn new(config: &config::Postgres, key: &Key) -> Arc<Self> {
+    pub fn new(config: &config::Postgres, key: &Key) -> Arc<Self> {
         let inner = PostgresStore::new(config).unwrap();
         let (gate, arrived) = (Semaphore::new(0), Semaphore::new(0));
         Arc::new(Self { inner, key: key.clone(), gate, arrived, lose_tail: AtomicBool::new(false) })
@@ -295,11 +269,8 @@ async fn a_slow_reader_never_puts_an_old_document_back() {
             held.arrived.acquire().await.unwrap().forget();
             let written = b.write(&key).await;
             let since = Instant::now();
-            while told {
-                let Notice::Changed(changes) = notices.recv().await.unwrap() else { panic!("reset") };
-                if changes.iter().any(|change| change.revision == written.revision) {
-                    break;
-                }
+            if told {
+                hears_of(&mut notices, written.revision).await;
             }
             held.gate.add_permits(100);
             let (slow, _) = reading.await.unwrap();
@@ -356,148 +327,4 @@ async fn under_load_no_pod_is_stale_for_long() {
     for reader in readers {
         assert!(reader.await.unwrap() > 100);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_redis_with_old_values_fools_nobody() {
-    let (config, key) = with_dashboard(shared::postgres().await.unwrap()).await;
-    let redis = Redis::start().await.unwrap();
-    let address = redis.address();
-    let (a, b) = (Pod::start(&config, Some(&address)).await, Pod::start(&config, Some(&address)).await);
-    a.version(&key).await;
-    let name = format!("v1:dashboard:config:{}:d", key.project.clone().unwrap());
-    let plain = RedisTier::new(&config::Redis { addr: address.clone(), ..config::Redis::default() }).unwrap();
-    eventually("Redis", async || plain.is_available()).await;
-    let old = plain.get_bytes(&name).await.expect("a dashboard that was read is in Redis");
-    let written = b.write(&key).await;
-    shows(&a, &key, written.version, Instant::now()).await;
-
-    // As after a restore from a snapshot: emptied, then with the old value.
-    redis.cli(&["FLUSHALL"]).await.unwrap();
-    assert!(plain.set_bytes(&name, &old, Duration::from_mins(5)).await);
-    let fresh = Pod::start(&config, Some(&address)).await;
-    for pod in [&a, &b] {
-        pod.cache.clear_memory();
-    }
-    for pod in [&a, &b, &fresh] {
-        assert_eq!(pod.version(&key).await, Some(written.version));
-    }
-    assert_eq!(plain.get_bytes(&name).await.map(|value| value == old), Some(false), "the new one took its place");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn invalidations_that_redis_missed_are_made_up_for() {
-    let (config, key) = with_dashboard(shared::postgres().await.unwrap()).await;
-    let redis = Redis::start().await.unwrap();
-    let (proxy_a, proxy_b) =
-        (TcpProxy::to_port(redis.port()).await.unwrap(), TcpProxy::to_port(redis.port()).await.unwrap());
-    let address = |proxy: &TcpProxy| format!("127.0.0.1:{}", proxy.port());
-    let (a, b) =
-        (Pod::start(&config, Some(&address(&proxy_a))).await, Pod::start(&config, Some(&address(&proxy_b))).await);
-    a.version(&key).await;
-    b.version(&key).await;
-    // Redis keeps its old value and nobody can reach it while the document changes.
-    proxy_a.cut().await;
-    proxy_b.cut().await;
-    let written = a.write(&key).await;
-    let since = Instant::now();
-    assert_eq!(a.version(&key).await, Some(written.version));
-    shows(&b, &key, written.version, since).await;
-    let name = format!("v1:dashboard:config:{}:d", key.project.clone().unwrap());
-    let old = redis.cli(&["GET", &name]).await.unwrap();
-    assert!(old.contains(r#""version":0"#), "{old}");
-    proxy_a.heal().await;
-    proxy_b.heal().await;
-    eventually("the old value to go", async || !redis.cli(&["GET", &name]).await.unwrap().contains(r#""version":0"#))
-        .await;
-    eventually("Redis to be used again", async || {
-        a.cache.clear_memory();
-        a.version(&key).await;
-        b.cache.clear_memory();
-        b.read(&key).await.unwrap().1 == Some(Tier::L2)
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_redis_reads_are_slower_but_never_wrong_and_never_fail() {
-    let (config, key) = with_dashboard(shared::postgres().await.unwrap()).await;
-    let redis = Redis::start().await.unwrap();
-    let pod = Pod::start(&config, Some(&redis.address())).await;
-    let mut version = pod.version(&key).await.unwrap();
-    let mut check = async |what: &str| {
-        let mut took = Vec::new();
-        for _ in 0..60 {
-            let started = Instant::now();
-            version = pod.write(&key).await.version;
-            pod.cache.clear_memory();
-            assert_eq!(pod.version(&key).await, Some(version), "{what}");
-            took.push(started.elapsed());
-        }
-        took.sort_unstable();
-        assert!(took[56] < Duration::from_millis(500), "{what}: {:?}", &took[50..]);
-        assert!(took[59] < Duration::from_secs(2), "{what}: {:?}", took[59]);
-    };
-    check("Redis works").await;
-    redis.kill().await.unwrap();
-    check("Redis is dead").await;
-    redis.start_again().await.unwrap();
-    let used = async || {
-        pod.version(&key).await;
-        pod.cache.get(&key).await;
-        redis.cli(&["DBSIZE"]).await.unwrap() != "0"
-    };
-    eventually("Redis to be used again", async || {
-        pod.cache.clear_memory();
-        used().await
-    })
-    .await;
-    redis.pause().await.unwrap();
-    check("Redis is frozen").await;
-    redis.resume().await.unwrap();
-    check("Redis is back").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_postgres_cached_documents_are_served_and_all_heals() {
-    let server = Postgres::start().await.unwrap();
-    let (config, key) = with_dashboard(&server).await;
-    let redis = shared_redis().await;
-    let (a, b) = (Pod::start(&config, Some(&redis)).await, Pod::start(&config, Some(&redis)).await);
-    a.version(&key).await;
-    server.kill().await.unwrap();
-    assert_eq!(a.read(&key).await.unwrap().1, Some(Tier::L1), "from memory without the database");
-    assert_eq!(b.read(&key).await.unwrap().1, Some(Tier::L2), "from Redis without the database");
-    let other = dashboard("nobody", "knows");
-    assert!(matches!(a.read(&other).await, Err(StoreError::Unavailable(_))));
-    let refused = a.store.update(draft(&key, "{}"), Precondition::None).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
-    eventually("the follower to notice", async || !a.follower.is_healthy()).await;
-    a.follower.readiness().expect("an outage of the database does not make a pod unready");
-    assert_eq!(a.version(&key).await, Some(0));
-    server.start_again().await.unwrap();
-    eventually("the follower to go on", async || a.follower.is_healthy() && b.follower.is_healthy()).await;
-    let written = a.write(&key).await;
-    shows(&b, &key, written.version, Instant::now()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_lost_the_tail_starts_over() {
-    let server = shared::postgres().await.unwrap();
-    let (config, key) = with_dashboard(server).await;
-    let store = Held::new(&config, &dashboard("nobody", "waits"));
-    let pod = Pod::on(Arc::clone(&store) as Arc<dyn Store>, Some(&shared_redis().await)).await;
-    assert_eq!(pod.version(&key).await, Some(0));
-    let mut notices = pod.follower.subscribe();
-    // As after a restore to an earlier state: the document is another one, its revision lower, and no row tells of it.
-    let restore = "UPDATE perses.resource SET spec = '{\"restored\":true}', revision = 0 WHERE name = 'd'; \
-                   TRUNCATE perses.change";
-    server.sql(&config.dbname, restore).await.unwrap();
-    store.lose_tail.store(true, Ordering::SeqCst);
-    while !matches!(notices.recv().await.unwrap(), Notice::Reset) {}
-    let (entry, tier) = pod.read(&key).await.unwrap();
-    assert!(std::str::from_utf8(&entry.unwrap().body).unwrap().contains("restored"), "neither tier kept the old one");
-    assert_eq!(tier, None);
-    // A lower revision is no reason to refuse it now; the follower may empty the memory once more as it starts over.
-    eventually("the document to be cached", async || pod.read(&key).await.unwrap().1 == Some(Tier::L1)).await;
 }

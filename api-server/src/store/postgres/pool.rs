@@ -18,6 +18,8 @@ use crate::store::StoreError;
 
 /// A connection that was idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// How long all connections are suspect after one was found dead: a restarted server kills them all.
+const SUSPICION: Duration = Duration::from_secs(30);
 /// Connections are made anew after this long, so that load spreads over poolers that came later.
 const MAX_LIFETIME: Duration = Duration::from_mins(30);
 /// While the database is away, one caller in this time tries it; the others fail at once.
@@ -91,17 +93,44 @@ pub(super) fn connect_options(
     options
 }
 
+/// What happened to the connections.
+#[derive(Debug, Default)]
+struct Past {
+    /// When the credentials changed: older connections are not used again.
+    rotated: Mutex<Option<Instant>>,
+    /// When a connection was found dead: older ones are tried before they are used, for a while.
+    died: Mutex<Option<Instant>>,
+}
+
+impl Past {
+    fn is_outdated(&self, age: Duration) -> bool {
+        self.rotated.lock().is_some_and(|at| at.elapsed() < age)
+    }
+
+    fn is_suspect(&self, age: Duration) -> bool {
+        self.died.lock().map(|at| at.elapsed()).is_some_and(|since| since < SUSPICION && since < age)
+    }
+}
+
 /// The pool and what guards it.
-#[derive(Debug)]
 pub(super) struct Database {
     pool: PgPool,
     config: config::Postgres,
     credentials: Mutex<(Option<Credentials>, Instant)>,
-    /// When the credentials changed: older connections are not used again.
-    rotated: Arc<Mutex<Option<Instant>>>,
+    past: Arc<Past>,
     /// While the database is away: when the next caller may try, and why it is away.
     gate: Mutex<Option<(Instant, String)>>,
     metrics: OnceLock<Arc<Metrics>>,
+}
+
+// By hand: the configuration may hold a password.
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database")
+            .field("host", &self.config.host)
+            .field("pool", &self.pool.size())
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Credentials {
@@ -114,8 +143,8 @@ impl Database {
     /// A pool that connects when it is first used.
     pub(super) fn new(config: &config::Postgres) -> Self {
         let credentials = Credentials::read(config).ok();
-        let rotated = Arc::new(Mutex::new(None));
-        let seen = Arc::clone(&rotated);
+        let past = Arc::new(Past::default());
+        let seen = Arc::clone(&past);
         // Files that are not there yet are read again before each attempt to connect.
         let unusable = Credentials { user: String::new(), password: None };
         let pool = PgPoolOptions::new()
@@ -124,9 +153,10 @@ impl Database {
             .max_lifetime(MAX_LIFETIME)
             .test_before_acquire(false)
             .before_acquire(move |connection, meta| {
-                let outdated = seen.lock().is_some_and(|at: Instant| at.elapsed() < meta.age);
+                let outdated = seen.is_outdated(meta.age);
+                let try_first = meta.idle_for > TRUSTED_IDLE || seen.is_suspect(meta.age);
                 Box::pin(async move {
-                    if !outdated && meta.idle_for > TRUSTED_IDLE {
+                    if !outdated && try_first {
                         connection.ping().await?;
                     }
                     Ok(!outdated)
@@ -137,7 +167,7 @@ impl Database {
             pool,
             config: config.clone(),
             credentials: Mutex::new((credentials, Instant::now())),
-            rotated,
+            past,
             gate: Mutex::new(None),
             metrics: OnceLock::new(),
         }
@@ -164,7 +194,7 @@ impl Database {
             Ok(credentials) if state.0.as_ref() != Some(&credentials) => {
                 self.pool.set_connect_options(connect_options(&self.config, &credentials, None));
                 if state.0.replace(credentials).is_some() {
-                    *self.rotated.lock() = Some(Instant::now());
+                    *self.past.rotated.lock() = Some(Instant::now());
                     tracing::info!("the credentials of the database changed: connections are made anew");
                 }
             }
@@ -227,6 +257,9 @@ impl Database {
             }
             Ok(Err(error)) => {
                 lease.reusable = !breaks_connection(&error);
+                if !lease.reusable {
+                    *self.past.died.lock() = Some(Instant::now());
+                }
                 Err(Failure { error: classify(&error), dead_connection: !lease.reusable })
             }
             Err(_) => {

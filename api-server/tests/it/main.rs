@@ -1,0 +1,21 @@
+//! Integration tests of the server: the real router, real stores, real clients.
+
+#![allow(unreachable_pub, reason = "one binary: nothing of it is reachable from outside")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+
+mod auth;
+mod backends;
+mod bad_input;
+mod cache;
+mod file_store;
+mod http;
+mod percli;
+mod pod;
+mod postgres;
+mod provisioning;
+mod proxy;
+mod query;
+mod replicas;
+mod resources;
+mod store;
+mod upstream;
