@@ -1,7 +1,7 @@
 //! A cluster that runs pods: what it promises to workloads, that it heals, and that nothing of it stays.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -24,16 +24,19 @@ async fn runs_workloads_heals_and_leaves_nothing() {
     let before = Traces::take(&state);
     let result = story(&node, folder.path()).await;
     let cleaned = node.down();
-    result.unwrap();
+    let belongings = result.unwrap();
     cleaned.unwrap();
     assert_eq!(Traces::take(&state), before, "traces are left");
+    let left: Vec<_> = belongings.iter().filter(|path| path.symlink_metadata().is_ok()).collect();
+    assert!(left.is_empty(), "{left:?} are left");
     assert!(!state.exists());
     assert_eq!(node.state().await.unwrap(), State::Absent);
     // Nothing to do, and no error.
     node.down().unwrap();
 }
 
-async fn story(node: &Node, folder: &Path) -> Result<()> {
+/// Returns the files outside its folder that belong to the cluster when it is killed.
+async fn story(node: &Node, folder: &Path) -> Result<Vec<PathBuf>> {
     node.up().await?;
     ensure!(node.state().await? == State::Up);
     let started = std::time::Instant::now();
@@ -56,11 +59,13 @@ async fn story(node: &Node, folder: &Path) -> Result<()> {
     node.up().await?;
     kubectl.run(&["get", "configmap", "kept"]).await?;
 
+    let belongings = belongings(node)?;
+    ensure!(belongings.len() >= 7, "an interface, and for each of two pods three files: {belongings:?}");
     // And then everything that could clean up after itself is gone before `down` is called.
     for program in ["kubelet", "containerd", "kube-apiserver", "etcd"] {
         kill(node, program)?;
     }
-    Ok(())
+    Ok(belongings)
 }
 
 async fn workloads(cluster: &Cluster, namespace: &str) -> Result<()> {
@@ -125,14 +130,12 @@ fn shell_image(archive: &Path) -> Result<()> {
     write_archive(&[Image { name: IMAGE.into(), config, layers: vec![layer, more.finish()?] }], archive)
 }
 
-/// What a cluster could leave on the machine.
+/// What a cluster could leave on the machine under its name. Other clusters may come and go meanwhile.
 #[derive(Debug, PartialEq, Eq)]
 struct Traces {
     processes: BTreeSet<String>,
     mounts: BTreeSet<String>,
     namespaces: BTreeSet<String>,
-    interfaces: BTreeSet<String>,
-    routes: BTreeSet<String>,
     groups: BTreeSet<String>,
     others: BTreeSet<String>,
 }
@@ -150,23 +153,44 @@ impl Traces {
         for hierarchy in names("/sys/fs/cgroup", &everything) {
             groups.extend(names(&hierarchy, &of_ours));
         }
-        let mut others = names("/var/lib/cni/results", &of_ours);
-        others.extend(names("/run/netns", &|path| path.contains("cni-")));
-        others.extend(names("/run/containerd/s", &everything));
-        others.extend(names("/var/log/containers", &everything));
+        let others = names("/var/lib/cni/results", &of_ours);
         let lines =
             |text: String, mine: &str| text.lines().filter(|line| line.contains(mine)).map(ToOwned::to_owned).collect();
-        let routes = Command::new("ip").args(["-4", "route", "show", "table", "all"]).output().unwrap().stdout;
         Self {
             processes: processes_with(state),
             mounts: lines(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), state),
             namespaces: names("/run/netns", &of_ours),
-            interfaces: names("/sys/class/net", &everything),
-            routes: lines(String::from_utf8(routes).unwrap(), "pstack"),
             groups,
             others,
         }
     }
+}
+
+/// What belongs to a running cluster without bearing its name: its interface (the routes go with it), the sockets of its
+/// containers, cached answers for its pods, links to their logs.
+fn belongings(node: &Node) -> Result<Vec<PathBuf>> {
+    let text = std::fs::read_to_string(node.kubeconfig())?;
+    let address = text.split("https://").nth(1).and_then(|rest| rest.split(':').next()).context("no address")?;
+    let route = Command::new("ip").args(["-o", "route", "get", address]).output()?.stdout;
+    let route = String::from_utf8(route)?;
+    let interface = route.split_whitespace().skip_while(|word| *word != "dev").nth(1).context("no interface")?;
+    let mut found = vec![Path::new("/sys/class/net").join(interface)];
+    let tasks = node.folder().join("containerd/state/io.containerd.runtime.v2.task/k8s.io");
+    for task in std::fs::read_dir(&tasks)?.flatten() {
+        let id = task.file_name().to_string_lossy().into_owned();
+        let socket = std::fs::read_to_string(task.path().join("address")).unwrap_or_default();
+        found.extend(socket.trim().strip_prefix("unix://").map(PathBuf::from));
+        for name in [format!("cni-loopback-{id}-lo"), format!("pstack-{NAME}-{id}-eth0")] {
+            found.push(Path::new("/var/lib/cni/results").join(name));
+        }
+    }
+    for link in std::fs::read_dir("/var/log/containers")?.flatten() {
+        if std::fs::read_link(link.path()).is_ok_and(|target| target.starts_with(node.folder())) {
+            found.push(link.path());
+        }
+    }
+    found.retain(|path| path.symlink_metadata().is_ok());
+    Ok(found)
 }
 
 fn processes_with(needle: &str) -> BTreeSet<String> {

@@ -15,18 +15,21 @@ const END_DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub(super) struct Group {
     name: String,
+    /// Where the group is made.
     hierarchies: Vec<PathBuf>,
+    /// Where it may be found afterwards: beside version 1, runc makes groups in a mounted version 2 as well.
+    mounted: Vec<PathBuf>,
 }
 
 impl Group {
     /// The group of a cluster; it need not be there.
     pub(super) fn of(cluster: &str) -> Result<Self> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
-        let hierarchies = hierarchies(&mounts);
+        let (mounted, hierarchies) = hierarchies(&mounts);
         if hierarchies.is_empty() {
             bail!("no control groups are mounted under {ROOT}: the node cannot run pods on this machine");
         }
-        Ok(Self { name: format!("pstack-{cluster}"), hierarchies })
+        Ok(Self { name: format!("pstack-{cluster}"), hierarchies, mounted })
     }
 
     /// Name of the group, and of everything else of the cluster that needs a name on this machine.
@@ -118,7 +121,7 @@ impl Group {
         let started = Instant::now();
         loop {
             let mut left = None;
-            for hierarchy in &self.hierarchies {
+            for hierarchy in &self.mounted {
                 let mut folders = Vec::new();
                 walk(&hierarchy.join(&self.name), &mut |folder| folders.push(folder.to_owned()));
                 for folder in folders.iter().rev() {
@@ -146,10 +149,11 @@ fn walk(folder: &Path, visit: &mut dyn FnMut(&Path)) {
     }
 }
 
-/// Mount points of the hierarchies that the kubelet uses: every one of v1, or the one of v2 when it stands alone.
-fn hierarchies(mountinfo: &str) -> Vec<PathBuf> {
+/// Mount points of all hierarchies, and of those that the kubelet uses: every one of v1, or the one of v2 when it stands
+/// alone.
+fn hierarchies(mountinfo: &str) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let of_type = |wanted: &str| -> Vec<PathBuf> {
-        mountinfo
+        let mut points: Vec<PathBuf> = mountinfo
             .lines()
             .filter_map(|line| {
                 let (left, right) = line.split_once(" - ")?;
@@ -157,15 +161,14 @@ fn hierarchies(mountinfo: &str) -> Vec<PathBuf> {
                 let kind = right.split_whitespace().next()?;
                 (kind == wanted && point.starts_with(ROOT)).then(|| PathBuf::from(point))
             })
-            .collect()
+            .collect();
+        points.sort();
+        points.dedup();
+        points
     };
-    let mut found = of_type("cgroup");
-    if found.is_empty() {
-        found = of_type("cgroup2");
-    }
-    found.sort();
-    found.dedup();
-    found
+    let (first, second) = (of_type("cgroup"), of_type("cgroup2"));
+    let all = first.iter().chain(&second).cloned().collect();
+    (all, if first.is_empty() { second } else { first })
 }
 
 #[cfg(test)]
@@ -176,8 +179,10 @@ mod tests {
     fn finds_the_hierarchies_of_both_versions() {
         let hybrid = "30 25 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n31 30 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
                       32 30 0:28 / /sys/fs/cgroup/cpu rw shared:3 - cgroup cgroup rw,cpu\n33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(hierarchies(hybrid), [PathBuf::from("/sys/fs/cgroup/cpu"), PathBuf::from("/sys/fs/cgroup/pids")]);
+        let path = |name: &str| Path::new(ROOT).join(name);
+        let used = vec![path("cpu"), path("pids")];
+        assert_eq!(hierarchies(hybrid), ([used.clone(), vec![path("unified")]].concat(), used));
         let unified = "30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw\n";
-        assert_eq!(hierarchies(unified), [PathBuf::from("/sys/fs/cgroup")]);
+        assert_eq!(hierarchies(unified), (vec![ROOT.into()], vec![ROOT.into()]));
     }
 }

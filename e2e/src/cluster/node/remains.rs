@@ -6,6 +6,9 @@ use anyhow::{Context, Result, bail};
 
 use super::command::run;
 
+/// Where libcni keeps what plugins answered; containerd 1.6 offers no way to choose the folder.
+const CNI_CACHE: &str = "/var/lib/cni/results";
+
 /// Sockets of containerd's shims: containerd keeps their paths in the folder of each container.
 pub(super) fn shim_sockets(folder: &Path) -> Vec<PathBuf> {
     let tasks = folder.join("containerd/state/io.containerd.runtime.v2.task/k8s.io");
@@ -28,13 +31,24 @@ pub(super) fn remove_strays(folder: &Path, cni_network: &str, sockets: &[PathBuf
             remove(&entry)?;
         }
     }
-    let prefix = format!("{cni_network}-");
-    for entry in entries(Path::new("/var/lib/cni/results")) {
-        if entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)) {
-            remove(&entry)?;
-        }
+    for name in cached_answers(cni_network) {
+        remove(&Path::new(CNI_CACHE).join(name))?;
     }
     Ok(())
+}
+
+/// Names of the cached answers for one network and for the loopback of the same pods, whose network has a fixed name.
+fn cached_answers(cni_network: &str) -> Vec<String> {
+    let names: Vec<String> = entries(Path::new(CNI_CACHE))
+        .iter()
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    let pod = |name: &str| -> Option<String> {
+        name.strip_prefix(cni_network)?.strip_prefix('-')?.strip_suffix("-eth0").map(ToOwned::to_owned)
+    };
+    let loopbacks: Vec<String> =
+        names.iter().filter_map(|name| pod(name)).map(|pod| format!("cni-loopback-{pod}-lo")).collect();
+    names.into_iter().filter(|name| pod(name).is_some() || loopbacks.contains(name)).collect()
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
