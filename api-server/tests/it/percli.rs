@@ -53,7 +53,7 @@ impl World {
             .unwrap();
         let address = format!("http://127.0.0.1:{}", port.number());
         let world = Self { folder, program, address, _server: server, _port: port };
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
         while !world.run(&["login", &world.address, "-u", "admin", "-p", "secret"]).await.status.success() {
             let log = std::fs::read_to_string(world.path("log")).unwrap();
             assert!(tokio::time::Instant::now() < deadline, "no sign-in:\n{log}");
