@@ -22,7 +22,7 @@ async function signIn() {
 }
 
 async function chartsAreDrawn(count) {
-  await until(`${count} drawn charts`, async () => (await drawnCanvases(page)) >= count, 60);
+  await until(`${count} drawn charts`, async () => (await drawnCanvases(page)) >= count, 120);
   assert.equal(await errors().count(), 0, `errors on the page: ${await errors().allInnerTexts()}`);
 }
 

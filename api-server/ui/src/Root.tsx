@@ -11,10 +11,9 @@ import { queryClient } from './api/query-client';
 import { useSession } from './api/session';
 import { Header } from './components/Header';
 
-// White cards on a page of light grey; the packages' theme paints both alike.
+// White cards on a page of light grey; the packages' theme has white everywhere.
 const theme = createTheme(getTheme('light'), {
-  palette: { background: { default: '#f4f6f9', paper: '#ffffff' } },
-  components: { MuiPaper: { styleOverrides: { root: { backgroundColor: '#ffffff' } } } },
+  components: { MuiCssBaseline: { styleOverrides: { body: { backgroundColor: '#f4f6f9' } } } },
 });
 const chartsTheme = generateChartsTheme(theme, { echartsTheme: {} });
 

@@ -18,7 +18,7 @@ export async function open() {
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: browserPath(), headless: true, args: FLAGS, viewport: SIZE, acceptDownloads: false,
   });
-  context.setDefaultTimeout(30_000);
+  context.setDefaultTimeout(60_000);
   return {
     context,
     close: async () => {

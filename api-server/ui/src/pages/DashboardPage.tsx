@@ -64,7 +64,7 @@ export default function DashboardPage() {
   const dashboard = isForeign ? flattenLayouts(loaded.data) : loaded.data;
   const startsEditing = (location.state as { edit?: boolean } | null)?.edit === true;
   return (
-    <Box component="main" sx={{ flexGrow: 1, minHeight: 0, display: 'flex', flexDirection: 'column' }}>
+    <Box component="main" sx={{ flexGrow: 1, minHeight: 0, display: 'flex', flexDirection: 'column', bgcolor: 'background.default' }}>
       {isForeign && <Alert severity="info" sx={{ borderRadius: 0 }}>This dashboard has tabs, which this editor would lose. It is shown read-only.</Alert>}
       <PluginRegistry pluginLoader={pluginLoader} defaultPluginKinds={defaultPluginKinds}>
         <ValidationProvider>

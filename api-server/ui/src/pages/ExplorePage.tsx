@@ -42,7 +42,7 @@ function Explore() {
     <DatasourceStoreProvider key={name} datasourceApi={datasourceApi} projectName={name === NONE ? undefined : name}>
       <TimeRangeProviderWithQueryParams initialTimeRange={range} initialRefreshInterval={refresh}>
         <VariableProvider>
-          <Box component="main" sx={{ p: 2, flexGrow: 1, overflow: 'auto' }}>
+          <Box component="main" sx={{ p: 2, flexGrow: 1, overflow: 'auto', bgcolor: 'background.default' }}>
             <ExplorerManagerProviderWithQueryParams>
               <ExploreManager exploreTitleComponent={<ProjectPicker />} />
             </ExplorerManagerProviderWithQueryParams>

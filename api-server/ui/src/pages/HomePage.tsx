@@ -71,7 +71,7 @@ export function HomePage() {
   const sections = useMemo(() => {
     const wanted = search.trim().toLowerCase();
     const has = (text: string) => text.toLowerCase().includes(wanted);
-    const byName = (a: { metadata: { name: string } }, b: { metadata: { name: string } }) => a.metadata.name.localeCompare(b.metadata.name);
+    const byName = (a: { metadata: { name: string } }, b: { metadata: { name: string } }) => a.metadata.name.localeCompare(b.metadata.name, undefined, { numeric: true });
     const groups = groupByProject(dashboards.data ?? []);
     return [...(projects.data ?? [])]
       .sort(byName)

@@ -27,7 +27,7 @@ export function DashboardsTab({ project, canWrite }: { project: string; canWrite
           empty="No dashboards yet"
           onDelete={canWrite ? setDeleting : undefined}
           rows={[...data]
-            .sort((a, b) => a.metadata.name.localeCompare(b.metadata.name))
+            .sort((a, b) => a.metadata.name.localeCompare(b.metadata.name, undefined, { numeric: true }))
             .map(({ metadata }) => ({
               name: metadata.name,
               tags: (metadata as { tags?: string[] }).tags,

@@ -104,7 +104,7 @@ export default function EditorsTab({ kind, project, canWrite }: EditorsTabProps)
             empty={`No ${kind.toLowerCase()}s yet`}
             onDelete={canWrite ? setDeleting : undefined}
             rows={[...data]
-              .sort((a, b) => a.metadata.name.localeCompare(b.metadata.name))
+              .sort((a, b) => a.metadata.name.localeCompare(b.metadata.name, undefined, { numeric: true }))
               .map((resource) => ({
                 name: resource.metadata.name,
                 detail: detailOf(resource),
