@@ -1,5 +1,7 @@
 //! The load generator against a server that misbehaves on request: what counts as a failure, and what does not.
 
+#![expect(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
+
 use std::{
     net::SocketAddr,
     sync::{

@@ -1,6 +1,9 @@
 //! The backing services themselves: that they are what the tests of the programs take them for.
 
+#![expect(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
+
 use std::{
+    fmt::Write as _,
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Command, Stdio},
@@ -164,7 +167,7 @@ async fn redis_checks_passwords_limits_memory_and_forgets_when_stopped() {
 async fn prometheus_answers_about_loaded_samples_and_counts_queries() {
     let mut samples = "# TYPE loaded gauge\n".to_owned();
     for minute in 0..120 {
-        samples += &format!("loaded{{shard=\"a\"}} {minute} {}\n", 1_700_000_000 + minute * 60);
+        _ = writeln!(samples, "loaded{{shard=\"a\"}} {minute} {}", 1_700_000_000 + minute * 60);
     }
     samples += "# EOF\n";
     let prometheus = Prometheus::start_with(&[], Some(&samples)).await.unwrap();
