@@ -64,7 +64,6 @@ pub struct RedisTier {
     link: Arc<Link>,
 }
 
-#[derive(Debug)]
 struct Link {
     address: String,
     username: Option<String>,
@@ -76,6 +75,13 @@ struct Link {
     lost: Notify,
     /// Somebody wrote.
     hint: Notify,
+}
+
+// By hand: it may hold a password.
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 struct Connection(MultiplexedConnection);

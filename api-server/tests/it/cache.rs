@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use e2e::services::{Postgres, Redis, TcpProxy, shared};
 use perses_api_server::cache::tail::Notice;
-use perses_api_server::cache::{Tier, redis::RedisTier};
+use perses_api_server::cache::{DocumentCache, Encoded, Tier, redis::RedisTier};
 use perses_api_server::config;
 use perses_api_server::domain::document::Key;
 use perses_api_server::domain::kind::Kind;
-use perses_api_server::store::{Precondition, Store, StoreError};
+use perses_api_server::metrics::Metrics;
+use perses_api_server::store::{Change, Precondition, Store, StoreError};
 
 use crate::backends::{create, dashboard, draft, project};
 use crate::replicas::{Held, Pod, eventually, shared_redis, shows, with_dashboard};
@@ -187,4 +188,53 @@ async fn a_pod_that_lost_the_tail_starts_over() {
     assert_eq!(tier, None);
     // A lower revision is no reason to refuse it now; the follower may empty the memory once more as it starts over.
     eventually("the document to be cached", async || pod.read(&key).await.unwrap().1 == Some(Tier::L1)).await;
+}
+
+/// The user has the rights that the operator gives it; its password comes from a file and is rotated.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_used_with_few_rights_and_a_password_that_changes() {
+    let redis = Redis::start().await.unwrap();
+    let set_password = async |password: &str| {
+        let password = format!(">{password}");
+        let user =
+            ["ACL", "SETUSER", "perses", "reset", "on", &password, "~*", "&*", "+@all", "-@admin", "-@dangerous"];
+        redis.cli(&user).await.unwrap();
+    };
+    set_password("first").await;
+    let folder = tempfile::tempdir().unwrap();
+    let password_file = folder.path().join("password");
+    std::fs::write(&password_file, "first\n").unwrap();
+    let config = config::Redis {
+        addr: redis.address(),
+        username: Some("perses".to_owned()),
+        password: None,
+        password_file: Some(password_file.clone()),
+    };
+    let tier = Arc::new(RedisTier::new(&config).unwrap());
+    eventually("Redis", async || tier.is_available()).await;
+    let cache = || {
+        let metrics = Arc::new(Metrics::new("1.0.0"));
+        DocumentCache::new(1 << 20, Duration::from_mins(5), Some(Arc::clone(&tier)), metrics)
+    };
+    let (writer, reader) = (cache(), cache());
+    let key = dashboard("p", "d");
+    let entry = |revision: i64| Encoded { body: format!("{{{revision}}}\n").into(), version: 0, revision };
+    assert!(writer.fill(&key, entry(1), Instant::now()).await);
+    assert_eq!(reader.get(&key).await, Some((entry(1), Tier::L2)));
+    writer.invalidate(&[Change { key: key.clone(), revision: 2, deleted: false }]).await;
+    assert_eq!(cache().get(&key).await, None, "a tombstone");
+    assert!(writer.fill(&key, entry(2), Instant::now()).await);
+    assert_eq!(cache().get(&key).await, Some((entry(2), Tier::L2)));
+    tier.set_bytes("v1:query:result:x", b"kept", Duration::from_mins(1)).await;
+    writer.start_over().await;
+    assert_eq!(cache().get(&key).await, None, "the whole family went");
+    assert_eq!(tier.get_bytes("v1:query:result:x").await.as_deref(), Some(&b"kept"[..]), "and nothing else");
+
+    set_password("second").await;
+    std::fs::write(&password_file, "second\n").unwrap();
+    redis.cli(&["CLIENT", "KILL", "USER", "perses"]).await.unwrap();
+    eventually("the new password to be used", async || tier.set_bytes("rotated", b"yes", Duration::from_mins(1)).await)
+        .await;
+    assert_eq!(redis.cli(&["GET", "rotated"]).await.unwrap(), "yes");
+    assert!(!format!("{tier:?}").contains("second"));
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use e2e::services::{Postgres, TcpProxy, USER, shared};
 use e2e::wait::{wait_for, wait_until};
 use futures::future::join_all;
 use perses_api_server::config;
+use perses_api_server::metrics::Metrics;
 use perses_api_server::store::postgres::{PostgresStore, migrate};
 use perses_api_server::store::{Changes, Cursor, Precondition, Store, StoreError};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -325,4 +327,24 @@ async fn a_connection_cut_in_mid_write_leaves_all_or_nothing() {
         assert_eq!(noted.len(), usize::from(stored), "the tail says the same as the table: {noted:?}");
     }
     assert!(undone > 0 && undone < 20, "the cuts hit different moments: {undone} of 20 undone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_and_connections_are_counted() {
+    let server = shared::postgres().await.unwrap();
+    let store = store(&config::Postgres { max_connections: 7, ..migrated(server).await });
+    let metrics = Arc::new(Metrics::new("1.0.0"));
+    store.attach_metrics(Arc::clone(&metrics));
+    create(&store, &project("p"), "{}").await;
+    store.get(&project("p")).await.unwrap();
+    store.get(&project("q")).await.unwrap();
+    let text = metrics.encode().unwrap();
+    for line in [
+        r#"perses_db_query_duration_seconds_count{operation="create"} 1"#,
+        r#"perses_db_query_duration_seconds_count{operation="get"} 2"#,
+        r#"perses_db_pool_connections_max{pool="main"} 7"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    assert!(text.contains(r#"perses_db_pool_connections{pool="main",state="idle"}"#), "{text}");
 }
