@@ -10,6 +10,8 @@
 //!
 //! Fields of others are never looked at.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 /// The first field that makes an apply necessary.
@@ -62,6 +64,51 @@ pub fn manages(live: &Value, manager: &str, field: &[&str]) -> bool {
         fields = fields.and_then(|fields| fields.get(&format!("f:{name}"))?.as_object());
     }
     fields.is_some()
+}
+
+/// Keyed lists of ours into which others have put items: JSON pointer and the list as we want it.
+///
+/// An apply never removes such items, and normally they are none of our business. But an edited key (a Service's port,
+/// say) is such an item beside ours, and the two may contradict each other.
+pub fn lists_with_strangers<'a>(desired: &'a Value, live: &Value, manager: &str) -> BTreeMap<String, &'a Value> {
+    let managers = live["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut found = BTreeMap::new();
+    for entry in managers.iter().filter(|entry| entry["manager"] != manager && entry["subresource"].is_null()) {
+        if let Some(fields) = entry["fieldsV1"].as_object() {
+            collect(desired, fields, "", &mut found);
+        }
+    }
+    found
+}
+
+fn collect<'a>(
+    desired: &'a Value,
+    fields: &Map<String, Value>,
+    pointer: &str,
+    found: &mut BTreeMap<String, &'a Value>,
+) {
+    if let Some(wanted) = desired.as_array() {
+        let strange = |(key, inner): (&String, &Value)| {
+            let Some(keys) = key.strip_prefix("k:").and_then(|keys| serde_json::from_str(keys).ok()) else {
+                return false;
+            };
+            let Some(item) = wanted.iter().find(|item| matches(item, &keys)) else { return true };
+            // A list inside an item is replaced with the list that the item is in: places in lists may differ.
+            let mut inside = BTreeMap::new();
+            collect(item, inner.as_object().unwrap_or(&Map::new()), "", &mut inside);
+            !inside.is_empty()
+        };
+        if fields.iter().any(strange) {
+            found.insert(pointer.to_owned(), desired);
+        }
+        return;
+    }
+    for (name, inner) in fields.iter().filter_map(|(key, inner)| Some((key.strip_prefix("f:")?, inner.as_object()?))) {
+        if let Some(wanted) = desired.get(name) {
+            let name = name.replace('~', "~0").replace('/', "~1");
+            collect(wanted, inner, &format!("{pointer}/{name}"), found);
+        }
+    }
 }
 
 /// The fields that `manager` holds by server-side apply on the object itself (not on a subresource).

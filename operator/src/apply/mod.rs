@@ -19,6 +19,9 @@ pub const STATUS_MANAGER: &str = "persesstack-operator/status";
 /// Field manager that holds `spec.replicas` between us and the autoscaler; see [`ssa`].
 pub const REPLICAS_MANAGER: &str = "persesstack-operator/replicas";
 
+/// Field manager of lists that were replaced because an apply was refused; see [`compare::lists_with_strangers`].
+pub const REPAIR_MANAGER: &str = "persesstack-operator/repair";
+
 /// What was attempted; a bounded metric label.
 pub mod verb {
     /// Server-side apply.

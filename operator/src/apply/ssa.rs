@@ -16,11 +16,11 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::compare::{Difference, Why, difference, manages};
+use super::compare::{Difference, Why, difference, lists_with_strangers, manages};
 use super::inventory::Inventory;
 use super::kind::Kind;
 use super::owner::{Claim, StackId, claim, terminating};
-use super::{ApplyError, FIELD_MANAGER, REPLICAS_MANAGER, verb};
+use super::{ApplyError, FIELD_MANAGER, REPAIR_MANAGER, REPLICAS_MANAGER, verb};
 use crate::controllers::persesstack::observed::ForeignObject;
 use crate::metrics::Metrics;
 
@@ -128,6 +128,14 @@ impl Applier<'_> {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         match self.patch(child, &params, &body).await {
             Ok(()) => Ok(Outcome::Changed(found)),
+            // Refused because of what somebody put beside ours: replace that, then try once more.
+            Err(error) if error.code() == Some(422) && child.lifecycle == Lifecycle::Applied => {
+                if !self.clean_lists(child, &live).await? {
+                    return Err(error);
+                }
+                self.patch(child, &params, &body).await?;
+                Ok(Outcome::Changed(found))
+            }
             // Adopted with other content than we would give it: make it again.
             Err(error) if error.code() == Some(422) && child.lifecycle == Lifecycle::Immutable => {
                 self.delete(child.kind, &child.name, &live).await?;
@@ -178,6 +186,27 @@ impl Applier<'_> {
             "spec": {"replicas": live["spec"]["replicas"]},
         });
         self.patch(child, &PatchParams::apply(REPLICAS_MANAGER), &body).await
+    }
+
+    /// Replaces lists of ours into which others have put items; whether there were any.
+    async fn clean_lists(&mut self, child: &Child, live: &Value) -> Result<bool, ApplyError> {
+        let lists = lists_with_strangers(&child.value, live, FIELD_MANAGER);
+        if lists.is_empty() {
+            return Ok(false);
+        }
+        let paths: Vec<_> = lists.keys().collect();
+        tracing::info!(kind = child.kind.name(), name = child.name, ?paths, "replacing lists that contradict ours");
+        let version = &live["metadata"]["resourceVersion"];
+        let unchanged = json!({"op": "test", "path": "/metadata/resourceVersion", "value": version});
+        let replaced = lists.iter().map(|(path, list)| json!({"op": "replace", "path": path, "value": list}));
+        let operations: Vec<Value> = std::iter::once(unchanged).chain(replaced).collect();
+        let patch = serde_json::from_value(Value::Array(operations)).map_err(|source| {
+            ApplyError::new(child.kind.name(), &child.name, verb::APPLY, kube::Error::SerdeError(source))
+        })?;
+        let params = PatchParams { field_manager: Some(REPAIR_MANAGER.to_owned()), ..PatchParams::default() };
+        let result = self.api(child.kind).patch(&child.name, &params, &Patch::<()>::Json(patch)).await;
+        self.note(child, verb::APPLY, result)?;
+        Ok(true)
     }
 
     async fn patch(&mut self, child: &Child, params: &PatchParams, body: &Value) -> Result<(), ApplyError> {

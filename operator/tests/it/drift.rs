@@ -60,7 +60,10 @@ async fn every_object_that_is_edited_is_repaired() {
     }
     // A field of each kind whose content is ours.
     let other_script = json!({"data": {"start.sh": "exit 0"}});
+    // Another port under the same name: an apply alone would be refused.
+    let other_port = json!({"spec": {"ports": [{"name": "http", "port": 9999, "targetPort": "http"}]}});
     let edits = [
+        (Kind::Service, "perses-api", other_port, "/spec/ports"),
         (Kind::Deployment, "perses-pgbouncer", json!({"spec": {"replicas": 7}}), "/spec/replicas"),
         (Kind::Deployment, "perses-redis", json!({"spec": {"revisionHistoryLimit": 9}}), "/spec/revisionHistoryLimit"),
         (Kind::StatefulSet, "perses-db", json!({"spec": {"replicas": 0}}), "/spec/replicas"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use persesstack_operator::api::v1alpha1::PersesStack;
 use persesstack_operator::apply::kind::Kind;
 use persesstack_operator::conditions::is_true;
@@ -70,8 +70,8 @@ async fn one_edited_field_is_exactly_one_write() {
     space.create(&json!({"users": 10})).await;
     space.settled().await;
     quiet(&space, &operator).await;
-    let before = operator.faults.count();
-    let patch = Patch::Merge(json!({"spec": {"ports": [{"name": "http", "port": 9999, "targetPort": "http"}]}}));
+    let (before, looks) = (operator.faults.count(), operator.reconciles("ok"));
+    let patch = Patch::Merge(json!({"spec": {"ports": [{"name": "http", "port": 8080, "targetPort": 9999}]}}));
     space.api(Kind::Service).patch("perses-api", &PatchParams::default(), &patch).await.unwrap();
     within("the repair", REPAIR, async || {
         let service = space.get(Kind::Service, "perses-api").await?;
@@ -79,6 +79,8 @@ async fn one_edited_field_is_exactly_one_write() {
             .then_some(())
     })
     .await;
+    // Until the reconcile that repaired it has ended, its request may be missing in the log.
+    within("the reconcile to end", DEADLINE, async || (operator.reconciles("ok") > looks).then_some(())).await;
     quiet(&space, &operator).await;
     let writes = operator.faults.writes().split_off(before);
     assert_eq!(writes.len(), 1, "{writes:#?}");
@@ -146,7 +148,7 @@ async fn somebody_elses_object_is_left_alone_and_the_rest_goes_on() {
     let after = space.api(Kind::Service).get("perses-redis").await.unwrap();
     assert_eq!(after.metadata.resource_version, before.metadata.resource_version, "it was not touched");
 
-    space.api(Kind::Service).delete("perses-redis", &Default::default()).await.unwrap();
+    space.api(Kind::Service).delete("perses-redis", &DeleteParams::default()).await.unwrap();
     // The operator does not watch what is not its own: the next look notices.
     space.change(&json!({"users": 11})).await;
     let stack = space.settled().await;
@@ -215,6 +217,31 @@ async fn data_and_credentials_survive_the_stack() {
     .await;
     space.delete().await;
     assert!(space.objects().await.is_empty());
+    drop(operator);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_encryption_key_is_never_made_anew() {
+    let space = Space::new("lost").await;
+    let (_world, operator) = (World::start(&space), Operator::start(&space));
+    space.create(&json!({"users": 10})).await;
+    space.settled().await;
+    operator.stop().await;
+    let key = space.get(Kind::Secret, "perses-keys").await.unwrap();
+    space.api(Kind::Secret).delete("perses-keys", &DeleteParams::default()).await.unwrap();
+    // Nobody who remembers it runs.
+    let operator = Operator::start(&space);
+    let message = space.condition("Reconciling", "True", "EncryptionKeyLost").await;
+    assert!(message.contains("backup"), "{message}");
+    assert!(space.get(Kind::Secret, "perses-keys").await.is_none());
+
+    let mut backup = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "perses-keys"}});
+    backup["metadata"]["labels"] = key["metadata"]["labels"].clone();
+    backup["data"] = key["data"].clone();
+    let backup = serde_json::from_value(backup).unwrap();
+    space.api(Kind::Secret).create(&PostParams::default(), &backup).await.unwrap();
+    space.settled().await;
+    assert_eq!(space.get(Kind::Secret, "perses-keys").await.unwrap()["data"], key["data"]);
     drop(operator);
 }
 
@@ -304,7 +331,7 @@ async fn the_api_waits_for_the_schema_and_never_for_less() {
     // The Job is gone and cannot run: a change of the configuration alone is rolled out all the same.
     let job = names(&space, "Job", "perses-migrate-").await.remove(0);
     let before = space.get(Kind::Deployment, "perses-api").await.unwrap()["metadata"]["generation"].clone();
-    space.api(Kind::Job).delete(&job, &kube::api::DeleteParams::background()).await.unwrap();
+    space.api(Kind::Job).delete(&job, &DeleteParams::background()).await.unwrap();
     space.change(&json!({"api": {"config": {"security": {"readonly": true}}}})).await;
     within("the rollout", Duration::from_secs(20), async || {
         let now = space.get(Kind::Deployment, "perses-api").await?["metadata"]["generation"].clone();

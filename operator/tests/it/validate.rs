@@ -30,6 +30,12 @@ fn with_secret(name: &str, data: SecretData) -> Observed {
     Observed { secrets: BTreeMap::from([(name.to_owned(), data)]), ..Observed::default() }
 }
 
+/// A stack that exists has its encryption key.
+fn with_key() -> Observed {
+    let data = BTreeMap::from([("encryption-key".to_owned(), vec![7; 32])]);
+    with_secret("perses-keys", SecretData { data, ours: true })
+}
+
 fn external() -> Value {
     json!({ "users": 500, "database": { "type": "External", "external": { "secretRef": { "name": "db" } } } })
 }
@@ -46,13 +52,27 @@ fn database(extra: &[(&str, &str)]) -> Observed {
 #[test]
 fn auto_takes_the_store_that_holds_the_data_then_the_number_of_users() {
     let auto = |users: i32, found: Option<DatabaseType>| {
-        run(&json!({ "users": users }), &Observed { database: found, ..Observed::default() }).map(|v| v.database_type)
+        run(&json!({ "users": users }), &Observed { database: found, ..with_key() }).map(|v| v.database_type)
     };
     assert_eq!(auto(50, None), Ok(DatabaseType::Standalone));
     assert_eq!(auto(5000, Some(DatabaseType::Standalone)), Ok(DatabaseType::Standalone), "it never flips later");
     let invalid = auto(51, None).expect_err("a decision is needed");
     assert!(invalid.terminal && invalid.waiting_for.is_none());
     assert!(invalid.message.contains("External") && invalid.message.contains("Standalone"), "{}", invalid.message);
+}
+
+#[test]
+fn an_encryption_key_is_never_made_anew_where_there_is_data() {
+    let spec = json!({ "users": 5 });
+    for observed in [
+        Observed { api_replicas: Some(2), ..Observed::default() },
+        Observed { database: Some(DatabaseType::Standalone), ..Observed::default() },
+    ] {
+        let invalid = run(&spec, &observed).expect_err("the key was lost");
+        assert_eq!((invalid.reason, invalid.terminal), ("EncryptionKeyLost", false));
+        let restored = Observed { secrets: with_key().secrets, ..observed };
+        run(&spec, &restored).expect("restored");
+    }
 }
 
 #[test]
@@ -216,7 +236,7 @@ fn replicas_are_ours_only_before_the_deployment_exists() {
         build::build(&v, &sizing::size(&v.inputs)).expect("built").api.deployment.spec.expect("spec").replicas
     };
     assert_eq!(replicas(&Observed::default()), Some(2));
-    assert_eq!(replicas(&Observed { api_replicas: Some(7), ..Observed::default() }), None);
+    assert_eq!(replicas(&Observed { api_replicas: Some(7), ..with_key() }), None);
 }
 
 #[test]

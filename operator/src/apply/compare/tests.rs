@@ -131,6 +131,29 @@ fn new_and_dropped_fields() {
 }
 
 #[test]
+fn items_of_others_in_lists_of_ours() {
+    let edited_by = |spec: Value| {
+        let mut edited = live();
+        let entry = json!({"manager": "kubectl-edit", "operation": "Update", "apiVersion": "apps/v1",
+                           "fieldsV1": {"f:spec": {"f:replicas": {}, "f:template": {"f:spec": spec}}}});
+        edited["metadata"]["managedFields"].as_array_mut().unwrap().push(entry);
+        let desired = desired();
+        let found = lists_with_strangers(&desired, &edited, MANAGER);
+        assert!(found.iter().all(|(pointer, list)| desired.pointer(pointer) == Some(*list)));
+        found.into_keys().collect::<Vec<_>>()
+    };
+    assert!(edited_by(json!({"f:nodeSelector": {}})).is_empty());
+    let value_only =
+        json!({"f:containers": {"k:{\"name\":\"api\"}": {"f:env": {"k:{\"name\":\"A\"}": {"f:value": {}}}}}});
+    assert!(edited_by(value_only).is_empty(), "a value of an item of ours is taken back by an apply");
+    let volume = json!({"f:volumes": {"k:{\"name\":\"other\"}": {".": {}}}});
+    assert_eq!(edited_by(volume), ["/spec/template/spec/volumes"]);
+    let port = json!({"f:containers": {"k:{\"name\":\"api\"}": {
+        "f:ports": {"k:{\"containerPort\":9999,\"protocol\":\"TCP\"}": {".": {}}}}}});
+    assert_eq!(edited_by(port), ["/spec/template/spec/containers"]);
+}
+
+#[test]
 fn an_object_that_we_never_applied() {
     let mut foreign = live();
     foreign["metadata"]["managedFields"][1]["operation"] = json!("Update");

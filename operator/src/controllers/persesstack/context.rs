@@ -114,7 +114,10 @@ impl Vault {
         }
         for name in generated {
             match secrets.get(name) {
-                Some(secret) if secret.ours => _ = kept.insert(name.clone(), secret.clone()),
+                // One that has lost a value is not worth remembering: deleting it brings the whole one back.
+                Some(secret) if secret.ours && !kept.get(name).is_some_and(|whole| lacks(secret, whole)) => {
+                    kept.insert(name.clone(), secret.clone());
+                }
                 Some(_) => {}
                 None => {
                     if let Some(secret) = kept.get(name) {
@@ -128,6 +131,12 @@ impl Vault {
     fn forget(&self, stack: &StackKey) {
         self.0.lock().remove(stack);
     }
+}
+
+/// Whether `secret` has no value where `whole` has one.
+fn lacks(secret: &SecretData, whole: &SecretData) -> bool {
+    let missing = |key: &String| secret.data.get(key).is_none_or(Vec::is_empty);
+    whole.data.iter().any(|(key, value)| !value.is_empty() && missing(key))
 }
 
 /// Which optional APIs the cluster has, asked at most every [`CapabilityCache::TTL`].
@@ -206,6 +215,11 @@ mod tests {
         let mut deleted = BTreeMap::new();
         vault.restore(&stack("s", "1"), &generated, &mut deleted);
         assert_eq!(deleted.get("s-keys"), Some(&secret("v1")));
+        let damaged = SecretData { data: BTreeMap::new(), ours: true };
+        vault.restore(&stack("s", "1"), &generated, &mut BTreeMap::from([("s-keys".to_owned(), damaged)]));
+        let mut deleted = BTreeMap::new();
+        vault.restore(&stack("s", "1"), &generated, &mut deleted);
+        assert_eq!(deleted.get("s-keys"), Some(&secret("v1")), "the whole one comes back");
         let mut reborn = BTreeMap::new();
         vault.restore(&stack("s", "2"), &generated, &mut reborn);
         assert!(reborn.is_empty(), "another incarnation starts without memories");

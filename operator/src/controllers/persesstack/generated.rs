@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY};
 use super::build::names::Names;
 use super::observed::{Observed, SecretData};
 use super::validate::{Endpoint, Generated, Invalid, Login, Redacted, SecretRef};
@@ -21,6 +22,10 @@ pub(super) fn resolve(
     observed: &Observed,
     entropy: &Entropy,
 ) -> Result<Generated, Invalid> {
+    let has_data = observed.api_replicas.is_some() || observed.database.is_some();
+    if has_data && !observed.secrets.contains_key(&names.keys()) {
+        return Err(key_lost(&names.keys(), names.stack()));
+    }
     let mut secrets = BTreeMap::new();
     let mut add = |name: String, keys: &[&str], fresh: Data| -> Result<(), Invalid> {
         let data = match observed.secrets.get(&name) {
@@ -108,6 +113,20 @@ fn adopt(name: &str, existing: &SecretData, keys: &[&str]) -> Result<Data, Inval
     match keys.iter().find(|key| existing.data.get(**key).is_none_or(Vec::is_empty)) {
         Some(key) => Err(damaged(name, key, "is absent or empty")),
         None => Ok(existing.data.clone()),
+    }
+}
+
+/// The key is older than everything that it protects: where there is data and no key, it was lost.
+fn key_lost(name: &str, stack: &str) -> Invalid {
+    Invalid {
+        reason: "EncryptionKeyLost",
+        message: format!(
+            "Secret {name} is gone, and this stack has data that was encrypted with its key: restore it from a backup, with \
+             the labels {MANAGED_BY_KEY}={MANAGED_BY} and {INSTANCE_KEY}={stack}; or create it so with 32 random bytes under \
+             {ENCRYPTION_KEY}: then the stored secrets of datasources cannot be read any more"
+        ),
+        waiting_for: Some(SecretRef { name: name.to_owned(), key: None }),
+        terminal: false,
     }
 }
 

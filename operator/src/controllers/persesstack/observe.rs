@@ -30,8 +30,9 @@ pub struct Picture {
 pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Result<Picture, ApplyError> {
     let names = Names::new(id.name.clone());
     let referenced = referenced_secrets(stack);
+    let generated = [names.keys(), names.admin(), names.redis(), names.database()];
     // Before the reads: a Secret that appears between the read and the registration would go unnoticed.
-    context.references.set(id, referenced.clone());
+    context.references.set(id, referenced.iter().chain(&generated).cloned().collect());
     let (inventory, capabilities) = tokio::join!(
         Inventory::read(&context.client, &id.namespace, &id.name),
         context.capabilities.get(&context.client)
@@ -39,7 +40,6 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     let inventory = inventory?;
 
     let mut observed = Observed { capabilities, ..Observed::default() };
-    let generated = [names.keys(), names.admin(), names.redis(), names.database()];
     for name in generated.iter().chain(&referenced) {
         if let Some((secret, owner)) = secret(context, id, &inventory, name).await? {
             if let (Claim::Foreign { owner }, true) = (owner, generated.contains(name)) {
