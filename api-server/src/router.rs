@@ -66,7 +66,12 @@ pub fn build(state: &AppState) -> Router {
             let target = format!("{prefix}{target}");
             async move { axum::response::Redirect::to(&target) }
         };
-        Router::new().nest(&config.api_prefix, api.merge(probes.clone())).merge(probes).fallback(redirect)
+        Router::new()
+            .nest(&config.api_prefix, api.merge(probes.clone()))
+            // A nested router does not take the prefix with a slash after it, which is where `/` is redirected to.
+            .route(&format!("{}/", config.api_prefix), get(handlers::ui::index))
+            .merge(probes)
+            .fallback(redirect)
     };
     routes.layer(from_fn(middleware::request_id::assign)).with_state(state.clone())
 }

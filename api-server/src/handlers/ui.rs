@@ -18,3 +18,9 @@ pub async fn serve(State(state): State<AppState>, request: Request) -> Response 
     }
     ApiError::NoRoute.into_response()
 }
+
+/// Serves the first page of the UI, whatever the path.
+pub async fn index(State(state): State<AppState>, request: Request) -> Response {
+    let page = state.assets.handle(request.method(), "/", request.headers());
+    page.unwrap_or_else(|| ApiError::NotFound.into_response())
+}
