@@ -133,7 +133,7 @@ impl Module {
     }
 
     fn arguments(&self, output: &Path) -> Vec<String> {
-        let variables: String = self.variables.iter().map(|(name, value)| format!(" -X {name}={value}")).collect();
+        let variables: String = self.variables.iter().flat_map(|(name, value)| [" -X ", name, "=", value]).collect();
         let mut arguments = vec!["build".into(), "-trimpath".into(), "-buildvcs=false".into()];
         arguments.push(format!("-ldflags=-s -w{variables}"));
         arguments.push(format!("-o={}/", output.display()));

@@ -93,7 +93,7 @@ impl Cluster {
             eprintln!("{}", self.dump(&name).await);
         }
         namespaces.delete(&name, &DeleteParams::default()).await.with_context(|| format!("removing {name}"))?;
-        wait_until(&format!("namespace {name} to go"), Duration::from_secs(120), || async {
+        wait_until(&format!("namespace {name} to go"), Duration::from_mins(2), || async {
             Ok(namespaces.get_opt(&name).await?.is_none())
         })
         .await?;
@@ -107,7 +107,7 @@ impl Cluster {
         let mut show = async |arguments: &[&str]| {
             let arguments: Vec<_> = in_namespace.iter().chain(arguments).copied().collect();
             let answer = self.kubectl.run(&arguments).await.unwrap_or_else(|error| format!("{error:#}\n"));
-            text.push_str(&format!("--- kubectl {}\n{answer}", arguments.join(" ")));
+            text.extend(["--- kubectl ", &arguments.join(" "), "\n", &answer]);
         };
         show(&["get", "all,pvc,hpa,pdb", "-o", "wide"]).await;
         show(&["get", "events", "--sort-by=.lastTimestamp"]).await;

@@ -144,7 +144,7 @@ impl ControlPlane {
     pub async fn start_apiserver(&mut self) -> Result<()> {
         let controlplane = go::CLUSTER.require()?.join("controlplane");
         let arguments = components::apiserver(&self.layout());
-        let mut program = self.spawn("kube-apiserver", &controlplane, arguments)?;
+        let mut program = self.spawn("kube-apiserver", &controlplane, &arguments)?;
         let client = self.client()?;
         let result = wait_until("kube-apiserver to be ready", START_DEADLINE, || {
             let exited = program.exited();
@@ -164,7 +164,7 @@ impl ControlPlane {
         let url = |port| format!("http://127.0.0.1:{port}");
         let arguments =
             components::etcd(&self.folder.path().join("etcd"), &url(self.ports.etcd), &url(self.ports.peer));
-        self.etcd = Some(self.spawn("etcd", Path::new("etcd"), arguments)?);
+        self.etcd = Some(self.spawn("etcd", Path::new("etcd"), &arguments)?);
         Ok(())
     }
 
@@ -172,7 +172,7 @@ impl ControlPlane {
         let controlplane = go::CLUSTER.require()?.join("controlplane");
         let kubeconfig = self.folder.path().join("controller-manager.kubeconfig");
         let arguments = components::controller_manager(&self.layout(), &kubeconfig);
-        self.controller_manager = Some(self.spawn("kube-controller-manager", &controlplane, arguments)?);
+        self.controller_manager = Some(self.spawn("kube-controller-manager", &controlplane, &arguments)?);
         Ok(())
     }
 
@@ -207,8 +207,8 @@ impl ControlPlane {
         }
     }
 
-    fn spawn(&self, name: &'static str, program: &Path, arguments: Vec<String>) -> Result<Program> {
-        Program::start(name, program, &arguments, self.folder.path(), &self.guard)
+    fn spawn(&self, name: &'static str, program: &Path, arguments: &[String]) -> Result<Program> {
+        Program::start(name, program, arguments, self.folder.path(), &self.guard)
     }
 }
 

@@ -20,7 +20,7 @@ pub use kubectl::Kubectl;
 /// Namespace of the operator (`config/default`).
 pub const OPERATOR_NAMESPACE: &str = "persesstack-system";
 /// How long a stack may take to become ready on a small node.
-pub const READY_DEADLINE: Duration = Duration::from_secs(240);
+pub const READY_DEADLINE: Duration = Duration::from_mins(4);
 
 /// Installs CRD, RBAC and operator for local images and waits until the operator serves. Changes nothing when all is there.
 pub async fn install_operator(kubectl: &Kubectl) -> Result<()> {
@@ -63,7 +63,11 @@ impl Stack {
 
     fn api(&self) -> Api<DynamicObject> {
         let kind = GroupVersionKind::gvk("persesstack.io", "v1alpha1", "PersesStack");
-        Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::from_gvk_with_plural(&kind, "persesstacks"))
+        Api::namespaced_with(
+            self.client.clone(),
+            &self.namespace,
+            &ApiResource::from_gvk_with_plural(&kind, "persesstacks"),
+        )
     }
 
     /// The status and message of a condition.
@@ -126,8 +130,7 @@ impl Stack {
     /// The ready pods of a component (`api`, `redis`, `database`, `pgbouncer`), as (name, address), sorted by name.
     pub async fn pods(&self, component: &str) -> Result<Vec<(String, String)>> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let selector =
-            format!("app.kubernetes.io/instance={},app.kubernetes.io/component={component}", self.name);
+        let selector = format!("app.kubernetes.io/instance={},app.kubernetes.io/component={component}", self.name);
         let mut pods: Vec<(String, String)> = api
             .list(&ListParams::default().labels(&selector))
             .await?

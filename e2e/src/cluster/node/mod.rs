@@ -39,9 +39,9 @@ const PAUSE: &str = "localhost/perses-stack/pause:dev";
 pub const DEFAULT_NAME: &str = "pstack";
 
 /// How long kube-apiserver may take on a busy machine.
-const API_DEADLINE: Duration = Duration::from_secs(120);
+const API_DEADLINE: Duration = Duration::from_mins(2);
 /// How long pods of the add-ons may take.
-const PODS_DEADLINE: Duration = Duration::from_secs(180);
+const PODS_DEADLINE: Duration = Duration::from_mins(3);
 
 /// A cluster's place on this machine; it need not run.
 pub struct Node {

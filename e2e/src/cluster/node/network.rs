@@ -31,7 +31,7 @@ impl Network {
             !ranges
                 .iter()
                 .filter_map(|range| Range::parse(range))
-                .any(|range| taken.iter().any(|other| range.meets(other)))
+                .any(|range| taken.iter().any(|other| range.meets(*other)))
         })
     }
 
@@ -142,7 +142,7 @@ impl Range {
         Some(Self { start: address.parse::<Ipv4Addr>().ok()?.to_bits(), bits })
     }
 
-    fn meets(&self, other: &Self) -> bool {
+    fn meets(self, other: Self) -> bool {
         let shift = 32 - self.bits.min(other.bits);
         self.start.checked_shr(shift) == other.start.checked_shr(shift)
     }
@@ -164,10 +164,10 @@ mod tests {
     #[test]
     fn ranges_meet_when_one_holds_the_other() {
         let range = |text| Range::parse(text).unwrap();
-        assert!(range("10.244.7.0/24").meets(&range("10.244.0.0/16")));
-        assert!(range("10.244.0.0/16").meets(&range("10.244.7.9")));
-        assert!(!range("10.244.7.0/24").meets(&range("10.244.8.0/24")));
-        assert!(range("0.0.0.0/0").meets(&range("1.2.3.4")));
+        assert!(range("10.244.7.0/24").meets(range("10.244.0.0/16")));
+        assert!(range("10.244.0.0/16").meets(range("10.244.7.9")));
+        assert!(!range("10.244.7.0/24").meets(range("10.244.8.0/24")));
+        assert!(range("0.0.0.0/0").meets(range("1.2.3.4")));
         assert!(Range::parse("default").is_none());
     }
 
