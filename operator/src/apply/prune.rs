@@ -18,11 +18,23 @@ use super::ssa::Applier;
 use super::{ApplyError, verb};
 use crate::controllers::persesstack::build::labels::INSTANCE_KEY;
 
-/// Names of the Secrets that the stack's ReplicaSets mount: a rollback needs them.
-pub async fn secrets_in_use(client: &kube::Client, stack: &StackId) -> Result<BTreeSet<String>, ApplyError> {
+/// Names of the Secrets that the ReplicaSets of wanted Deployments mount: a rollback needs them. Those of a Deployment that
+/// is no longer wanted only wait for the garbage collector.
+pub async fn secrets_in_use(
+    client: &kube::Client,
+    stack: &StackId,
+    wanted: &BTreeSet<(Kind, String)>,
+) -> Result<BTreeSet<String>, ApplyError> {
     let selector = ListParams::default().labels(&format!("{INSTANCE_KEY}={}", stack.name));
     let sets = list(client, &stack.namespace, &ApiResource::erase::<ReplicaSet>(&()), &selector).await?;
-    Ok(sets.iter().flat_map(|(_, set)| mounted_secrets(&set["spec"]["template"]["spec"])).collect())
+    let stays = |set: &Value| {
+        let owners = set["metadata"]["ownerReferences"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let deployment = owners.iter().find(|owner| owner["kind"] == "Deployment");
+        let name = deployment.and_then(|owner| owner["name"].as_str()).unwrap_or_default();
+        wanted.contains(&(Kind::Deployment, name.to_owned()))
+    };
+    let staying = sets.iter().filter(|(_, set)| stays(set));
+    Ok(staying.flat_map(|(_, set)| mounted_secrets(&set["spec"]["template"]["spec"])).collect())
 }
 
 fn mounted_secrets(pod: &Value) -> Vec<String> {

@@ -107,7 +107,11 @@ async fn crash_everywhere(story: Story) {
     let (reference, writes, _) = play(story, None).await;
     let reference = Arc::new(reference);
     assert!(writes > 3, "{writes} writes");
-    let plans = (1..=writes).flat_map(|number| [Fault::CrashBefore(number), Fault::CrashAfter(number)]);
+    // Writes of one stack follow each other, and a dead process remembers nothing: before number n + 1 the cluster is as
+    // after number n. The create plays both all the same; a story with a prologue costs twice as much and plays one.
+    let both = matches!(story, Story::Create);
+    let before = (1..=writes).filter(|number| both || *number == 1).map(Fault::CrashBefore);
+    let plans = before.chain((1..=writes).map(Fault::CrashAfter));
     let struck: Vec<bool> = futures::stream::iter(plans)
         .map(|fault| {
             let reference = reference.clone();

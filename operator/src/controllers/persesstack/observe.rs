@@ -124,6 +124,7 @@ fn deployment_state(deployment: &Deployment) -> WorkloadState {
     WorkloadState {
         current: status.observed_generation >= deployment.metadata.generation,
         desired: spec.and_then(|spec| spec.replicas).unwrap_or(1),
+        total: status.replicas.unwrap_or(0),
         updated: status.updated_replicas.unwrap_or(0),
         ready: status.ready_replicas.unwrap_or(0),
         available: status.available_replicas.unwrap_or(0),
@@ -139,6 +140,7 @@ fn stateful_set_state(set: &StatefulSet) -> WorkloadState {
     WorkloadState {
         current: status.observed_generation >= set.metadata.generation,
         desired,
+        total: status.replicas,
         updated: if settled { desired } else { status.updated_replicas.unwrap_or(0) },
         ready: status.ready_replicas.unwrap_or(0),
         available: status.available_replicas.unwrap_or(0),

@@ -104,6 +104,8 @@ pub struct WorkloadState {
     pub current: bool,
     /// `spec.replicas`.
     pub desired: i32,
+    /// Pods, those of older templates included.
+    pub total: i32,
     /// Pods of the latest template.
     pub updated: i32,
     /// Ready pods.
@@ -115,9 +117,9 @@ pub struct WorkloadState {
 }
 
 impl WorkloadState {
-    /// Every wanted pod runs the latest template and is ready.
+    /// Every wanted pod runs the latest template and is ready, and no older one is left.
     pub fn settled(&self) -> bool {
-        self.current && self.updated >= self.desired && self.ready >= self.desired
+        self.current && self.updated >= self.desired && self.total <= self.updated && self.ready >= self.desired
     }
 }
 

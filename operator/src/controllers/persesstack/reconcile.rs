@@ -205,7 +205,7 @@ async fn everything(
     if candidates == 0 {
         return Ok(());
     }
-    let in_use = secrets_in_use(&context.client, applier.stack).await?;
+    let in_use = secrets_in_use(&context.client, applier.stack, &wanted).await?;
     let unwanted = leftovers(applier.inventory, &wanted, &in_use, applier.stack);
     let unwanted: Vec<_> =
         unwanted.into_iter().map(|(kind, name, live)| (kind, name.to_owned(), live.clone())).collect();

@@ -17,11 +17,11 @@ fn stack() -> PersesStack {
 }
 
 fn state(ready: i32) -> Option<WorkloadState> {
-    Some(WorkloadState { current: true, desired: 2, updated: 2, ready, available: ready, message: None })
+    Some(WorkloadState { current: true, desired: 2, total: 2, updated: 2, ready, available: ready, message: None })
 }
 
 fn healthy(migration: &str) -> Workloads {
-    let one = || Some(WorkloadState { desired: 1, updated: 1, ..state(1).unwrap() });
+    let one = || Some(WorkloadState { desired: 1, total: 1, updated: 1, ..state(1).unwrap() });
     Workloads {
         api: state(2),
         redis: one(),
@@ -100,6 +100,8 @@ fn too_few_pods_and_a_rollout() {
     let rolling = status(&stack(), |world| world.api.as_mut().unwrap().updated = 1);
     assert_eq!(is(&rolling, condition::READY), "True PodsReady");
     assert_eq!(is(&rolling, condition::RECONCILING), "True RollingOut");
+    let leaving = status(&stack(), |world| world.api.as_mut().unwrap().total = 3);
+    assert_eq!(is(&leaving, condition::RECONCILING), "True RollingOut", "an older pod is left");
     let stuck = status(&stack(), |world| world.api.as_mut().unwrap().message = Some("exceeded".to_owned()));
     assert_eq!(is(&stuck, condition::STALLED), "True RolloutStuck");
 }
