@@ -69,7 +69,13 @@ mod tests {
     #[test]
     fn one_dash_or_two_and_the_last_wins() {
         Cli::command().debug_assert();
-        let args = ["perses-api-server", "--web.listen-address=:8080", "-config=/a.yaml", "-web.listen-address=:9090", "serve"];
+        let args = [
+            "perses-api-server",
+            "--web.listen-address=:8080",
+            "-config=/a.yaml",
+            "-web.listen-address=:9090",
+            "serve",
+        ];
         let cli = Cli::parse_from(normalise(args.into_iter().map(str::to_owned)));
         assert_eq!(cli.options.listen_address, ":9090");
         assert_eq!(cli.options.config.unwrap().to_str(), Some("/a.yaml"));

@@ -95,7 +95,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = serde_json::json!({ "message": self.to_string() }).to_string() + "\n";
         let mut response =
-            (self.status(), [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response();
+            (self.status(), [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body)
+                .into_response();
         if matches!(self, Self::Unavailable(_)) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }

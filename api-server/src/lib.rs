@@ -13,16 +13,16 @@ pub mod config;
 pub mod server;
 pub mod state;
 
-pub mod router;
-pub mod middleware;
-pub mod handlers;
 pub mod error;
+pub mod handlers;
+pub mod middleware;
+pub mod router;
 
-pub mod service;
 pub mod auth;
-pub mod query;
-pub mod proxy;
 pub mod cache;
+pub mod proxy;
+pub mod query;
+pub mod service;
 pub mod store;
 pub mod ui;
 

@@ -32,9 +32,11 @@ fn run(cli: &Cli) -> Result<(), String> {
             runtime.block_on(server::serve(config, address, options.ui_dir.clone()))
         }
         Command::Migrate => runtime.block_on(async {
-            let postgres = config.database.postgres.as_ref().ok_or(
-                "migrate needs database.postgres in the configuration; the file store needs no migration",
-            )?;
+            let postgres = config
+                .database
+                .postgres
+                .as_ref()
+                .ok_or("migrate needs database.postgres in the configuration; the file store needs no migration")?;
             let report = store::postgres::migrate(postgres).await.map_err(|error| error.to_string())?;
             println!("{report}");
             Ok(())

@@ -193,7 +193,19 @@ impl Metrics {
         let upstream_in_flight = Family::<UpstreamLabels, Gauge>::default();
         let text = "Queries to datasources that are under way";
         registry.register("upstream_queries_in_flight", text, upstream_in_flight.clone());
-        Self { registry, requests, request_duration, in_flight, cache_requests, provisioning_errors, initial_admin_exists, views, db, upstream_duration, upstream_in_flight }
+        Self {
+            registry,
+            requests,
+            request_duration,
+            in_flight,
+            cache_requests,
+            provisioning_errors,
+            initial_admin_exists,
+            views,
+            db,
+            upstream_duration,
+            upstream_in_flight,
+        }
     }
 
     /// The text exposition (OpenMetrics 1.0).

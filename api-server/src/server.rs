@@ -31,8 +31,7 @@ pub async fn serve(config: Config, address: SocketAddr, ui_dir: Option<PathBuf>)
         tracing::warn!(%address, "sign-in is off: everybody who reaches this address can read and change everything");
     }
     let state = AppState::build(config, ui_dir).await?;
-    let listener =
-        TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     tracing::info!(%address, version = crate::state::VERSION, "serving");
     run(listener, state, stop_signal()).await;
     Ok(())
@@ -100,7 +99,8 @@ pub async fn run(listener: TcpListener, state: AppState, stop: impl Future<Outpu
 
 async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("cannot listen for signals: the server will not stop gracefully");
         return std::future::pending().await;
     };

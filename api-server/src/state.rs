@@ -85,7 +85,8 @@ impl AppState {
         let metrics = Arc::new(Metrics::new(VERSION));
         store.attach_metrics(metrics.clone());
         let (plugin_path, api_prefix) = (config.plugin.path.clone(), config.api_prefix.clone());
-        let assets = Assets::new(&ui::Options { ui_dir, plugin_path, api_prefix }).map_err(|error| error.to_string())?;
+        let assets =
+            Assets::new(&ui::Options { ui_dir, plugin_path, api_prefix }).map_err(|error| error.to_string())?;
         let secrets = Arc::new(open_secrets(&config)?);
         let sealer = Arc::new(Sealer::new((*secrets).clone()));
         let authentication = &config.security.authentication;
@@ -105,16 +106,16 @@ impl AppState {
             metrics.clone(),
         ));
         let follower = Arc::new(Follower::new(store.clone(), cache.clone()));
-        let resources = Resources::new(
-            store.clone(),
-            cache.clone(),
-            sealer.clone(),
-            metrics.clone(),
-            case_sensitive(&config),
-        );
+        let resources =
+            Resources::new(store.clone(), cache.clone(), sealer.clone(), metrics.clone(), case_sensitive(&config));
         let resources = Arc::new(resources.forbid_local_datasources(config.datasource.disable_local));
         let query = QueryService::new(&config.query, config.cache.l1_max_bytes / 2, redis, metrics.clone());
-        let parts = proxy::Parts { store: store.clone(), secrets: secrets.clone(), query, case_sensitive: case_sensitive(&config) };
+        let parts = proxy::Parts {
+            store: store.clone(),
+            secrets: secrets.clone(),
+            query,
+            case_sensitive: case_sensitive(&config),
+        };
         let proxy = Arc::new(Proxy::new(&config, parts));
         cache.listen(proxy.clone());
         Ok(Self(Arc::new(Parts {
@@ -163,7 +164,7 @@ fn open_secrets(config: &Config) -> Result<SecretBox, String> {
     let key = match (&security.encryption_key_file, &security.encryption_key) {
         (Some(path), _) => std::fs::read(path)
             .map_err(|error| format!("cannot read security.encryption_key_file {}: {error}", path.display()))?,
-        (None, Some(key)) => key.as_bytes().to_vec(),
+        (None, Some(key)) => key.expose().as_bytes().to_vec(),
         (None, None) => UPSTREAM_DEFAULT_KEY.to_vec(),
     };
     SecretBox::new(&key).map_err(|error| error.to_string())

@@ -123,7 +123,10 @@ impl Perses {
         let item = format!("{collection}/{name}");
         let stored = self.get(&item).await?;
         if stored.status == StatusCode::NOT_FOUND {
-            self.send(Method::POST, &collection, Some(resource)).await?.ok().with_context(|| format!("creating {item}"))?;
+            self.send(Method::POST, &collection, Some(resource))
+                .await?
+                .ok()
+                .with_context(|| format!("creating {item}"))?;
             return Ok(true);
         }
         let stored = stored.ok().with_context(|| format!("reading {item}"))?.json()?;

@@ -101,7 +101,7 @@ impl RedisTier {
         let link = Arc::new(Link {
             address: config.addr.clone(),
             username: config.username.clone(),
-            password: config.password.clone(),
+            password: config.password.as_ref().map(|password| password.expose().to_owned()),
             password_file: config.password_file.clone(),
             connection: ArcSwapOption::empty(),
             timeouts: AtomicU32::new(0),

@@ -51,15 +51,14 @@ pub fn load(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Resu
             set(&mut tree, path, text);
         }
     }
-    let config: Config =
-        serde_json::from_value(tree).map_err(|error| ConfigError::Shape(format!("{error}; see docs/configuration.md")))?;
+    let config: Config = serde_json::from_value(tree)
+        .map_err(|error| ConfigError::Shape(format!("{error}; see docs/configuration.md")))?;
     check(&config)?;
     Ok(config)
 }
 
 fn read(path: &Path) -> Result<Value, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     if text.trim().is_empty() {
         return Ok(Value::Object(Map::new()));
     }
@@ -167,7 +166,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             "security.enable_auth needs a way to sign in: set security.authentication.providers.enable_native",
         );
     }
-    if config.security.encryption_key.as_ref().is_some_and(|key| key.len() != 32) {
+    if config.security.encryption_key.as_ref().is_some_and(|key| key.expose().len() != 32) {
         return rule("security.encryption_key must have exactly 32 bytes");
     }
     if config.security.enable_auth
@@ -192,8 +191,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.yaml");
         std::fs::write(&path, text).unwrap();
-        let environment =
-            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         load(Some(&path), &environment)
     }
 
@@ -211,7 +209,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.cache.redis.unwrap().addr, "perses-redis:6379");
         assert_eq!(config.cache.l1_max_bytes, 7);
-        assert_eq!(config.database.postgres.unwrap().password.as_deref(), Some("12345"));
+        assert_eq!(config.database.postgres.unwrap().password, Some("12345".into()));
     }
 
     #[test]
@@ -254,7 +252,10 @@ mod tests {
         for (text, part) in [
             ("securty: {}", "securty"),
             ("security: {enable_auth: true}", "enable_native"),
-            ("security: {enable_auth: true, authentication: {providers: {enable_native: true}}}", "encryption_key_file"),
+            (
+                "security: {enable_auth: true, authentication: {providers: {enable_native: true}}}",
+                "encryption_key_file",
+            ),
             ("security: {encryption_key: short}", "32 bytes"),
             ("database: {file: {}, postgres: {}}", "exclude each other"),
             ("query: {timeout: soon}", "not a valid duration"),

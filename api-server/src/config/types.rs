@@ -31,6 +31,30 @@ impl Serialize for ConfigDuration {
     }
 }
 
+/// A secret in the configuration: readable on purpose only, never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(String);
+
+impl Hidden {
+    /// The secret itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Hidden {
+    fn from(secret: &str) -> Self {
+        Self(secret.to_owned())
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
 /// The whole configuration.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -67,7 +91,7 @@ pub struct Security {
     pub cookie: Cookie,
     /// 32 bytes; prefer `encryption_key_file`. Never printed.
     #[serde(skip_serializing)]
-    pub encryption_key: Option<String>,
+    pub encryption_key: Option<Hidden>,
     /// File with the 32 bytes.
     pub encryption_key_file: Option<PathBuf>,
     /// Whether requests need a sign-in.
@@ -216,7 +240,7 @@ pub struct Postgres {
     pub user_file: Option<PathBuf>,
     /// Password; prefer `password_file`. Never printed.
     #[serde(skip_serializing)]
-    pub password: Option<String>,
+    pub password: Option<Hidden>,
     /// File with the password; read again when it changes.
     pub password_file: Option<PathBuf>,
     /// TLS, in the words of libpq.
@@ -317,7 +341,7 @@ pub struct Redis {
     pub username: Option<String>,
     /// Password; prefer `password_file`. Never printed.
     #[serde(skip_serializing)]
-    pub password: Option<String>,
+    pub password: Option<Hidden>,
     /// File with the password; read again when it changes.
     pub password_file: Option<PathBuf>,
 }

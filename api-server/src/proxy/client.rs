@@ -15,7 +15,7 @@ use super::credentials::TlsOptions;
 /// How long a new connection may take, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections are closed before the usual 75 s of proxies in between.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Idle connections kept per host; more may be open.
 const IDLE_PER_HOST: usize = 64;
 

@@ -25,7 +25,7 @@ use crate::domain::kind::Kind;
 use crate::store::{Change, Store, StoreError};
 
 /// A target is read again after so long even if no change was announced.
-const MAX_AGE: Duration = Duration::from_secs(60);
+const MAX_AGE: Duration = Duration::from_mins(1);
 /// The same for targets whose credentials come from files: nobody announces changed files.
 const MAX_AGE_WITH_FILES: Duration = Duration::from_secs(10);
 /// With the store away a known target goes on being used; the store is asked again after this.

@@ -14,7 +14,7 @@ pub fn ttl(table: &QueryTtl, newest_ms: Option<i64>, now_ms: i64) -> Duration {
     let age = newest_ms.map_or(0, |newest| now_ms.saturating_sub(newest)).max(0);
     match age {
         ..REALTIME_MS => table.realtime.0,
-        ..RECENT_MS => table.recent.0,
+        REALTIME_MS..RECENT_MS => table.recent.0,
         _ => table.historical.0,
     }
 }

@@ -2,5 +2,5 @@
 
 pub mod admin;
 pub mod provisioning;
-pub mod resources;
 pub mod references;
+pub mod resources;

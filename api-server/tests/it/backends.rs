@@ -64,7 +64,7 @@ pub async fn empty_database(server: &Postgres) -> config::Postgres {
         port: server.port(),
         dbname: database.name,
         user: Some(USER.to_owned()),
-        password: Some(server.password().to_owned()),
+        password: Some(server.password().into()),
         ..config::Postgres::default()
     }
 }

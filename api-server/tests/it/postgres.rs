@@ -88,7 +88,7 @@ async fn objects_belong_to_a_role_that_cannot_sign_in_so_credentials_can_be_repl
     let newcomer = format!("{database}_second");
     let sql = format!("CREATE ROLE {newcomer} LOGIN PASSWORD 'secret-2'; GRANT \"{database}_owner\" TO {newcomer}");
     server.sql("postgres", &sql).await.unwrap();
-    let second = config::Postgres { user: Some(newcomer), password: Some("secret-2".to_owned()), ..config.clone() };
+    let second = config::Postgres { user: Some(newcomer), password: Some("secret-2".into()), ..config.clone() };
     let other = store(&second);
     create(&other, &dashboard("p", "d"), "{}").await;
     assert_eq!(other.delete(&project("p")).await.unwrap().len(), 2);
@@ -103,7 +103,7 @@ async fn a_role_that_may_make_roles_makes_the_owner_itself() {
     let sql =
         format!("CREATE ROLE {maker} LOGIN CREATEROLE PASSWORD 'x'; GRANT CREATE ON DATABASE {database} TO {maker}");
     server.sql("postgres", &sql).await.unwrap();
-    (config.user, config.password) = (Some(maker), Some("x".to_owned()));
+    (config.user, config.password) = (Some(maker), Some("x".into()));
     let report = migrate(&config).await.unwrap();
     assert_eq!((report.owner, report.advice), (format!("{database}_owner"), None));
     create(&store(&config), &project("p"), "{}").await;
@@ -122,11 +122,11 @@ async fn errors_name_what_is_wrong_but_no_password() {
     let server = shared::postgres().await.unwrap();
     let good = migrated(server).await;
     let cases = [
-        config::Postgres { password: Some("hunter2-wrong".to_owned()), ..good.clone() },
-        config::Postgres { password: Some("hunter2-wrong".to_owned()), port: 1, ..good.clone() },
-        config::Postgres { password: Some("hunter2-wrong".to_owned()), dbname: "nowhere".to_owned(), ..good.clone() },
+        config::Postgres { password: Some("hunter2-wrong".into()), ..good.clone() },
+        config::Postgres { password: Some("hunter2-wrong".into()), port: 1, ..good.clone() },
+        config::Postgres { password: Some("hunter2-wrong".into()), dbname: "nowhere".to_owned(), ..good.clone() },
         config::Postgres {
-            password: Some("hunter2-wrong".to_owned()),
+            password: Some("hunter2-wrong".into()),
             host: "no.such.host.invalid".to_owned(),
             ..good.clone()
         },

@@ -281,10 +281,11 @@ async fn connections_are_kept_and_changes_count_at_once() {
 
 /// A body of `total` bytes that counts what was taken of it.
 fn counted(total: u64, taken: Arc<AtomicU64>) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
-    const CHUNK: u64 = 64 * 1024;
-    futures::stream::iter(0..total / CHUNK).map(move |_| {
-        taken.fetch_add(CHUNK, Ordering::SeqCst);
-        Ok(Bytes::from_static(&[b'x'; CHUNK as usize]))
+    static CHUNK: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+    let size = CHUNK.len() as u64;
+    futures::stream::iter(0..total / size).map(move |_| {
+        taken.fetch_add(size, Ordering::SeqCst);
+        Ok(Bytes::from_static(&CHUNK))
     })
 }
 
@@ -440,7 +441,7 @@ async fn only_signed_in_users_reach_datasources() {
     let upstream = Upstream::saying(SUCCESS).await;
     let pod = Pod::start_with(|config| {
         config.security.enable_auth = true;
-        config.security.encryption_key = Some("0123456789abcdef0123456789abcdef".to_owned());
+        config.security.encryption_key = Some("0123456789abcdef0123456789abcdef".into());
         config.security.authentication.providers.enable_native = true;
     })
     .await;

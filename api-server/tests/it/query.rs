@@ -1,5 +1,6 @@
 //! The query cache: right answers first, then few questions to Prometheus.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -26,7 +27,7 @@ fn samples() -> String {
         for at in 0..2400 {
             let value = f64::from(series * 100_000 + at) / 7.0;
             let time = FIRST + i64::from(at) * 15;
-            text.push_str(&format!("demo{{job=\"a\",series=\"{series}\"}} {value} {time}\n"));
+            writeln!(text, "demo{{job=\"a\",series=\"{series}\"}} {value} {time}").unwrap();
         }
     }
     text + "# EOF\n"

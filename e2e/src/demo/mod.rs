@@ -57,7 +57,11 @@ pub async fn load_dashboards(perses: &Perses) -> Result<()> {
         let resource: Value = serde_json::from_str(&text).with_context(|| format!("parsing {}", file.display()))?;
         let name = resource["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let written = perses.apply(&resource).await?;
-        println!("      {} {name}: {}", resource["kind"].as_str().unwrap_or_default(), if written { "written" } else { "unchanged" });
+        println!(
+            "      {} {name}: {}",
+            resource["kind"].as_str().unwrap_or_default(),
+            if written { "written" } else { "unchanged" }
+        );
     }
     Ok(())
 }
@@ -65,7 +69,8 @@ pub async fn load_dashboards(perses: &Perses) -> Result<()> {
 /// What to do next, for a person.
 pub fn summary(stack: &Stack, address: &str, environment: &str) -> String {
     let Stack { namespace, name, .. } = stack;
-    let secret = format!("kubectl -n {namespace} get secret {name}-admin -o jsonpath='{{.data.password}}' | base64 -d; echo");
+    let secret =
+        format!("kubectl -n {namespace} get secret {name}-admin -o jsonpath='{{.data.password}}' | base64 -d; echo");
     format!(
         "
 Perses Stack is ready.

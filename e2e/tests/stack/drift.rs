@@ -24,10 +24,22 @@ const MANAGED: &str = "app.kubernetes.io/managed-by=persesstack-operator,app.kub
 fn kinds() -> Vec<(&'static str, &'static str, &'static str, &'static str, Value)> {
     let label = json!({"metadata": {"labels": {"app.kubernetes.io/part-of": "somebody-else"}}});
     vec![
-        ("apps", "v1", "Deployment", "deployments", json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}})),
+        (
+            "apps",
+            "v1",
+            "Deployment",
+            "deployments",
+            json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}),
+        ),
         ("", "v1", "Service", "services", json!({"spec": {"selector": {"app.kubernetes.io/component": "nobody"}}})),
         ("", "v1", "ServiceAccount", "serviceaccounts", label.clone()),
-        ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", json!({"spec": {"maxReplicas": 77}})),
+        (
+            "autoscaling",
+            "v2",
+            "HorizontalPodAutoscaler",
+            "horizontalpodautoscalers",
+            json!({"spec": {"maxReplicas": 77}}),
+        ),
         ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", label.clone()),
         ("", "v1", "ConfigMap", "configmaps", label),
     ]
@@ -139,7 +151,8 @@ async fn settled(world: &World) -> Result<()> {
 /// The operator's writes since a mark, without leases and access reviews.
 fn writes(world: &World, mark: Mark) -> Result<Vec<String>> {
     let events = world.cluster.audit()?.since(mark)?;
-    let ours = events.iter().filter(|event| event.user.username == OPERATOR && event.is_write() && !event.is_housekeeping());
+    let ours =
+        events.iter().filter(|event| event.user.username == OPERATOR && event.is_write() && !event.is_housekeeping());
     Ok(ours.map(ToString::to_string).collect())
 }
 

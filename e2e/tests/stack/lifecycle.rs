@@ -24,13 +24,22 @@ async fn a_deleted_and_reapplied_stack_has_its_dashboards_and_secrets() -> Resul
     stack.kubectl.run(&["-n", &stack.namespace, "rollout", "status", "deployment/guarded", "--timeout=120s"]).await?;
     perses.apply(&json!({"kind": "Project", "metadata": {"name": "kept"}, "spec": {}})).await?;
     for (path, body) in [
-        ("secrets", json!({"kind": "Secret", "metadata": {"name": "reader", "project": "kept"},
-            "spec": {"basicAuth": {"username": USER, "password": PASSWORD}}})),
-        ("datasources", json!({"kind": "Datasource", "metadata": {"name": "guarded", "project": "kept"}, "spec": {"default": true,
+        (
+            "secrets",
+            json!({"kind": "Secret", "metadata": {"name": "reader", "project": "kept"},
+            "spec": {"basicAuth": {"username": USER, "password": PASSWORD}}}),
+        ),
+        (
+            "datasources",
+            json!({"kind": "Datasource", "metadata": {"name": "guarded", "project": "kept"}, "spec": {"default": true,
             "plugin": {"kind": "PrometheusDatasource", "spec": {"proxy": {"kind": "HTTPProxy",
-                "spec": {"url": format!("http://guarded.{}.svc:9090", stack.namespace), "secret": "reader"}}}}}})),
-        ("dashboards", json!({"kind": "Dashboard", "metadata": {"name": "kept", "project": "kept"},
-            "spec": {"duration": "6h", "panels": {}, "layouts": [], "future": {"field": [1, 2.50, "é"]}}})),
+                "spec": {"url": format!("http://guarded.{}.svc:9090", stack.namespace), "secret": "reader"}}}}}}),
+        ),
+        (
+            "dashboards",
+            json!({"kind": "Dashboard", "metadata": {"name": "kept", "project": "kept"},
+            "spec": {"duration": "6h", "panels": {}, "layouts": [], "future": {"field": [1, 2.50, "é"]}}}),
+        ),
     ] {
         let answer = perses.send(Method::POST, &format!("/api/v1/projects/kept/{path}"), Some(&body)).await?;
         ensure!(answer.status.is_success() || answer.status == 409, "{path}: {} {:?}", answer.status, answer.body);
@@ -45,8 +54,19 @@ async fn a_deleted_and_reapplied_stack_has_its_dashboards_and_secrets() -> Resul
 
     stack.kubectl.run(&["-n", &stack.namespace, "delete", "persesstack", &stack.name, "--timeout=120s"]).await?;
     wait_until("the API pods to be gone", Duration::from_secs(120), || async {
-        let left = stack.kubectl.run(&["-n", &stack.namespace, "get", "pods", "-o", "name",
-            "-l", "app.kubernetes.io/instance=perses,app.kubernetes.io/component=api"]).await?;
+        let left = stack
+            .kubectl
+            .run(&[
+                "-n",
+                &stack.namespace,
+                "get",
+                "pods",
+                "-o",
+                "name",
+                "-l",
+                "app.kubernetes.io/instance=perses,app.kubernetes.io/component=api",
+            ])
+            .await?;
         Ok(left.trim().is_empty())
     })
     .await?;
@@ -63,7 +83,10 @@ async fn a_deleted_and_reapplied_stack_has_its_dashboards_and_secrets() -> Resul
     })
     .await?;
     perses.send(Method::DELETE, "/api/v1/projects/kept", None).await?.ok()?;
-    stack.kubectl.run(&["-n", &stack.namespace, "delete", "deployment/guarded", "service/guarded", "secret/guarded"]).await?;
+    stack
+        .kubectl
+        .run(&["-n", &stack.namespace, "delete", "deployment/guarded", "service/guarded", "secret/guarded"])
+        .await?;
     Ok(())
 }
 

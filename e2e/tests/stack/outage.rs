@@ -22,11 +22,18 @@ async fn redis_killed_costs_no_read() -> Result<()> {
     let world = World::enter().await?;
     let load = Steady::start(&world.perses, sample_paths(), 50);
     for (pod, _) in world.stack.pods("redis").await? {
-        world.stack.kubectl.run(&["-n", &world.stack.namespace, "delete", "pod", &pod, "--force", "--grace-period=0"]).await?;
+        world
+            .stack
+            .kubectl
+            .run(&["-n", &world.stack.namespace, "delete", "pod", &pod, "--force", "--grace-period=0"])
+            .await?;
     }
     // Writes go on as well while Redis is away.
     write(&world.perses, "while-redis-is-away").await?.ok()?;
-    wait_until("Redis to be back", Duration::from_secs(90), || async { Ok(!world.stack.pods("redis").await?.is_empty()) }).await?;
+    wait_until("Redis to be back", Duration::from_secs(90), || async {
+        Ok(!world.stack.pods("redis").await?.is_empty())
+    })
+    .await?;
     wait_until("reads for a while after", Duration::from_secs(60), || async { Ok(load.sent().await > 500) }).await?;
     let report = load.finish().await?;
     report.all_good("Redis killed")?;

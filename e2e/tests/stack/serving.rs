@@ -34,7 +34,8 @@ async fn percli_signs_in_applies_reads_and_deletes() -> Result<()> {
     run(&["login", world.perses.base(), "--username", &user, "--password", &password]).await?;
     let files = home.path().join("resources");
     std::fs::create_dir(&files)?;
-    let project = json!({"kind": "Project", "metadata": {"name": "percli"}, "spec": {"display": {"name": "From percli"}}});
+    let project =
+        json!({"kind": "Project", "metadata": {"name": "percli"}, "spec": {"display": {"name": "From percli"}}});
     let dashboard = json!({"kind": "Dashboard", "metadata": {"name": "first", "project": "percli"}, "spec": {
         "duration": "1h", "panels": {}, "layouts": [], "display": {"name": "First dashboard"}}});
     std::fs::write(files.join("1-project.json"), project.to_string())?;
@@ -101,13 +102,16 @@ async fn bad_input_is_answered_clearly_and_changes_nothing() -> Result<()> {
     let before = world.perses.get("/api/v1/dashboards").await?.ok()?.json()?;
     let anonymous = Perses::new(world.perses.base())?;
     ensure!(anonymous.get("/api/v1/projects").await?.status == 401, "projects are readable without sign-in");
-    let dashboard = |project: &str, name: &str| {
-        json!({"kind": "Dashboard", "metadata": {"name": name, "project": project}, "spec": {"panels": {}, "layouts": [], "duration": "1h"}})
-    };
+    let dashboard = |project: &str, name: &str| json!({"kind": "Dashboard", "metadata": {"name": name, "project": project}, "spec": {"panels": {}, "layouts": [], "duration": "1h"}});
     for (path, body, status, part) in [
-        ("/api/v1/projects/nowhere/dashboards", dashboard("nowhere", "a"), 400, "metadata.project \"nowhere\" doesn't exist"),
+        (
+            "/api/v1/projects/nowhere/dashboards",
+            dashboard("nowhere", "a"),
+            400,
+            "metadata.project \"nowhere\" doesn't exist",
+        ),
         ("/api/v1/projects/demo/dashboards", dashboard("demo", "no/slash"), 400, "metadata.name"),
-        ("/api/v1/projects/demo/dashboards", dashboard("other", "a"), 400, "don't match"),
+        ("/api/v1/projects/demo/dashboards", dashboard("other", "a"), 400, "does not match"),
         ("/api/v1/projects/demo/dashboards", dashboard("demo", "prometheus"), 409, "document already exists"),
         ("/api/v1/projects", json!({"kind": "Dashboard", "metadata": {"name": "x"}}), 400, "kind"),
     ] {
@@ -149,4 +153,3 @@ async fn range_queries(prometheus: &Perses) -> Result<u64> {
     }
     Ok(total)
 }
-

@@ -19,6 +19,12 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "after {:.1?}, in {:.1?}: {}", self.at, self.took, self.reason)
+    }
+}
+
 /// What a load saw.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -42,11 +48,22 @@ impl Report {
         sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
     }
 
+    /// The first failures, a line each.
+    pub(crate) fn listing(&self) -> String {
+        self.failures.iter().take(20).map(|failure| format!("\n  {failure}")).collect()
+    }
+
     /// Fails when anything failed.
     pub(crate) fn all_good(&self, what: &str) -> Result<()> {
         eprintln!("      {what}: {} reads, p95 {:?}, {} failed", self.sent, self.percentile(0.95), self.failures.len());
         ensure!(self.sent > 50, "{what}: only {} reads were sent", self.sent);
-        ensure!(self.failures.is_empty(), "{what}: {} of {} reads failed: {:#?}", self.failures.len(), self.sent, self.failures);
+        ensure!(
+            self.failures.is_empty(),
+            "{what}: {} of {} reads failed: {}",
+            self.failures.len(),
+            self.sent,
+            self.listing()
+        );
         Ok(())
     }
 }

@@ -80,7 +80,8 @@ impl World {
             let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
             read("cgroup").contains(&uid) && read("cmdline").starts_with("/usr/bin/perses-api-server")
         });
-        let process = process.and_then(rustix::process::Pid::from_raw).with_context(|| format!("no server runs in {pod}"))?;
+        let process =
+            process.and_then(rustix::process::Pid::from_raw).with_context(|| format!("no server runs in {pod}"))?;
         Ok(rustix::process::kill_process(process, rustix::process::Signal::KILL)?)
     }
 }

@@ -53,7 +53,7 @@ impl Credentials {
         };
         let password = match (&config.password_file, &config.password) {
             (Some(path), _) => Some(file("password_file", path)?),
-            (None, password) => password.clone(),
+            (None, password) => password.as_ref().map(|password| password.expose().to_owned()),
         };
         Ok(Self { user, password })
     }

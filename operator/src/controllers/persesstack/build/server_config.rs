@@ -39,7 +39,6 @@ pub(super) fn serve(v: &Validated, sizing: &Sizing) -> Result<String, Invalid> {
         "query": { "timeout": "1m", "cache": true, "ttl": { "realtime": "30s", "recent": "5m", "historical": "15m" } },
         "server": { "drain_delay": "5s", "drain_timeout": "30s", "max_body_bytes": 4_194_304 },
         "provisioning": { "folders": ["/etc/perses/provisioning"], "interval": "1m" },
-        "plugin": { "path": "/etc/perses/plugins" },
     });
     if let Some(own) = &v.spec.api.config {
         merge(&mut config, own);
