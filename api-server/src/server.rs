@@ -30,7 +30,7 @@ pub async fn serve(config: Config, address: SocketAddr, ui_dir: Option<PathBuf>)
     if !config.security.enable_auth && !address.ip().is_loopback() {
         tracing::warn!(%address, "sign-in is off: everybody who reaches this address can read and change everything");
     }
-    let state = AppState::build(config, ui_dir).await?;
+    let state = AppState::build(config, ui_dir)?;
     let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     tracing::info!(%address, version = crate::state::VERSION, "serving");
     run(listener, state, stop_signal()).await;

@@ -75,13 +75,13 @@ impl Deref for AppState {
 
 impl AppState {
     /// Opens the store and the caches. A database that is away is no error: the server waits for it unready.
-    pub async fn build(config: Config, ui_dir: Option<PathBuf>) -> Result<Self, String> {
+    pub fn build(config: Config, ui_dir: Option<PathBuf>) -> Result<Self, String> {
         let store = open_store(&config).map_err(|error| error.to_string())?;
-        Self::with_store(config, ui_dir, store).await
+        Self::with_store(config, ui_dir, store)
     }
 
     /// As [`Self::build`], on a store of the caller's.
-    pub async fn with_store(config: Config, ui_dir: Option<PathBuf>, store: Arc<dyn Store>) -> Result<Self, String> {
+    pub fn with_store(config: Config, ui_dir: Option<PathBuf>, store: Arc<dyn Store>) -> Result<Self, String> {
         let metrics = Arc::new(Metrics::new(VERSION));
         store.attach_metrics(metrics.clone());
         let (plugin_path, api_prefix) = (config.plugin.path.clone(), config.api_prefix.clone());

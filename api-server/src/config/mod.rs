@@ -2,7 +2,11 @@
 //! environment (`PERSES_<UPPER_PATH>`), then flags. Unknown keys are refused.
 
 mod load;
+mod security;
 mod types;
+mod values;
 
 pub use load::{ConfigError, load};
+pub use security::*;
 pub use types::*;
+pub use values::{ConfigDuration, Hidden};

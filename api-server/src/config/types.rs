@@ -1,59 +1,11 @@
 //! The shape of the configuration file, with its defaults. Durations are Prometheus strings, sizes are bytes.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::domain::duration;
-
-/// A duration in the form of Prometheus; printed normalised (`24h` as `1d`), as upstream does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConfigDuration(pub Duration);
-
-impl ConfigDuration {
-    /// From whole seconds.
-    pub const fn from_secs(seconds: u64) -> Self {
-        Self(Duration::from_secs(seconds))
-    }
-}
-
-impl<'de> Deserialize<'de> for ConfigDuration {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        duration::parse(&text).map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-impl Serialize for ConfigDuration {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&duration::format(self.0))
-    }
-}
-
-/// A secret in the configuration: readable on purpose only, never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Hidden(String);
-
-impl Hidden {
-    /// The secret itself.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Hidden {
-    fn from(secret: &str) -> Self {
-        Self(secret.to_owned())
-    }
-}
-
-impl std::fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("<secret>")
-    }
-}
+use super::security::Security;
+use super::values::{ConfigDuration, Hidden};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -79,108 +31,6 @@ pub struct Config {
     pub datasource: Datasource,
     /// What the UI shows.
     pub frontend: Frontend,
-}
-
-/// `security`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Security {
-    /// No resource can be written through the API.
-    pub readonly: bool,
-    /// Sign-in cookies.
-    pub cookie: Cookie,
-    /// 32 bytes; prefer `encryption_key_file`. Never printed.
-    #[serde(skip_serializing)]
-    pub encryption_key: Option<Hidden>,
-    /// File with the 32 bytes.
-    pub encryption_key_file: Option<PathBuf>,
-    /// Whether requests need a sign-in.
-    pub enable_auth: bool,
-    /// Tokens and providers.
-    pub authentication: Authentication,
-}
-
-impl Default for Security {
-    fn default() -> Self {
-        Self {
-            readonly: false,
-            cookie: Cookie::default(),
-            encryption_key: None,
-            encryption_key_file: None,
-            enable_auth: false,
-            authentication: Authentication::default(),
-        }
-    }
-}
-
-/// `security.cookie`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Cookie {
-    /// `SameSite` of the sign-in cookies.
-    pub same_site: SameSite,
-    /// `Secure` of the sign-in cookies.
-    pub secure: bool,
-}
-
-/// `security.cookie.same_site`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SameSite {
-    /// Sent with top-level navigation.
-    #[default]
-    Lax,
-    /// Sent from the same site only.
-    Strict,
-    /// Always sent; needs `secure`.
-    None,
-}
-
-/// `security.authentication`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Authentication {
-    /// Life of an access token.
-    pub access_token_ttl: ConfigDuration,
-    /// Life of a refresh token.
-    pub refresh_token_ttl: ConfigDuration,
-    /// Whether `POST /api/v1/users` is closed.
-    pub disable_sign_up: bool,
-    /// Ways to sign in.
-    pub providers: Providers,
-    /// The first user, created when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub initial_admin: Option<InitialAdmin>,
-}
-
-impl Default for Authentication {
-    fn default() -> Self {
-        Self {
-            access_token_ttl: ConfigDuration::from_secs(15 * 60),
-            refresh_token_ttl: ConfigDuration::from_secs(24 * 3600),
-            disable_sign_up: false,
-            providers: Providers::default(),
-            initial_admin: None,
-        }
-    }
-}
-
-/// `security.authentication.providers`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Providers {
-    /// Users with a password in this server.
-    pub enable_native: bool,
-}
-
-/// `security.authentication.initial_admin`: files with the first user's name and password.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct InitialAdmin {
-    /// File with the name.
-    pub username_file: PathBuf,
-    /// File with the password.
-    pub password_file: PathBuf,
 }
 
 /// `database`: one of the two; files when neither is given.

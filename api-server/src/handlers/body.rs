@@ -34,7 +34,7 @@ pub async fn read(request: Request, limit: u64) -> Result<Bytes, ApiError> {
     }
     axum::body::to_bytes(request.into_body(), max).await.map_err(|error| {
         let source = std::error::Error::source(&error);
-        if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
+        if source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
             ApiError::TooLarge(limit)
         } else {
             ApiError::BadRequest("the request body could not be read to its end".to_owned())

@@ -67,6 +67,7 @@ impl Reply {
 
 impl Server {
     /// With this configuration; `database` is a new folder unless it is given.
+    #[allow(clippy::unused_async, reason = "spawns tasks: only to be called inside a runtime")]
     pub async fn start(config: Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config;
@@ -74,12 +75,13 @@ impl Server {
             config["database"] = json!({"file": {"folder": folder.path().join("db"), "extension": "json"}});
         }
         let config: Config = serde_json::from_value(config).unwrap();
-        Self::run(AppState::build(config, None).await.unwrap(), folder)
+        Self::run(AppState::build(config, None).unwrap(), folder)
     }
 
     /// Without sign-in, on a store of the caller's.
+    #[allow(clippy::unused_async, reason = "spawns tasks: only to be called inside a runtime")]
     pub async fn on(store: Arc<dyn Store>) -> Self {
-        let state = AppState::with_store(Config::default(), None, store).await.unwrap();
+        let state = AppState::with_store(Config::default(), None, store).unwrap();
         Self::run(state, tempfile::tempdir().unwrap())
     }
 

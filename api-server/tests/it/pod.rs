@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct Pod {
     pub url: String,
-    pub state: AppState,
     pub client: Client,
     _stop: oneshot::Sender<()>,
     _folder: TempDir,
@@ -32,20 +31,19 @@ impl Pod {
         let mut config = Config::default();
         config.database.file = Some(FileDatabase { folder: folder.path().join("db"), ..FileDatabase::default() });
         configure(&mut config);
-        let state = AppState::build(config, None).await.unwrap();
+        let state = AppState::build(config, None).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = state.clone();
         tokio::spawn(async move {
             // Dropping the sender stops as well.
-            server::run(listener, served, async {
+            server::run(listener, state, async {
                 let _ = stopped.await;
             })
             .await;
         });
         let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { url, state, client, _stop: stop, _folder: folder }
+        Self { url, client, _stop: stop, _folder: folder }
     }
 
     /// `host:port`.

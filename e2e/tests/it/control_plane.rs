@@ -74,7 +74,7 @@ async fn namespaces_are_removed_by_the_controllers() {
     let map = serde_json::from_value(json!({"metadata": {"name": "a"}})).unwrap();
     maps.create(&PostParams::default(), &map).await.unwrap();
     namespaces.delete("short-lived", &DeleteParams::default()).await.unwrap();
-    wait_until("the namespace to go", Duration::from_secs(60), || async {
+    wait_until("the namespace to go", Duration::from_mins(1), || async {
         Ok(namespaces.get_opt("short-lived").await?.is_none())
     })
     .await

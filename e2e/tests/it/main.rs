@@ -1,4 +1,6 @@
-//! End-to-end tests and tests of the harness itself.
+//! Tests of the harness itself.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 mod control_plane;
 mod images;

@@ -13,7 +13,7 @@ use e2e::wait::{wait_for, wait_until};
 
 const NAME: &str = "it-node";
 const IMAGE: &str = "localhost/perses-stack/it-shell:dev";
-const PODS: Duration = Duration::from_secs(120);
+const PODS: Duration = Duration::from_mins(2);
 
 /// One story, since a cluster takes its time: up, workloads, a crash, repair, down, and the same after a worse crash.
 #[tokio::test(flavor = "multi_thread")]

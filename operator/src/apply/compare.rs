@@ -126,10 +126,10 @@ fn fields_of<'a>(live: &'a Value, manager: &str, api_version: Option<&str>) -> O
 struct Path(Vec<String>);
 
 impl Path {
-    fn difference(&self, last: &str, why: Why) -> Option<Difference> {
+    fn difference(&self, last: &str, why: Why) -> Difference {
         let mut path = self.0.join("");
         path.push_str(last);
-        Some(Difference { path: path.trim_start_matches('.').to_owned(), why })
+        Difference { path: path.trim_start_matches('.').to_owned(), why }
     }
 
     /// Whether numbers and strings here are Kubernetes quantities.
@@ -149,14 +149,13 @@ impl Path {
 
 fn walk(desired: &Value, live: &Value, fields: &Map<String, Value>, path: &mut Path) -> Option<Difference> {
     if fields.keys().all(|key| key == ".") {
-        return if same(desired, live, path) { None } else { path.difference("", Why::Changed) };
+        return (!same(desired, live, path)).then(|| path.difference("", Why::Changed));
     }
     for (key, inner) in fields.iter().filter(|(key, _)| *key != ".") {
-        let (segment, wanted, present) = match step(key, desired, live) {
-            Some(found) => found,
-            None => return path.difference(key, Why::Unwanted),
+        let Some((segment, wanted, present)) = step(key, desired, live) else {
+            return Some(path.difference(key, Why::Unwanted));
         };
-        let Some(wanted) = wanted else { return path.difference(&segment, Why::Unwanted) };
+        let Some(wanted) = wanted else { return Some(path.difference(&segment, Why::Unwanted)) };
         let empty = Map::new();
         let inner = inner.as_object().unwrap_or(&empty);
         let present = present.unwrap_or(&Value::Null);
@@ -169,7 +168,6 @@ fn walk(desired: &Value, live: &Value, fields: &Map<String, Value>, path: &mut P
 }
 
 /// One step of the field record: the segment to show, the desired and the live value there.
-#[expect(clippy::type_complexity, reason = "three parts of one step, used once")]
 fn step<'a>(key: &str, desired: &'a Value, live: &'a Value) -> Option<(String, Option<&'a Value>, Option<&'a Value>)> {
     if let Some(name) = key.strip_prefix("f:") {
         return Some((format!(".{name}"), desired.get(name).filter(|value| !value.is_null()), live.get(name)));
@@ -200,7 +198,7 @@ fn uncovered(desired: &Value, fields: &Map<String, Value>, path: &Path) -> Optio
     match desired {
         Value::Object(object) => object.iter().find_map(|(name, value)| {
             let covered = is_empty(value) || fields.contains_key(&format!("f:{name}")) || is_identity(path, name);
-            if covered { None } else { path.difference(&format!(".{name}"), Why::NotOurs) }
+            (!covered).then(|| path.difference(&format!(".{name}"), Why::NotOurs))
         }),
         Value::Array(items) => items.iter().find_map(|item| {
             let covered = fields.keys().any(|key| {
@@ -211,7 +209,7 @@ fn uncovered(desired: &Value, fields: &Map<String, Value>, path: &Path) -> Optio
                         == Some(item)
                 }
             });
-            if covered { None } else { path.difference("[+]", Why::NotOurs) }
+            (!covered).then(|| path.difference("[+]", Why::NotOurs))
         }),
         _ => None,
     }

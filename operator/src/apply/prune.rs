@@ -55,7 +55,8 @@ pub fn leftovers<'a>(
     stack: &StackId,
 ) -> Vec<(Kind, &'a str, &'a Value)> {
     let unwanted = |kind: Kind, name: &str| {
-        !wanted.contains(&(kind, name.to_owned())) && !(kind == Kind::Secret && in_use.contains(name))
+        let used = kind == Kind::Secret && in_use.contains(name);
+        !used && !wanted.contains(&(kind, name.to_owned()))
     };
     inventory
         .iter()

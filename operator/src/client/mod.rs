@@ -237,6 +237,7 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "it stands for the result of a request")]
     fn answer(status: u16, retry_after: Option<&str>) -> Result<Response<()>, BoxError> {
         let mut response = Response::builder().status(status);
         if let Some(value) = retry_after {

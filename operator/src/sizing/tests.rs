@@ -206,8 +206,8 @@ proptest! {
         namespaces_per_user in 1_i64..=10_000,
     ) {
         let given = Inputs {
-            dashboards_per_user, panels_per_dashboard, refresh_interval_ms, dashboards, distinct_queries,
-            namespaces_per_user, ..inputs(users)
+            dashboards_per_user, panels_per_dashboard, refresh_interval_ms, dashboards, namespaces_per_user,
+            distinct_queries, ..inputs(users)
         };
         let sizing = size(&given);
         prop_assert!(sizing.api.l1_max_bytes.value.0 * 2 < sizing.api.compute.memory_request.value.0);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Operator, Space, World, generated, normalised};
 
 /// Runs at the same time: they wait for controllers most of the time.
-const PARALLEL: usize = 6;
+const PARALLEL: usize = 8;
 
 type EndState = Arc<BTreeMap<String, Value>>;
 

@@ -1,5 +1,6 @@
 //! Files of the repository that tests read, and with `UPDATE=1` write.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -43,8 +44,8 @@ pub(crate) fn difference(file: &Path, old: &str, new: &str) -> String {
     let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
     let lines = (0..old.len().max(new.len())).filter(|i| old.get(*i) != new.get(*i)).take(10);
     for i in lines {
-        out +=
-            &format!("\n{:>5} - {}\n      + {}", i + 1, old.get(i).unwrap_or(&"(end)"), new.get(i).unwrap_or(&"(end)"));
+        let (was, is) = (old.get(i).unwrap_or(&"(end)"), new.get(i).unwrap_or(&"(end)"));
+        let _ = write!(out, "\n{:>5} - {was}\n      + {is}", i + 1);
     }
     out
 }

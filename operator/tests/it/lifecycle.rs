@@ -270,7 +270,7 @@ async fn the_replicas_belong_to_the_autoscaler() {
     let restarted = Operator::start(&space);
     quiet(&space, &restarted).await;
     assert_eq!(replicas().await, 5);
-    assert_eq!(observer.finish().await, [5], "never reset, not even for a moment");
+    assert_eq!(observer.finish(), [5], "never reset, not even for a moment");
 }
 
 /// Records every value of the API Deployment's `spec.replicas`.
@@ -280,7 +280,7 @@ struct Observer {
 }
 
 impl Observer {
-    async fn finish(self) -> Vec<i64> {
+    fn finish(self) -> Vec<i64> {
         self.task.abort();
         self.seen.lock().clone()
     }

@@ -1,4 +1,5 @@
 //! Integration tests of the operator, in one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod access;
 mod client;

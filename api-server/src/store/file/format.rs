@@ -230,7 +230,7 @@ mod tests {
     const TRICKY: [&str; 7] = [
         r#"{"z":1,"a":{"on":"off","y":"no","n":null,"t":true,"e":"","s":" ","tilde":"~"}}"#,
         r#"{"text":"line one\nline two\n\n","tab":"\ta","trail":"x ","crlf":"a\r\nb","nul":"\u0000","uni":"é\u2028☃","bom":"\ufeff"}"#,
-        r##"{"q":"it's \"quoted\"","colon":"a: b","hash":"a # b","dash":"- x","flow":"{a}","pipe":"|","pct":"%a","at":"@x","amp":"&a *b","bang":"!x"}"##,
+        r#"{"q":"it's \"quoted\"","colon":"a: b","hash":"a # b","dash":"- x","flow":"{a}","pipe":"|","pct":"%a","at":"@x","amp":"&a *b","bang":"!x"}"#,
         r#"{"numbers":[0,-1,1.5,1e300,-0.0,18446744073709551615,-9223372036854775808,0.1],"like":["0x1F","0o7","1_000","1e3",".inf","2026-01-02","12:30:45","+1","null"]}"#,
         r#"{"empty":{},"list":[],"nested":[[],[[]],[{}],[{"a":[1,{"b":2}]}]]}"#,
         r#"{"":1,"1":2,"true":3,"a b":4,"null":5,"- x":6,"? y":7}"#,

@@ -100,7 +100,10 @@ impl References {
 /// Content of the generated Secrets as last seen, so that one that is deleted while the operator runs comes back with the
 /// same content: a new encryption key would make stored secrets unreadable, a new password would lock the pods out.
 #[derive(Default)]
-pub struct Vault(Mutex<HashMap<StackKey, (String, BTreeMap<String, SecretData>)>>);
+pub struct Vault(Mutex<HashMap<StackKey, Kept>>);
+
+/// UID of the stack, and its Secrets by name.
+type Kept = (String, BTreeMap<String, SecretData>);
 
 impl Vault {
     /// Remembers the `generated` Secrets that exist in `secrets`, and adds those that only we remember.

@@ -77,10 +77,8 @@ pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 
         .for_each(|result| {
             match result {
                 Ok((stack, action)) => tracing::debug!(%stack, ?action, "reconciled"),
-                // Deleted between the event and the reconcile.
-                Err(ControllerError::ObjectNotFound(_)) => {}
-                // Told by `error_policy`.
-                Err(ControllerError::ReconcilerFailed(..)) => {}
+                // Deleted between the event and the reconcile; told by `error_policy`.
+                Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
                 Err(error) => {
                     metrics.watch_failed();
                     tracing::warn!(error = %Chain(&error), "a watch failed and is started again");
@@ -133,6 +131,7 @@ fn owners(object: &ObjectMeta) -> Vec<ObjectRef<Stack>> {
 }
 
 /// A failed stack is tried again after a growing pause of its own.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
 fn error_policy(stack: Arc<Stack>, error: &reconcile::Error, context: Arc<Context>) -> Action {
     let key = (stack.namespace().unwrap_or_default(), stack.name_any());
     let wait = context.backoff.failed(key, rand::random());

@@ -70,15 +70,14 @@ async fn secret(
     inventory: &Inventory,
     name: &str,
 ) -> Result<Option<(SecretData, Claim)>, ApplyError> {
-    let value = match inventory.get(Kind::Secret, name) {
-        Some(value) => Some(value.clone()),
-        None => {
-            let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &id.namespace);
-            let failed = |source| ApplyError::new("Secret", name, verb::GET, source);
-            let secret = secrets.get_opt(name).await.map_err(failed)?;
-            let value = secret.map(serde_json::to_value).transpose();
-            value.map_err(|source| failed(kube::Error::SerdeError(source)))?
-        }
+    let value = if let Some(value) = inventory.get(Kind::Secret, name) {
+        Some(value.clone())
+    } else {
+        let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &id.namespace);
+        let failed = |source| ApplyError::new("Secret", name, verb::GET, source);
+        let secret = secrets.get_opt(name).await.map_err(failed)?;
+        let value = secret.map(serde_json::to_value).transpose();
+        value.map_err(|source| failed(kube::Error::SerdeError(source)))?
     };
     let Some(value) = value else { return Ok(None) };
     let owner = claim(&value, id);

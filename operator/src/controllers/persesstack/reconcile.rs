@@ -94,7 +94,7 @@ pub async fn reconcile(object: Arc<DeserializeGuard<PersesStack>>, context: Arc<
 async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, &'static str), Error> {
     let stacks: Api<DeserializeGuard<PersesStack>> = Api::namespaced(context.client.clone(), namespace);
     let read_failed = |source| Error::Observe(ApplyError::new("PersesStack", name, crate::apply::verb::GET, source));
-    let stack = match stacks.get_opt(name).await.map_err(read_failed)?.map(|guard| guard.0) {
+    let stack = match stacks.get_opt(name).await.map_err(read_failed)?.map(|guard| guard.0.map_err(Box::new)) {
         // Being deleted: the garbage collector does the rest, and nothing may be made again.
         Some(Ok(stack)) if stack.metadata.deletion_timestamp.is_none() => stack,
         Some(Err(invalid)) => {

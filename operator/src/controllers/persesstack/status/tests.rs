@@ -16,6 +16,7 @@ fn stack() -> PersesStack {
     .unwrap()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it stands for a workload that exists")]
 fn state(ready: i32) -> Option<WorkloadState> {
     Some(WorkloadState { current: true, desired: 2, total: 2, updated: 2, ready, available: ready, message: None })
 }
