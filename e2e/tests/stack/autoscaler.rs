@@ -13,6 +13,9 @@ use crate::outage::sample_paths;
 use crate::steady::Steady;
 use crate::world::World;
 
+/// Lists per second: well over what two pods of the demo's size may use.
+const LOAD: u32 = 600;
+
 /// The replicas that the autoscaler wants, and the least that it may want.
 pub(crate) async fn wanted_and_least(world: &World) -> Result<(i32, i32)> {
     let hpas: Api<HorizontalPodAutoscaler> = Api::namespaced(world.stack.client.clone(), &world.stack.namespace);
@@ -28,7 +31,7 @@ async fn adds_a_pod_that_serves_within_two_minutes() -> Result<()> {
     let before = world.api_pods_at_least(2, Duration::from_secs(60)).await?.len();
     let started = Instant::now();
     // Whole lists are work: they are read from the database and never cached.
-    let load = Steady::start(&world.perses, vec!["/api/v1/dashboards".to_owned()], 200);
+    let load = Steady::start(&world.perses, vec!["/api/v1/dashboards".to_owned()], LOAD);
     let after = world.api_pods_at_least(before + 1, Duration::from_secs(150)).await?;
     let took = started.elapsed();
     load.finish().await?;
