@@ -52,8 +52,8 @@ async fn story(node: &Node, folder: &Path) -> Result<Vec<PathBuf>> {
     // Programs that die are started again, and what was stored is there.
     let kubectl = cluster.kubectl();
     kubectl.run(&["create", "configmap", "kept"]).await?;
-    kill(node, "kube-apiserver")?;
-    kill(node, "containerd")?;
+    kill(node, "kube-apiserver").await?;
+    kill(node, "containerd").await?;
     wait_until("the crash to be seen", Duration::from_secs(10), || async { Ok(node.state().await? == State::Broken) })
         .await?;
     node.up().await?;
@@ -63,7 +63,7 @@ async fn story(node: &Node, folder: &Path) -> Result<Vec<PathBuf>> {
     ensure!(belongings.len() >= 7, "an interface, and for each of two pods three files: {belongings:?}");
     // And then everything that could clean up after itself is gone before `down` is called.
     for program in ["kubelet", "containerd", "kube-apiserver", "etcd"] {
-        kill(node, program)?;
+        kill(node, program).await?;
     }
     Ok(belongings)
 }
@@ -114,11 +114,15 @@ async fn workloads(cluster: &Cluster, namespace: &str) -> Result<()> {
     wait_until("the volume to go", PODS, || async { Ok(!folder.exists()) }).await
 }
 
-/// Ends one of the node's programs as a crash does.
-fn kill(node: &Node, program: &str) -> Result<()> {
+/// Ends one of the node's programs as a crash does, and waits until it is gone: a large process dies slowly.
+async fn kill(node: &Node, program: &str) -> Result<()> {
     let id = node.program(program).with_context(|| format!("{program} does not run"))?;
     let pid = rustix::process::Pid::from_raw(i32::try_from(id)?).context("no process id")?;
-    Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    wait_until(&format!("{program} to be gone"), Duration::from_secs(30), || async {
+        Ok(node.program(program) != Some(id))
+    })
+    .await
 }
 
 /// The services' root as an image: it has a shell, `getent` and a server.
