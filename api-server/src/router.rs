@@ -14,16 +14,7 @@ use crate::state::AppState;
 /// The whole service.
 pub fn build(state: &AppState) -> Router {
     let config = &state.config;
-    let kinds: Vec<Kind> = Kind::ALL
-        .into_iter()
-        .filter(|kind| match kind {
-            Kind::Datasource => !config.datasource.project.disable,
-            // Upstream turns variables off with the datasources that they would ask.
-            Kind::GlobalDatasource | Kind::GlobalVariable => !config.datasource.global.disable,
-            Kind::Variable => !(config.datasource.global.disable && config.datasource.project.disable),
-            _ => true,
-        })
-        .collect();
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| config.serves(*kind)).collect();
 
     // Everything here needs a sign-in when `security.enable_auth` is on.
     let guarded = Router::new()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::Config;
+use super::{Config, environment};
 
 const PREFIX: &str = "PERSES_";
 
@@ -38,17 +38,18 @@ pub enum ConfigError {
 
 /// Loads the configuration from a file (defaults without one) and from `PERSES_*` variables, which win.
 ///
-/// A variable names a path in upper case with `_` between the parts: `PERSES_CACHE_REDIS_ADDR` is `cache.redis.addr`.
+/// A variable names a path in upper case with `_` between the parts: `PERSES_CACHE_REDIS_ADDR` is `cache.redis.addr`; an
+/// element of a list by its number, a whole list of texts with commas.
 /// Variables that name no known path are ignored, as they may be meant for something else.
-pub fn load(path: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
+pub fn load(path: Option<&Path>, variables: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
     let mut tree = match path {
         None => Value::Object(Map::new()),
         Some(path) => read(path)?,
     };
-    let known = known_paths();
-    for (name, text) in environment {
-        if let Some(path) = name.strip_prefix(PREFIX).and_then(|rest| known.get(&rest.to_ascii_lowercase())) {
-            set(&mut tree, path, text);
+    let schema = environment::schema();
+    for (name, text) in variables {
+        if let Some(rest) = name.strip_prefix(PREFIX) {
+            environment::set(&mut tree, &schema, &rest.to_ascii_lowercase(), text);
         }
     }
     let config: Config = serde_json::from_value(tree)
@@ -66,113 +67,40 @@ fn read(path: &Path) -> Result<Value, ConfigError> {
         .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })
 }
 
-/// Every leaf of the configuration that a variable can name: `cache_redis_addr` -> `["cache", "redis", "addr"]`.
-fn known_paths() -> BTreeMap<String, Vec<&'static str>> {
-    const LEAVES: &[&str] = &[
-        "api_prefix",
-        "security.readonly",
-        "security.cookie.same_site",
-        "security.cookie.secure",
-        "security.encryption_key",
-        "security.encryption_key_file",
-        "security.enable_auth",
-        "security.authentication.access_token_ttl",
-        "security.authentication.refresh_token_ttl",
-        "security.authentication.disable_sign_up",
-        "security.authentication.providers.enable_native",
-        "security.authentication.initial_admin.username_file",
-        "security.authentication.initial_admin.password_file",
-        "database.file.folder",
-        "database.file.extension",
-        "database.file.case_sensitive",
-        "database.postgres.host",
-        "database.postgres.port",
-        "database.postgres.dbname",
-        "database.postgres.user",
-        "database.postgres.user_file",
-        "database.postgres.password",
-        "database.postgres.password_file",
-        "database.postgres.sslmode",
-        "database.postgres.ca_file",
-        "database.postgres.max_connections",
-        "database.postgres.acquire_timeout",
-        "database.postgres.statement_timeout",
-        "database.postgres.case_sensitive",
-        "database.postgres.direct.host",
-        "database.postgres.direct.port",
-        "cache.l1_max_bytes",
-        "cache.redis.addr",
-        "cache.redis.username",
-        "cache.redis.password",
-        "cache.redis.password_file",
-        "cache.dashboard_ttl",
-        "query.timeout",
-        "query.cache",
-        "query.ttl.realtime",
-        "query.ttl.recent",
-        "query.ttl.historical",
-        "query.max_cached_bytes",
-        "server.drain_delay",
-        "server.drain_timeout",
-        "server.max_body_bytes",
-        "provisioning.interval",
-        "plugin.path",
-        "datasource.global.disable",
-        "datasource.project.disable",
-        "datasource.disable_local",
-        "frontend.disable",
-        "frontend.explorer.enable",
-        "frontend.information",
-    ];
-    LEAVES.iter().map(|leaf| (leaf.replace('.', "_"), leaf.split('.').collect())).collect()
-}
-
-/// Texts of variables take the type that they look like, except where a text is a text: names and passwords may be digits.
-fn set(tree: &mut Value, path: &[&str], text: &str) {
-    let Some((last, parents)) = path.split_last() else { return };
-    let mut node = tree;
-    for part in parents {
-        if !node.is_object() {
-            *node = Value::Object(Map::new());
-        }
-        let Value::Object(map) = node else { return };
-        node = map.entry((*part).to_owned()).or_insert_with(|| Value::Object(Map::new()));
-    }
-    if !node.is_object() {
-        *node = Value::Object(Map::new());
-    }
-    let typed = match *last {
-        "port" | "max_connections" | "l1_max_bytes" | "max_cached_bytes" | "max_body_bytes" => {
-            text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from)
-        }
-        "readonly" | "secure" | "enable_auth" | "disable_sign_up" | "enable_native" | "case_sensitive" | "cache"
-        | "disable" | "disable_local" | "enable" => {
-            text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from)
-        }
-        _ => Value::from(text),
-    };
-    if let Value::Object(map) = node {
-        map.insert((*last).to_owned(), typed);
-    }
-}
-
 fn check(config: &Config) -> Result<(), ConfigError> {
     let rule = |text: &str| Err(ConfigError::Rule(text.to_owned()));
     if config.database.file.is_some() && config.database.postgres.is_some() {
         return rule("database.file and database.postgres exclude each other: give one");
     }
-    if config.security.enable_auth && !config.security.authentication.providers.enable_native {
+    if config.database.sql.is_some() {
         return rule(
-            "security.enable_auth needs a way to sign in: set security.authentication.providers.enable_native",
+            "database.sql (MySQL) is no store of this server: use database.postgres, and `perses-api-server import` to move the documents",
         );
     }
-    if config.security.encryption_key.as_ref().is_some_and(|key| key.expose().len() != 32) {
+    let security = &config.security;
+    let providers = &security.authentication.providers;
+    let kubernetes = providers.kubernetes.enable;
+    if kubernetes != security.authorization.provider.kubernetes.enable {
+        return rule(
+            "security.authentication.providers.kubernetes and security.authorization.provider.kubernetes must be enabled together",
+        );
+    }
+    let others = providers.enable_native || !providers.oidc.is_empty() || !providers.oauth.is_empty();
+    if kubernetes && others {
+        return rule("security.authentication.providers.kubernetes excludes the other providers");
+    }
+    if security.enable_auth && !kubernetes && !others {
+        return rule(
+            "security.enable_auth needs a way to sign in: set security.authentication.providers.enable_native, or give oidc, oauth or kubernetes",
+        );
+    }
+    if let Some(slug) = repeated_slug(providers) {
+        return rule(&format!("security.authentication.providers: slug_id {slug:?} is empty or used twice"));
+    }
+    if security.encryption_key.as_ref().is_some_and(|key| key.expose().len() != 32) {
         return rule("security.encryption_key must have exactly 32 bytes");
     }
-    if config.security.enable_auth
-        && config.security.encryption_key.is_none()
-        && config.security.encryption_key_file.is_none()
-    {
+    if security.enable_auth && security.encryption_key.is_none() && security.encryption_key_file.is_none() {
         return rule(
             "security.enable_auth needs a key of your own: set security.encryption_key_file (32 bytes; for example `head -c 32 /dev/urandom > key`)",
         );
@@ -180,7 +108,20 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if !config.api_prefix.is_empty() && (!config.api_prefix.starts_with('/') || config.api_prefix.ends_with('/')) {
         return rule("api_prefix must start with '/' and must not end with it, for example /perses");
     }
+    if !config.datasource.global.discovery.is_empty() {
+        return rule("datasource.global.discovery is not supported: provision the datasources (provisioning.folders)");
+    }
     Ok(())
+}
+
+/// Slugs name a provider in paths, OIDC and OAuth apart.
+fn repeated_slug(providers: &super::Providers) -> Option<String> {
+    let oidc: Vec<&str> = providers.oidc.iter().map(|one| one.client.slug_id.as_str()).collect();
+    let oauth: Vec<&str> = providers.oauth.iter().map(|one| one.client.slug_id.as_str()).collect();
+    [oidc, oauth].into_iter().find_map(|slugs| {
+        let wrong = slugs.iter().enumerate().find(|(at, slug)| slug.is_empty() || slugs[..*at].contains(*slug));
+        wrong.map(|(_, slug)| (*slug).to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -213,45 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn every_variable_path_exists_in_the_configuration() {
-        for (name, path) in known_paths() {
-            let mut tree = Value::Object(Map::new());
-            let sample = match *path.last().unwrap() {
-                "port" | "max_connections" | "l1_max_bytes" | "max_cached_bytes" | "max_body_bytes" => "1",
-                "readonly" | "secure" | "enable_auth" | "disable_sign_up" | "enable_native" | "case_sensitive"
-                | "cache" | "disable" | "disable_local" | "enable" => "true",
-                "same_site" => "lax",
-                "extension" => "json",
-                "sslmode" => "verify-full",
-                leaf if leaf.ends_with("ttl")
-                    || leaf.ends_with("timeout")
-                    || leaf.ends_with("delay")
-                    || ["interval", "realtime", "recent", "historical"].contains(&leaf) =>
-                {
-                    "1m"
-                }
-                _ => "x",
-            };
-            set(&mut tree, &path, sample);
-            match path.as_slice() {
-                // members of groups that must be complete
-                [.., "direct", "host"] => set(&mut tree, &["database", "postgres", "direct", "port"], "1"),
-                [.., "direct", "port"] => set(&mut tree, &["database", "postgres", "direct", "host"], "x"),
-                [group @ .., "username_file"] => set(&mut tree, &[group, &["password_file"]].concat(), "x"),
-                [group @ .., "password_file"] if group.contains(&"initial_admin") => {
-                    set(&mut tree, &[group, &["username_file"]].concat(), "x");
-                }
-                _ => {}
-            }
-            serde_json::from_value::<Config>(tree).unwrap_or_else(|error| panic!("{name}: {error}"));
-        }
-    }
-
-    #[test]
     fn wrong_configuration_is_refused_with_a_reason() {
         for (text, part) in [
             ("securty: {}", "securty"),
             ("security: {enable_auth: true}", "enable_native"),
+            ("database: {sql: {db_name: perses}}", "perses-api-server import"),
+            ("security: {authentication: {providers: {kubernetes: {enable: true}}}}", "enabled together"),
+            ("datasource: {global: {discovery: [{name: a}]}}", "provisioning.folders"),
             (
                 "security: {enable_auth: true, authentication: {providers: {enable_native: true}}}",
                 "encryption_key_file",
@@ -265,5 +174,14 @@ mod tests {
             let error = from(text, &[]).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_configuration_of_upstream_is_taken() {
+        let text = include_str!("testdata/upstream.yaml");
+        let config = from(text, &[]).unwrap();
+        assert_eq!(config.security.authentication.providers.oidc[0].client.slug_id, "azure");
+        assert_eq!(config.frontend.important_dashboards[0].dashboard, "cpu");
+        assert_eq!(config.plugin.archive_paths, [PathBuf::from("/archive")]);
     }
 }

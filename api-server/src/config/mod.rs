@@ -1,12 +1,19 @@
 //! Configuration: upstream's keys (Perses v0.54) plus `database.postgres`, `cache`, `query` and `server`; file, then
 //! environment (`PERSES_<UPPER_PATH>`), then flags. Unknown keys are refused.
 
+mod database;
+pub mod environment;
+mod frontend;
 mod load;
+mod providers;
 mod security;
 mod types;
 mod values;
 
+pub use database::*;
+pub use frontend::*;
 pub use load::{ConfigError, load};
+pub use providers::*;
 pub use security::*;
 pub use types::*;
 pub use values::{ConfigDuration, Hidden};

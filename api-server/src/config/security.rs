@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::providers::Providers;
 use super::values::{ConfigDuration, Hidden};
 
 /// `security`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Security {
     /// No resource can be written through the API.
@@ -23,10 +25,14 @@ pub struct Security {
     pub enable_auth: bool,
     /// Tokens and providers.
     pub authentication: Authentication,
+    /// Who may do what.
+    pub authorization: Authorization,
+    /// Other sites that may call the API from a browser.
+    pub cors: Cors,
 }
 
 /// `security.cookie`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cookie {
     /// `SameSite` of the sign-in cookies.
@@ -36,7 +42,7 @@ pub struct Cookie {
 }
 
 /// `security.cookie.same_site`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SameSite {
     /// Sent with top-level navigation.
@@ -49,7 +55,7 @@ pub enum SameSite {
 }
 
 /// `security.authentication`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Authentication {
     /// Life of an access token.
@@ -77,20 +83,115 @@ impl Default for Authentication {
     }
 }
 
-/// `security.authentication.providers`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Providers {
-    /// Users with a password in this server.
-    pub enable_native: bool,
-}
-
 /// `security.authentication.initial_admin`: files with the first user's name and password.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InitialAdmin {
     /// File with the name.
     pub username_file: PathBuf,
     /// File with the password.
     pub password_file: PathBuf,
+}
+
+/// `security.authorization`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Authorization {
+    /// Who decides.
+    pub provider: AuthorizationProvider,
+    /// Old place of `provider.native.check_latest_update_interval`.
+    #[serde(skip_serializing)]
+    pub check_latest_update_interval: Option<ConfigDuration>,
+    /// Old place of `provider.native.guest_permissions`.
+    #[serde(skip_serializing)]
+    pub guest_permissions: Vec<Permission>,
+}
+
+/// `security.authorization.provider`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthorizationProvider {
+    /// Roles and bindings of this server.
+    pub native: NativeAuthorization,
+    /// Access reviews of the cluster.
+    pub kubernetes: KubernetesAuthorization,
+}
+
+/// `security.authorization.provider.native`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NativeAuthorization {
+    /// Whether roles count. When absent they do as soon as sign-in is on and Kubernetes does not decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enable: Option<bool>,
+    /// Accepted for upstream's sake: rights follow the changes tail, within a second.
+    #[serde(skip_serializing)]
+    pub check_latest_update_interval: Option<ConfigDuration>,
+    /// What every signed-in user may do in every project.
+    pub guest_permissions: Vec<Permission>,
+}
+
+/// What may be done to which kinds.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Permission {
+    /// `read`, `create`, `update`, `delete` or `*`.
+    pub actions: Vec<String>,
+    /// Kinds, or `*`.
+    pub scopes: Vec<String>,
+}
+
+/// `security.authorization.provider.kubernetes`.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KubernetesAuthorization {
+    /// Whether it is on; `security.authentication.providers.kubernetes` must be on with it.
+    pub enable: bool,
+    /// File to reach the cluster with; the pod's own account when empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Reviews per second that this process may ask for.
+    pub qps: u32,
+    /// Reviews at once beyond `qps`.
+    pub burst: u32,
+    /// How long a granted review is remembered.
+    pub authorizer_allow_ttl: ConfigDuration,
+    /// How long a denied review is remembered.
+    pub authorizer_deny_ttl: ConfigDuration,
+    /// How long a reviewed token is remembered.
+    pub authenticator_ttl: ConfigDuration,
+}
+
+impl Default for KubernetesAuthorization {
+    fn default() -> Self {
+        Self {
+            enable: false,
+            kubeconfig: None,
+            qps: 500,
+            burst: 1000,
+            authorizer_allow_ttl: ConfigDuration::from_secs(300),
+            authorizer_deny_ttl: ConfigDuration::from_secs(30),
+            authenticator_ttl: ConfigDuration::from_secs(120),
+        }
+    }
+}
+
+/// `security.cors`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cors {
+    /// Whether it is on.
+    pub enable: bool,
+    /// Origins that may call; `*` is every one.
+    pub allow_origins: Vec<String>,
+    /// Methods that they may use; the usual ones when empty.
+    pub allow_methods: Vec<String>,
+    /// Headers that they may send; those asked for when empty.
+    pub allow_headers: Vec<String>,
+    /// Whether cookies may come along.
+    pub allow_credentials: bool,
+    /// Headers that they may read.
+    pub expose_headers: Vec<String>,
+    /// How many seconds a browser may remember the answer; 0 is the browser's choice.
+    pub max_age: u32,
 }

@@ -2,13 +2,17 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::database::Database;
+use super::frontend::Frontend;
 use super::security::Security;
 use super::values::{ConfigDuration, Hidden};
+use crate::domain::kind::Kind;
 
 /// The whole configuration.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Path prefix of every route, for example `/perses`; empty for none.
@@ -29,141 +33,50 @@ pub struct Config {
     pub plugin: Plugin,
     /// Outgoing datasource requests.
     pub datasource: Datasource,
+    /// Variables outside dashboards.
+    pub variable: Variable,
+    /// Rules for dashboards.
+    pub dashboard: Dashboard,
+    /// Dashboards with a time to live.
+    pub ephemeral_dashboard: EphemeralDashboard,
     /// What the UI shows.
     pub frontend: Frontend,
-}
-
-/// `database`: one of the two; files when neither is given.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Database {
-    /// Files in upstream's layout.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<FileDatabase>,
-    /// PostgreSQL.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub postgres: Option<Postgres>,
-}
-
-/// `database.file`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FileDatabase {
-    /// The folder.
-    pub folder: PathBuf,
-    /// How new documents are written; both are read.
-    pub extension: FileExtension,
-    /// Whether names keep their letter case.
-    pub case_sensitive: bool,
-}
-
-impl Default for FileDatabase {
-    fn default() -> Self {
-        Self { folder: PathBuf::from("./local_db"), extension: FileExtension::default(), case_sensitive: false }
-    }
-}
-
-/// `database.file.extension`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FileExtension {
-    /// JSON.
-    Json,
-    /// YAML, upstream's default.
-    #[default]
-    Yaml,
-}
-
-/// `database.postgres`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Postgres {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Database.
-    pub dbname: String,
-    /// User; or `user_file`.
-    pub user: Option<String>,
-    /// File with the user.
-    pub user_file: Option<PathBuf>,
-    /// Password; prefer `password_file`. Never printed.
+    /// Accepted for upstream's sake (Perses after v0.54): search asks the store.
     #[serde(skip_serializing)]
-    pub password: Option<Hidden>,
-    /// File with the password; read again when it changes.
-    pub password_file: Option<PathBuf>,
-    /// TLS, in the words of libpq.
-    pub sslmode: SslMode,
-    /// CA certificates for `verify-ca` and `verify-full`.
-    pub ca_file: Option<PathBuf>,
-    /// Connections of this process, at most.
-    pub max_connections: u32,
-    /// How long a request waits for a connection.
-    pub acquire_timeout: ConfigDuration,
-    /// Prepared statements that a connection keeps by name. 0 behind a pooler that loses them (PgBouncer before 1.21, or
-    /// with `max_prepared_statements = 0`); reads take more round trips then.
-    pub statement_cache: usize,
-    /// PostgreSQL's `statement_timeout` for our statements.
-    pub statement_timeout: ConfigDuration,
-    /// Whether names keep their letter case.
-    pub case_sensitive: bool,
-    /// The primary itself, past any pooler: for `migrate` only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub direct: Option<Address>,
+    pub search: Option<serde_json::Value>,
+    /// Deprecated upstream and without effect: schemas come with the plugins.
+    #[serde(skip_serializing)]
+    pub schemas: Option<serde_json::Value>,
+    /// Deprecated place of `ephemeral_dashboard.cleanup_interval`.
+    #[serde(skip_serializing)]
+    pub ephemeral_dashboards_cleanup_interval: Option<ConfigDuration>,
 }
 
-impl Default for Postgres {
-    fn default() -> Self {
-        Self {
-            host: "localhost".to_owned(),
-            port: 5432,
-            dbname: "perses".to_owned(),
-            user: None,
-            user_file: None,
-            password: None,
-            password_file: None,
-            sslmode: SslMode::default(),
-            ca_file: None,
-            max_connections: 10,
-            acquire_timeout: ConfigDuration::from_secs(3),
-            statement_cache: 100,
-            statement_timeout: ConfigDuration::from_secs(10),
-            case_sensitive: false,
-            direct: None,
+impl Config {
+    /// Whether the API has this kind, by the switches of upstream.
+    pub fn serves(&self, kind: Kind) -> bool {
+        let (datasource, variable) = (&self.datasource, &self.variable);
+        match kind {
+            Kind::Datasource => !datasource.project.disable,
+            Kind::GlobalDatasource => !datasource.global.disable,
+            // Variables go with the datasources that they would ask.
+            Kind::GlobalVariable => !variable.global.disable && !datasource.global.disable,
+            Kind::Variable => !variable.project.disable && !(datasource.global.disable && datasource.project.disable),
+            Kind::EphemeralDashboard => self.ephemeral_dashboard.enable,
+            kind if kind.is_authorization() => self.native_authorization(),
+            _ => true,
         }
     }
-}
 
-/// Host and port.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Address {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-/// libpq's `sslmode`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SslMode {
-    /// Never TLS.
-    Disable,
-    /// TLS when the server offers it.
-    #[default]
-    Prefer,
-    /// TLS, any certificate.
-    Require,
-    /// TLS, certificate of the CA.
-    VerifyCa,
-    /// TLS, certificate of the CA for this host.
-    VerifyFull,
+    /// Whether the roles of this server decide who may do what.
+    pub fn native_authorization(&self) -> bool {
+        let provider = &self.security.authorization.provider;
+        self.security.enable_auth && provider.native.enable.unwrap_or(true) && !provider.kubernetes.enable
+    }
 }
 
 /// `cache`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
     /// Bytes that the caches in this process may hold, documents and query results together.
@@ -182,7 +95,7 @@ impl Default for Cache {
 }
 
 /// `cache.redis`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
     /// `host:port`.
@@ -197,7 +110,7 @@ pub struct Redis {
 }
 
 /// `query`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Query {
     /// Deadline of a request to a datasource.
@@ -222,7 +135,7 @@ impl Default for Query {
 }
 
 /// `query.ttl`: the table of seed section 4.1, by the age of the newest asked instant.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueryTtl {
     /// Newest instant under 5 minutes old.
@@ -244,7 +157,7 @@ impl Default for QueryTtl {
 }
 
 /// `server`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
     /// How long the server goes on accepting after it was told to stop (and is unready), so that balancers notice.
@@ -266,36 +179,64 @@ impl Default for Server {
 }
 
 /// `provisioning`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Provisioning {
     /// Folders with JSON or YAML documents (objects or lists).
     pub folders: Vec<PathBuf>,
     /// How often they are applied; a changed file is noticed sooner.
     pub interval: ConfigDuration,
+    /// Accepted for upstream's sake (Perses after v0.54): files are always watched.
+    #[serde(skip_serializing)]
+    pub enable_watch: bool,
 }
 
 impl Default for Provisioning {
     fn default() -> Self {
-        Self { folders: Vec::new(), interval: ConfigDuration::from_secs(3600) }
+        Self { folders: Vec::new(), interval: ConfigDuration::from_secs(3600), enable_watch: true }
     }
 }
 
 /// `plugin`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Plugin {
     /// Folder with one plugin module per sub-folder, beside those in the binary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// Folders with plugin archives, which upstream unpacks at start. Accepted; put unpacked modules into `path`.
+    #[serde(alias = "archive_path", deserialize_with = "one_or_many", skip_serializing)]
+    pub archive_paths: Vec<PathBuf>,
+    /// Upstream's development mode. Its endpoints answer 501 here.
+    pub enable_dev: bool,
+    /// Only these plugin modules are loaded; all when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub enabled: Vec<String>,
+    /// These plugin modules are not loaded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disabled: Vec<String>,
+}
+
+/// The deprecated `archive_path` is one folder.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(PathBuf),
+        Many(Vec<PathBuf>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(path) => vec![path],
+        OneOrMany::Many(paths) => paths,
+    })
 }
 
 /// `datasource`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Datasource {
     /// Global datasources.
-    pub global: Switch,
+    pub global: GlobalDatasources,
     /// Datasources of projects.
     pub project: Switch,
     /// Datasources inside dashboards.
@@ -305,36 +246,75 @@ pub struct Datasource {
 }
 
 /// A part of the API that can be turned off.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Switch {
     /// Whether it is off.
     pub disable: bool,
 }
 
-/// `frontend`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+/// `datasource.global`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Frontend {
-    /// No UI is served.
+pub struct GlobalDatasources {
+    /// Whether they are off.
     pub disable: bool,
-    /// Explore page.
-    pub explorer: Explorer,
-    /// A text (Markdown) for the home page.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub information: String,
+    /// Upstream's discovery of datasources, which this server does not have: refused when not empty.
+    #[serde(skip_serializing)]
+    pub discovery: Vec<serde_json::Value>,
 }
 
-/// `frontend.explorer`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+/// `variable`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Explorer {
-    /// Whether it is offered.
-    pub enable: bool,
+pub struct Variable {
+    /// Global variables.
+    pub global: Switch,
+    /// Variables of projects.
+    pub project: Switch,
+    /// Variables inside dashboards.
+    pub disable_local: bool,
 }
 
-impl Default for Explorer {
+/// `dashboard`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dashboard {
+    /// Rules that every dashboard is checked against.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub custom_lint_rules: Vec<LintRule>,
+}
+
+/// One of `dashboard.custom_lint_rules`.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LintRule {
+    /// Name in messages.
+    pub name: String,
+    /// `JSONPath` of what is looked at.
+    pub target: String,
+    /// CEL over `value`; true when all is well.
+    pub assertion: String,
+    /// What to tell who breaks it.
+    #[serde(default)]
+    pub message: String,
+    /// Whether the rule is off.
+    #[serde(default)]
+    pub disable: bool,
+}
+
+/// `ephemeral_dashboard`.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EphemeralDashboard {
+    /// Whether the kind is served.
+    pub enable: bool,
+    /// How often those whose time is over are deleted.
+    pub cleanup_interval: ConfigDuration,
+}
+
+impl Default for EphemeralDashboard {
     fn default() -> Self {
-        Self { enable: true }
+        Self { enable: false, cleanup_interval: ConfigDuration::from_secs(24 * 3600) }
     }
 }

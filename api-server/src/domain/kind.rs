@@ -17,28 +17,43 @@ pub enum Kind {
     Variable,
     /// `Secret` of a project: credentials for datasources.
     Secret,
+    /// `Role` of a project: what may be done in it.
+    Role,
+    /// `RoleBinding` of a project: who has one of its roles.
+    RoleBinding,
+    /// `EphemeralDashboard` of a project: a dashboard that is deleted when its time is over.
+    EphemeralDashboard,
     /// `GlobalDatasource`: usable in every project.
     GlobalDatasource,
     /// `GlobalVariable`: usable in every project.
     GlobalVariable,
     /// `GlobalSecret`: credentials for global datasources.
     GlobalSecret,
-    /// `User` with native sign-in.
+    /// `GlobalRole`: what may be done in every project.
+    GlobalRole,
+    /// `GlobalRoleBinding`: who has a global role.
+    GlobalRoleBinding,
+    /// `User`: who may sign in.
     User,
 }
 
 impl Kind {
     /// Every kind, in the order of the API's routes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::Project,
         Self::Dashboard,
         Self::Datasource,
         Self::Folder,
         Self::Variable,
         Self::Secret,
+        Self::Role,
+        Self::RoleBinding,
+        Self::EphemeralDashboard,
         Self::GlobalDatasource,
         Self::GlobalVariable,
         Self::GlobalSecret,
+        Self::GlobalRole,
+        Self::GlobalRoleBinding,
         Self::User,
     ];
 
@@ -51,9 +66,14 @@ impl Kind {
             Self::Folder => "Folder",
             Self::Variable => "Variable",
             Self::Secret => "Secret",
+            Self::Role => "Role",
+            Self::RoleBinding => "RoleBinding",
+            Self::EphemeralDashboard => "EphemeralDashboard",
             Self::GlobalDatasource => "GlobalDatasource",
             Self::GlobalVariable => "GlobalVariable",
             Self::GlobalSecret => "GlobalSecret",
+            Self::GlobalRole => "GlobalRole",
+            Self::GlobalRoleBinding => "GlobalRoleBinding",
             Self::User => "User",
         }
     }
@@ -67,16 +87,36 @@ impl Kind {
             Self::Folder => "folders",
             Self::Variable => "variables",
             Self::Secret => "secrets",
+            Self::Role => "roles",
+            Self::RoleBinding => "rolebindings",
+            Self::EphemeralDashboard => "ephemeraldashboards",
             Self::GlobalDatasource => "globaldatasources",
             Self::GlobalVariable => "globalvariables",
             Self::GlobalSecret => "globalsecrets",
+            Self::GlobalRole => "globalroles",
+            Self::GlobalRoleBinding => "globalrolebindings",
             Self::User => "users",
         }
     }
 
     /// Whether resources of this kind belong to a project.
     pub const fn is_project_scoped(self) -> bool {
-        matches!(self, Self::Dashboard | Self::Datasource | Self::Folder | Self::Variable | Self::Secret)
+        matches!(
+            self,
+            Self::Dashboard
+                | Self::Datasource
+                | Self::Folder
+                | Self::Variable
+                | Self::Secret
+                | Self::Role
+                | Self::RoleBinding
+                | Self::EphemeralDashboard
+        )
+    }
+
+    /// Whether the kind takes part in native authorization: its routes exist only when that is on.
+    pub const fn is_authorization(self) -> bool {
+        matches!(self, Self::Role | Self::RoleBinding | Self::GlobalRole | Self::GlobalRoleBinding)
     }
 
     /// Whether `spec` holds secrets that are encrypted in the store and masked in answers.

@@ -9,12 +9,10 @@ use axum::routing::get;
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::domain::kind::Kind;
 use crate::domain::secret::MASK;
 use crate::handlers::body;
 use crate::state::AppState;
-
-/// Upstream's choices in the time range picker.
-const TIME_RANGES: [&str; 9] = ["5m", "15m", "30m", "1h", "6h", "12h", "24h", "7d", "14d"];
 
 /// The one route.
 pub fn routes() -> Router<AppState> {
@@ -29,7 +27,6 @@ async fn config(State(state): State<AppState>) -> Response {
 fn public(config: &Config) -> Value {
     let security = &config.security;
     let authentication = &security.authentication;
-    let (global, project) = (config.datasource.global.disable, config.datasource.project.disable);
     let database = match &config.database.postgres {
         Some(postgres) => json!({"postgres": {"case_sensitive": postgres.case_sensitive}}),
         None => json!({"file": config.database.file.clone().unwrap_or_default()}),
@@ -52,25 +49,20 @@ fn public(config: &Config) -> Value {
             "cors": {"enable": false},
         },
         "database": database,
-        "dashboard": {},
+        "dashboard": config.dashboard,
         "provisioning": {"interval": config.provisioning.interval},
         "datasource": {
-            "global": {"disable": global},
-            "project": {"disable": project},
+            "global": {"disable": !config.serves(Kind::GlobalDatasource)},
+            "project": {"disable": !config.serves(Kind::Datasource)},
             "disable_local": config.datasource.disable_local,
         },
         "variable": {
-            "global": {"disable": global},
-            "project": {"disable": global && project},
-            "disable_local": false,
+            "global": {"disable": !config.serves(Kind::GlobalVariable)},
+            "project": {"disable": !config.serves(Kind::Variable)},
+            "disable_local": config.variable.disable_local,
         },
-        "ephemeral_dashboard": {"enable": false, "cleanup_interval": "1d"},
-        "frontend": {
-            "disable": config.frontend.disable,
-            "explorer": config.frontend.explorer,
-            "information": config.frontend.information,
-            "time_range": {"options": TIME_RANGES},
-        },
+        "ephemeral_dashboard": config.ephemeral_dashboard,
+        "frontend": config.frontend,
         "plugin": {"enable_dev": false},
     });
     if !config.api_prefix.is_empty() {

@@ -81,7 +81,8 @@ impl Server {
     /// Without sign-in, on a store of the caller's.
     #[allow(clippy::unused_async, reason = "spawns tasks: only to be called inside a runtime")]
     pub async fn on(store: Arc<dyn Store>) -> Self {
-        let state = AppState::with_store(Config::default(), None, store).unwrap();
+        let config: Config = serde_json::from_value(json!({"ephemeral_dashboard": {"enable": true}})).unwrap();
+        let state = AppState::with_store(config, None, store).unwrap();
         Self::run(state, tempfile::tempdir().unwrap())
     }
 
@@ -93,7 +94,7 @@ impl Server {
 
     /// Without sign-in.
     pub async fn open() -> Self {
-        Self::start(json!({})).await
+        Self::start(json!({"ephemeral_dashboard": {"enable": true}})).await
     }
 
     /// With sign-in on and the user `admin` / `secret`, whose token goes with every request.

@@ -25,6 +25,13 @@ pub(super) fn check(spec: &Node<'_>) -> Result<(), SpecError> {
     timezone(spec)
 }
 
+/// An `EphemeralDashboard`: a dashboard with the time that it has.
+pub(super) fn check_ephemeral(spec: &Node<'_>) -> Result<(), SpecError> {
+    let ttl = spec.required("ttl", "ttl cannot be empty")?;
+    duration::parse(ttl.str()?).map_err(|error| ttl.error(error.to_string()))?;
+    check(spec)
+}
+
 /// Splices the missing `duration` in and turns one-element default lists of single-valued variables into strings: the
 /// only changes that upstream makes to a dashboard.
 pub(super) fn normalise(spec: &Node<'_>, text: &RawValue) -> Result<Option<Box<RawValue>>, SpecError> {

@@ -8,6 +8,7 @@ mod dashboard;
 mod datasource;
 mod folder;
 mod node;
+mod role;
 mod secret;
 mod splice;
 mod variable;
@@ -52,6 +53,12 @@ pub fn check(kind: Kind, spec: &RawValue) -> Result<Option<Box<RawValue>>, SpecE
             variable::check_document(&root)?;
             return variable::normalise(&root, spec);
         }
+        Kind::EphemeralDashboard => {
+            dashboard::check_ephemeral(&root)?;
+            return dashboard::normalise(&root, spec);
+        }
+        Kind::Role | Kind::GlobalRole => role::check_role(kind, &root)?,
+        Kind::RoleBinding | Kind::GlobalRoleBinding => role::check_binding(&root)?,
         Kind::Secret | Kind::GlobalSecret => secret::check_secret(&root)?,
         Kind::User => secret::check_user(&root)?,
     }

@@ -67,9 +67,11 @@ fn rank(kind: &str) -> u8 {
         Some(Kind::GlobalSecret | Kind::Secret) => 1,
         Some(Kind::GlobalVariable | Kind::Variable) => 2,
         Some(Kind::GlobalDatasource | Kind::Datasource) => 3,
-        Some(Kind::Dashboard) => 4,
+        Some(Kind::Dashboard | Kind::EphemeralDashboard) => 4,
         Some(Kind::Folder) => 5,
-        Some(Kind::User) | None => 6,
+        Some(Kind::User) => 6,
+        Some(Kind::GlobalRole | Kind::Role) => 7,
+        Some(Kind::GlobalRoleBinding | Kind::RoleBinding) | None => 8,
     }
 }
 
