@@ -29,4 +29,5 @@ pub mod ui;
 pub mod domain;
 
 pub mod metrics;
+pub mod negotiate;
 pub mod telemetry;

@@ -7,6 +7,9 @@ use clap::Parser;
 use perses_api_server::cli::{Cli, Command, listen_address, normalise};
 use perses_api_server::{config, server, store, telemetry};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse_from(normalise(std::env::args()));
     match run(&cli) {

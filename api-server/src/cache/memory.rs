@@ -110,7 +110,7 @@ impl Memory {
             .max_capacity(max_bytes)
             .weigher(|key: &Key, entry: &Encoded| {
                 let name = key.name.len() + key.project.as_ref().map_or(0, String::len);
-                u32::try_from(entry.body.len() + name + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+                u32::try_from(entry.weight() + name + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
             })
             .build();
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn entry(revision: i64) -> Encoded {
-        Encoded { body: revision.to_string().into(), version: 0, revision }
+        Encoded::new(revision.to_string(), 0, revision)
     }
 
     fn changed(name: &str, revision: i64) -> Change {
@@ -278,8 +278,8 @@ mod tests {
     fn bytes_are_bounded() {
         let memory = Memory::new(100_000);
         for number in 0..100 {
-            let body = vec![b'x'; 10_000].into();
-            memory.fill(&key(&number.to_string()), Encoded { body, version: 0, revision: 1 }, now());
+            let body = vec![b'x'; 10_000];
+            memory.fill(&key(&number.to_string()), Encoded::new(body, 0, 1), now());
         }
         memory.entries.run_pending_tasks();
         assert!(memory.bytes() <= 100_000 && memory.bytes() > 50_000, "{}", memory.bytes());

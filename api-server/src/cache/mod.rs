@@ -15,16 +15,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 
 use self::memory::{Memory, ReadAt, wall_clock};
 use self::redis::RedisTier;
 use self::shared::{Look, Shared};
 use crate::domain::document::Key;
 use crate::metrics::Metrics;
+use crate::negotiate;
 use crate::store::Change;
 
 /// A document ready to be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Encoded {
     /// The body of a GET, final newline included.
     pub body: Bytes,
@@ -32,6 +34,38 @@ pub struct Encoded {
     pub version: u64,
     /// The store's revision of the document.
     pub revision: i64,
+    /// The body compressed, once somebody asked for it; shared by all copies of the entry.
+    gzip: Arc<OnceCell<Option<Bytes>>>,
+}
+
+impl PartialEq for Encoded {
+    fn eq(&self, other: &Self) -> bool {
+        (self.revision, self.version, &self.body) == (other.revision, other.version, &other.body)
+    }
+}
+
+impl Eq for Encoded {}
+
+impl Encoded {
+    /// A body with its validators.
+    pub fn new(body: impl Into<Bytes>, version: u64, revision: i64) -> Self {
+        Self { body: body.into(), version, revision, gzip: Arc::default() }
+    }
+
+    /// The body compressed: made once, beside the requests, whoever asks first. `None` when that failed.
+    pub async fn gzip(&self) -> Option<Bytes> {
+        let compress = || async {
+            let body = self.body.clone();
+            let packed = tokio::task::spawn_blocking(move || negotiate::gzip(&body)).await;
+            packed.ok()?.ok().map(Bytes::from)
+        };
+        self.gzip.get_or_init(compress).await.clone()
+    }
+
+    /// Bytes that the entry takes, its compressed form included: JSON shrinks to less than a quarter.
+    fn weight(&self) -> usize {
+        self.body.len() + self.body.len() / 4
+    }
 }
 
 /// Which tier answered.

@@ -285,7 +285,7 @@ fn decode(key: &Key, value: &Bytes) -> Option<(Encoded, u64)> {
     if parts.next()? != key.path() || parts.next().is_some() {
         return None;
     }
-    Some((Encoded { body: value.slice(end + 1..), version, revision }, read_at))
+    Some((Encoded::new(value.slice(end + 1..), version, revision), read_at))
 }
 
 #[cfg(test)]
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn a_value_is_read_back_for_its_own_key_only() {
         let key = Key::in_project(Kind::Dashboard, "p", "d");
-        let entry = Encoded { body: Bytes::from_static(b"{\"a\":1}\n"), version: 4, revision: 42 };
+        let entry = Encoded::new(Bytes::from_static(b"{\"a\":1}\n"), 4, 42);
         let value = Bytes::from(encode(&key, &entry, 1_700_000_000_000));
         assert!(value.starts_with(revision_text(42).as_bytes()));
         assert_eq!(decode(&key, &value), Some((entry, 1_700_000_000_000)));

@@ -6,6 +6,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::cache::Encoded;
@@ -14,6 +15,7 @@ use crate::domain::kind::Kind;
 use crate::domain::name;
 use crate::error::ApiError;
 use crate::handlers::body::{self, JsonBody};
+use crate::negotiate::{self, matches_any, wants_gzip};
 use crate::service::resources::{ListOptions, Read};
 use crate::state::AppState;
 use crate::store::Precondition;
@@ -36,9 +38,11 @@ pub fn routes(kinds: &[Kind], readonly: bool) -> Router<AppState> {
 }
 
 fn collection(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
-    let list = get(move |State(state): State<AppState>, Query(query): Query<ListParameters>| async move {
-        list(&state, kind, None, query).await
-    });
+    let list = get(
+        move |State(state): State<AppState>, Query(query): Query<ListParameters>, headers: HeaderMap| async move {
+            list(&state, kind, None, query, &headers).await
+        },
+    );
     if readonly || kind == Kind::User {
         return list;
     }
@@ -49,9 +53,10 @@ fn collection(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
 
 fn collection_of_project(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
     let list = get(
-        move |State(state): State<AppState>, Path(project): Path<String>, Query(query): Query<ListParameters>| async move {
-            list(&state, kind, Some(project), query).await
-        },
+        move |State(state): State<AppState>,
+              Path(project): Path<String>,
+              Query(query): Query<ListParameters>,
+              headers: HeaderMap| async move { list(&state, kind, Some(project), query, &headers).await },
     );
     if readonly {
         return list;
@@ -110,9 +115,11 @@ fn item_of_project(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
 
 async fn read(state: &AppState, key: &Key, headers: &HeaderMap) -> Result<Response, ApiError> {
     let Read { encoded, tier } = state.resources.get(key).await?;
-    let etag = etag(&encoded);
-    if headers.get(header::IF_NONE_MATCH).is_some_and(|given| lists_etag(given, &etag)) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    let zipped = if wants_gzip(headers, encoded.body.len()) { encoded.gzip().await } else { None };
+    let etag = etag(&encoded, zipped.is_some());
+    if etag.to_str().is_ok_and(|etag| matches_any(headers, etag)) {
+        let vary = HeaderValue::from_static("accept-encoding");
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag), (header::VARY, vary)]).into_response());
     }
     let status = match tier {
         Some(tier) => HeaderValue::from_static(match tier.as_str() {
@@ -121,7 +128,7 @@ async fn read(state: &AppState, key: &Key, headers: &HeaderMap) -> Result<Respon
         }),
         None => HeaderValue::from_static("perses; fwd=miss"),
     };
-    let mut response = json(StatusCode::OK, encoded.body);
+    let mut response = body_of(encoded.body, zipped);
     response.headers_mut().insert(header::ETAG, etag);
     response.headers_mut().insert("cache-status", status);
     Ok(response)
@@ -167,6 +174,7 @@ async fn list(
     kind: Kind,
     path_project: Option<String>,
     query: ListParameters,
+    headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let resources = &state.resources;
     let fold = |text: &str| (!text.is_empty()).then(|| resources.fold(text));
@@ -203,11 +211,18 @@ async fn list(
             None
         },
     };
-    Ok(json(StatusCode::OK, resources.list(kind, &options).await?))
+    let list = resources.list(kind, &options).await?;
+    let zipped = if wants_gzip(headers, list.len()) {
+        let plain = list.clone();
+        tokio::task::spawn_blocking(move || negotiate::gzip(&plain)).await.ok().and_then(Result::ok).map(Bytes::from)
+    } else {
+        None
+    };
+    Ok(body_of(list, zipped))
 }
 
 fn written(encoded: Encoded) -> Response {
-    let etag = etag(&encoded);
+    let etag = etag(&encoded, false);
     let mut response = json(StatusCode::OK, encoded.body);
     response.headers_mut().insert(header::ETAG, etag);
     response
@@ -217,15 +232,22 @@ fn json(status: StatusCode, body: impl Into<Body>) -> Response {
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.into()).into_response()
 }
 
-/// `"<version>-<revision>"`: the version is what `If-Match` compares, the revision tells a re-created document apart.
-fn etag(encoded: &Encoded) -> HeaderValue {
-    let text = format!("\"{}-{}\"", encoded.version, encoded.revision);
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("\"\""))
+/// `200` with the body as it is or compressed.
+fn body_of(plain: Bytes, zipped: Option<Bytes>) -> Response {
+    let encoding = zipped.is_some().then_some(HeaderValue::from_static("gzip"));
+    let mut response = json(StatusCode::OK, zipped.unwrap_or(plain));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if let Some(encoding) = encoding {
+        response.headers_mut().insert(header::CONTENT_ENCODING, encoding);
+    }
+    response
 }
 
-fn lists_etag(given: &HeaderValue, etag: &HeaderValue) -> bool {
-    let (Ok(given), Ok(etag)) = (given.to_str(), etag.to_str()) else { return false };
-    given.split(',').map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == etag)
+/// `"<version>-<revision>"`, `-gzip` after it when compressed: the version is what `If-Match` compares, the revision tells a
+/// re-created document apart.
+fn etag(encoded: &Encoded, zipped: bool) -> HeaderValue {
+    let text = format!("\"{}-{}{}\"", encoded.version, encoded.revision, if zipped { "-gzip" } else { "" });
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
 /// `If-Match` holds one of our ETags, or is absent.

@@ -433,7 +433,7 @@ fn encode(document: &Document) -> Encoded {
         None => document.to_body(),
         Some(spec) => Document { spec, ..document.clone() }.to_body(),
     };
-    Encoded { body, version: document.version, revision: document.revision }
+    Encoded::new(body, document.version, document.revision)
 }
 
 /// The masked spec of kinds that hold secrets; `None` for the others.

@@ -1,21 +1,18 @@
 //! One file and the answers that it gives: content negotiation, validators, caching.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
 
 use axum::body::Body;
 use axum::http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 use super::content_type;
+use crate::negotiate::{gunzip, gzip, matches_any, quality};
 
 /// A file in one or more encodings; at least one is there.
 #[derive(Debug, Clone)]
@@ -129,42 +126,6 @@ pub(super) fn tag_of(content: &[u8]) -> String {
     })
 }
 
-/// Weight of an encoding in `Accept-Encoding`, in thousandths; 0 means refused or not named.
-fn quality(headers: &HeaderMap, token: &str) -> u32 {
-    let mut any = 0;
-    let accepted = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    for item in accepted.flat_map(|value| value.split(',')) {
-        let mut parts = item.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default();
-        let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, thousandths);
-        if name.eq_ignore_ascii_case(token) {
-            return weight;
-        }
-        if name == "*" {
-            any = weight;
-        }
-    }
-    any
-}
-
-/// A weight as RFC 9110 section 12.4.2 writes it: `0`, `1`, or up to three digits after the point.
-fn thousandths(text: &str) -> u32 {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let fraction: String = fraction.chars().chain("000".chars()).take(3).collect();
-    match (whole.parse::<u32>(), fraction.parse::<u32>()) {
-        (Ok(whole @ 0..=1), Ok(fraction)) => (whole * 1000 + fraction).min(1000),
-        _ => 0,
-    }
-}
-
-fn matches_any(headers: &HeaderMap, tag: &str) -> bool {
-    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    known.flat_map(|value| value.split(',')).any(|item| {
-        let item = item.trim();
-        item == "*" || item.trim_start_matches("W/") == tag
-    })
-}
-
 /// Whether a file's name carries a hash of its content, as `name.1a2b3c4d.js`.
 pub(super) fn has_hash(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or_default();
@@ -175,20 +136,10 @@ pub(super) fn has_hash(name: &str) -> bool {
     })
 }
 
-pub(super) fn gzip(content: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(content.len() / 3), Compression::default());
-    encoder.write_all(content)?;
-    encoder.finish()
-}
-
-pub(super) fn gunzip(packed: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut content = Vec::with_capacity(packed.len() * 4);
-    GzDecoder::new(packed).read_to_end(&mut content)?;
-    Ok(content)
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
+
     use super::*;
 
     fn accept(value: &'static str) -> HeaderMap {

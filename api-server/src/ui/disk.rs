@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::asset::{Asset, gunzip};
+use super::asset::Asset;
 use super::content_type;
+use crate::negotiate::gunzip;
 
 /// Upstream's word in a built UI for the place of `api_prefix`.
 const PLACEHOLDER: &str = "PREFIX_PATH_PLACEHOLDER";

@@ -67,7 +67,8 @@ fn prefixed(path: &str, asset: &Asset, prefix: &str) -> Option<Asset> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ui::asset::{gunzip, tag_of};
+    use crate::negotiate::gunzip;
+    use crate::ui::asset::tag_of;
 
     #[test]
     fn the_table_is_sorted_and_every_gzip_decodes_to_what_its_tag_says() {

@@ -136,7 +136,7 @@ async fn a_ui_from_a_folder_replaces_the_embedded_one_and_nothing_outside_is_rea
     write(&folder, "index.html", "<script src=\"PREFIX_PATH_PLACEHOLDER/static/main.0a1b2c3d.js\"></script>");
     write(&folder, "static/main.0a1b2c3d.js", "fetch('PREFIX_PATH_PLACEHOLDER/api/v1/projects')");
     write(&folder, "locales/en.json", "{}");
-    fs::write(folder.join("packed.css.gz"), asset::gzip(b"a{}").unwrap()).unwrap();
+    fs::write(folder.join("packed.css.gz"), crate::negotiate::gzip(b"a{}").unwrap()).unwrap();
     let options = Options { ui_dir: Some(folder), api_prefix: "/x".to_owned(), ..Options::default() };
     let assets = Assets::new(&options).unwrap();
 

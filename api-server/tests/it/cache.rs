@@ -218,7 +218,7 @@ async fn redis_is_used_with_few_rights_and_a_password_that_changes() {
     };
     let (writer, reader) = (cache(), cache());
     let key = dashboard("p", "d");
-    let entry = |revision: i64| Encoded { body: format!("{{{revision}}}\n").into(), version: 0, revision };
+    let entry = |revision: i64| Encoded::new(format!("{{{revision}}}\n"), 0, revision);
     assert!(writer.fill(&key, entry(1), Instant::now()).await);
     assert_eq!(reader.get(&key).await, Some((entry(1), Tier::L2)));
     writer.invalidate(&[Change { key: key.clone(), revision: 2, deleted: false }]).await;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::response::Parts;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use bytes::Bytes;
 use perses_api_server::config::Config;
 use perses_api_server::state::{self, AppState};
 use perses_api_server::store::Store;
@@ -169,11 +171,16 @@ impl Server {
         }
     }
 
-    pub async fn raw(&self, mut request: Request<Body>) -> Reply {
+    /// The answer as it is on the wire.
+    pub async fn bytes(&self, mut request: Request<Body>) -> (Parts, Bytes) {
         request.extensions_mut().insert(server::Peer(([127, 0, 0, 1], 1).into()));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
-        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (parts, axum::body::to_bytes(body, usize::MAX).await.unwrap())
+    }
+
+    pub async fn raw(&self, request: Request<Body>) -> Reply {
+        let (parts, body) = self.bytes(request).await;
         Reply { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
     }
 

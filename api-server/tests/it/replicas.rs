@@ -91,7 +91,7 @@ impl Pod {
 }
 
 fn encode(document: &Document) -> Encoded {
-    Encoded { body: document.to_body(), version: document.version, revision: document.revision }
+    Encoded::new(document.to_body(), document.version, document.revision)
 }
 
 pub async fn eventually(what: &str, look: impl AsyncFn() -> bool) {

@@ -1,6 +1,8 @@
 //! Every kind, every verb: statuses and bodies of Perses v0.54.
 
+use axum::body::Body;
 use perses_api_server::domain::kind::Kind;
+use perses_api_server::negotiate;
 use serde_json::{Value, json};
 
 use crate::backends;
@@ -227,6 +229,38 @@ async fn a_dashboard_comes_back_as_it_was_sent(server: &Server) {
     assert!(created.body.contains(&format!(r#""spec":{stored}}}"#)), "{}", created.body);
     assert!(server.get(&format!("{path}/d")).await.body.contains(&stored));
     assert!(server.get(path).await.body.contains(&stored));
+}
+
+#[tokio::test]
+async fn documents_and_lists_are_compressed_for_those_who_take_it() {
+    let server = Server::open().await;
+    server.project("home").await;
+    let mut large = document(Kind::Dashboard, "cpu");
+    large["spec"]["panels"]["cpu"]["spec"]["plugin"]["spec"]["text"] = json!("many words ".repeat(2000));
+    server.send("POST", "/api/v1/dashboards", &large).await.ok();
+    let one = "/api/v1/projects/home/dashboards/cpu";
+    for path in [one, "/api/v1/projects/home/dashboards"] {
+        let plain = server.get(path).await;
+        assert_eq!(plain.headers.get("content-encoding"), None);
+        assert_eq!(plain.headers["vary"], "accept-encoding");
+        // Twice: made, and made before.
+        for _ in 0..2 {
+            let request = server.builder("GET", path).header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+            let (parts, bytes) = server.bytes(request).await;
+            assert_eq!(parts.headers["content-encoding"], "gzip");
+            assert!(bytes.len() * 10 < plain.body.len(), "{} of {}", bytes.len(), plain.body.len());
+            assert_eq!(negotiate::gunzip(&bytes).unwrap(), plain.body.as_bytes());
+        }
+    }
+    let zipped = server.builder("GET", one).header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+    let etag = server.bytes(zipped).await.0.headers["etag"].clone();
+    assert_ne!(etag, server.get(one).await.headers["etag"], "other bytes, another validator");
+    let again = server.builder("GET", one).header("accept-encoding", "gzip").header("if-none-match", &etag);
+    assert_eq!(server.bytes(again.body(Body::empty()).unwrap()).await.0.status.as_u16(), 304);
+    let put = server.builder("PUT", one).header("if-match", etag).header("content-type", "application/json");
+    assert_eq!(server.raw(put.body(Body::from(large.to_string())).unwrap()).await.status.as_u16(), 200);
+    let small = server.builder("GET", "/api/v1/projects").header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+    assert_eq!(server.bytes(small).await.0.headers.get("content-encoding"), None, "not worth it");
 }
 
 #[tokio::test]
