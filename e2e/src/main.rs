@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use e2e::bench;
-use e2e::build::go;
+use e2e::build::{go, upstream};
 use e2e::cluster::{Cluster, ControlPlane, DEFAULT_NAME, Node, State};
 use e2e::demo;
 use e2e::images::product::{self, Profile};
@@ -152,6 +152,9 @@ fn build_tools(modules: &[String], list: bool) -> Result<()> {
         } else {
             println!("{}", module.ensure()?.display());
         }
+    }
+    if modules.is_empty() && !list {
+        println!("{}", upstream::ensure()?.display());
     }
     Ok(())
 }

@@ -185,6 +185,10 @@ async fn list(
             ApiError::BadRequest(format!("the project name in the query parameter is invalid: {error}"))
         })?;
     }
+    // Upstream looks for the project of the path only; one of the query just finds nothing.
+    if let Some(project) = &path_project {
+        resources.require_project(project).await?;
+    }
     let project = match (path_project, query_project) {
         (Some(path), Some(query)) if path != query => {
             return Err(ApiError::BadRequest(format!(
@@ -193,9 +197,6 @@ async fn list(
         }
         (path, query) => path.or(query),
     };
-    if let (Some(project), true) = (&project, kind.is_project_scoped()) {
-        resources.require_project(project).await?;
-    }
     let is_datasource = matches!(kind, Kind::Datasource | Kind::GlobalDatasource);
     let options = ListOptions {
         project,

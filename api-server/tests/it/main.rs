@@ -7,6 +7,7 @@ mod auth;
 mod backends;
 mod bad_input;
 mod cache;
+mod differential;
 mod file_store;
 mod http;
 mod percli;

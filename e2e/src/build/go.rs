@@ -76,34 +76,13 @@ impl Module {
         if let Some(folder) = self.built()? {
             return Ok(folder);
         }
-        let folder = self.folder()?;
-        let parent = folder.parent().context("the cache folder has no parent")?;
-        std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
-        // One build at a time; whoever waited finds the result.
-        let lock = File::create(parent.join(format!("{}.lock", self.name)))?;
-        lock.lock().context("locking the folder of built tools")?;
-        if let Some(folder) = self.built()? {
-            return Ok(folder);
-        }
-        let started = Instant::now();
-        step(format!("building e2e/go/{} ({}): minutes the first time", self.name, self.programs.join(", ")));
-        let temporary = tempfile::Builder::new().prefix(&format!("{}.", self.name)).tempdir_in(parent)?;
-        self.compile(temporary.path())?;
-        for program in self.programs {
-            if !temporary.path().join(program).is_file() {
-                bail!("go build in e2e/go/{} ended well but made no {program}", self.name);
+        build_once(self.name, &self.folder()?, self.programs, |output| {
+            self.compile(output)?;
+            for (name, program) in self.links {
+                std::os::unix::fs::symlink(program, output.join(name))?;
             }
-        }
-        for (name, program) in self.links {
-            std::os::unix::fs::symlink(program, temporary.path().join(name))?;
-        }
-        // What a crash of an earlier build left under the final name is incomplete, or `built` had found it.
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder)?;
-        }
-        std::fs::rename(temporary.keep(), &folder).with_context(|| format!("renaming to {}", folder.display()))?;
-        step(format!("built e2e/go/{} in {:.0} s", self.name, started.elapsed().as_secs_f32()));
-        Ok(folder)
+            Ok(())
+        })
     }
 
     fn source(&self) -> PathBuf {
@@ -157,8 +136,42 @@ impl Module {
     }
 }
 
+/// Fills `folder` of the cache by `compile`, which gets an empty folder; one build at a time, and never half a result.
+pub(super) fn build_once(
+    name: &str,
+    folder: &Path,
+    programs: &[&str],
+    compile: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let complete = || programs.iter().all(|program| folder.join(program).is_file());
+    let parent = folder.parent().context("the cache folder has no parent")?;
+    std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    // Whoever waited finds the result.
+    let lock = File::create(parent.join(format!("{name}.lock")))?;
+    lock.lock().context("locking the folder of built tools")?;
+    if complete() {
+        return Ok(folder.to_owned());
+    }
+    let started = Instant::now();
+    step(format!("building {name} ({}): minutes the first time", programs.join(", ")));
+    let temporary = tempfile::Builder::new().prefix(&format!("{name}.")).tempdir_in(parent)?;
+    compile(temporary.path())?;
+    for program in programs {
+        if !temporary.path().join(program).is_file() {
+            bail!("the build of {name} ended well but made no {program}");
+        }
+    }
+    // What a crash of an earlier build left under the final name is incomplete.
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)?;
+    }
+    std::fs::rename(temporary.keep(), folder).with_context(|| format!("renaming to {}", folder.display()))?;
+    step(format!("built {name} in {:.0} s", started.elapsed().as_secs_f32()));
+    Ok(folder.to_owned())
+}
+
 /// The compiler's version.
-fn compiler() -> Result<String> {
+pub(super) fn compiler() -> Result<String> {
     let output = Command::new("go").arg("version").output().context("starting `go version`: install Go")?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -26,7 +26,7 @@ fn items<'v>(parent: &Node<'v>, seen: &mut HashSet<&'v str>, depth: usize) -> Re
         let kind = item.str_or_empty("kind")?;
         let is_dashboard = kind.eq_ignore_ascii_case("Dashboard");
         if !is_dashboard && !kind.eq_ignore_ascii_case("Folder") {
-            return Err(item.error(format!("kind can only be \"Dashboard\" or \"Folder\" but not {kind:?}")));
+            return Err(item.error(format!("unknown kind {kind:?} used (Dashboard or Folder)")));
         }
         let name = item.str_or_empty("name")?;
         if name.is_empty() {
