@@ -102,6 +102,18 @@ impl Perses {
         self.send(Method::GET, path, None).await
     }
 
+    /// The body of a `GET` as it is sent to clients who take gzip.
+    pub async fn packed(&self, path: &str) -> Result<bytes::Bytes> {
+        let mut request = self.http.get(format!("{}{path}", self.base)).header("accept-encoding", "gzip");
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let answer = answer(request).await?.ok()?;
+        let encoding = answer.headers.get("content-encoding").and_then(|value| value.to_str().ok());
+        anyhow::ensure!(encoding == Some("gzip"), "{path} came with Content-Encoding {encoding:?}");
+        Ok(answer.body)
+    }
+
     /// `POST` of a form, as the UI sends queries.
     pub async fn post_form(&self, path: &str, form: &[(&str, &str)]) -> Result<Answer> {
         let mut request = self.http.post(format!("{}{path}", self.base)).form(form);

@@ -38,11 +38,10 @@ pub fn routes(kinds: &[Kind], readonly: bool) -> Router<AppState> {
 }
 
 fn collection(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
-    let list = get(
-        move |State(state): State<AppState>, Query(query): Query<ListParameters>, headers: HeaderMap| async move {
+    let list =
+        get(move |State(state): State<AppState>, Query(query): Query<ListParameters>, headers: HeaderMap| async move {
             list(&state, kind, None, query, &headers).await
-        },
-    );
+        });
     if readonly || kind == Kind::User {
         return list;
     }

@@ -12,7 +12,8 @@ pub async fn serve(State(state): State<AppState>, request: Request) -> Response 
     let readable = matches!(*request.method(), Method::GET | Method::HEAD);
     if readable && !state.config.frontend.disable {
         let path = request.uri().path();
-        let asset = (!path.starts_with("/api/")).then(|| state.assets.handle(request.method(), path, request.headers()));
+        let asset =
+            (!path.starts_with("/api/")).then(|| state.assets.handle(request.method(), path, request.headers()));
         return asset.flatten().unwrap_or_else(|| ApiError::NotFound.into_response());
     }
     ApiError::NoRoute.into_response()

@@ -159,7 +159,9 @@ fn comparable(mut value: Value) -> Value {
             }
             Value::Array(items)
         }
-        Value::Object(members) => members.iter_mut().map(|(key, member)| (key.clone(), comparable(member.take()))).collect(),
+        Value::Object(members) => {
+            members.iter_mut().map(|(key, member)| (key.clone(), comparable(member.take()))).collect()
+        }
         Value::String(text) if text.starts_with("20") && text.parse::<jiff::Timestamp>().is_ok() => json!("<time>"),
         _ => value,
     }
@@ -208,7 +210,8 @@ async fn compare(file: &str, config: Value, users: &[(&str, &str)]) {
     let mut wrong = Vec::new();
     for (number, step) in corpus.steps.iter().enumerate() {
         let (wanted, found) = (theirs.answer(step, &tokens).await, ours.answer(step, &tokens).await);
-        let alike = wanted.status == found.status && (step.only_status.is_some() || same_body(&wanted.body, &found.body));
+        let alike =
+            wanted.status == found.status && (step.only_status.is_some() || same_body(&wanted.body, &found.body));
         let fine = match &step.differs {
             None => alike,
             Some(difference) => !alike && found.status == difference.ours,

@@ -259,7 +259,8 @@ async fn documents_and_lists_are_compressed_for_those_who_take_it() {
     assert_eq!(server.bytes(again.body(Body::empty()).unwrap()).await.0.status.as_u16(), 304);
     let put = server.builder("PUT", one).header("if-match", etag).header("content-type", "application/json");
     assert_eq!(server.raw(put.body(Body::from(large.to_string())).unwrap()).await.status.as_u16(), 200);
-    let small = server.builder("GET", "/api/v1/projects").header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+    let small =
+        server.builder("GET", "/api/v1/projects").header("accept-encoding", "gzip").body(Body::empty()).unwrap();
     assert_eq!(server.bytes(small).await.0.headers.get("content-encoding"), None, "not worth it");
 }
 

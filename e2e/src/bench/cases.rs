@@ -32,12 +32,19 @@ const POINTS: usize = 164;
 const STEP: usize = 15;
 const START: usize = 1_700_000_000;
 
-/// The two plans of one kind of request.
-pub(super) struct Pair {
-    pub(super) name: &'static str,
+/// The plans of one kind of request, ours first.
+pub(super) struct Contest {
+    pub(super) name: String,
     pub(super) body_bytes: f64,
+    pub(super) plans: Vec<Plan>,
+}
+
+/// How the servers are asked: where, as whom, over how many connections.
+pub(super) struct Doors {
     pub(super) ours: Plan,
     pub(super) nginx: Plan,
+    /// The real Perses, when it takes part, and the token of its user.
+    pub(super) perses: Option<(Plan, String)>,
 }
 
 /// The dashboards of the benchmark, with the newest version of each that anybody was told of.
@@ -60,36 +67,83 @@ impl Dashboards {
         Ok(Self { documents, versions: (0..count).map(|_| AtomicU64::new(0)).collect() })
     }
 
-    pub(super) fn plans(&self, client: &Perses, ours: &Plan, nginx: &Plan, files: &Path) -> Result<Pair> {
+    /// GETs of the dashboards of one size: every second one is large.
+    pub(super) fn reads(&self, client: &Perses, doors: &Doors, large: bool, files: &Path) -> Result<Contest> {
+        let indices: Arc<[usize]> = (usize::from(large)..self.documents.len()).step_by(2).collect();
+        let sizes = indices.iter().map(|index| Ok(fs::metadata(file(files, *index))?.len()));
+        let sizes = sizes.sum::<std::io::Result<u64>>().context("read the sizes of nginx' files")?;
+        let body_bytes = mean(sizes, indices.len());
+        let mut plans = vec![
+            self.ours(client, &doors.ours, &indices)?,
+            gets(&doors.nginx, &indices, |index| format!("/dashboards/{index}"), &[]),
+        ];
+        if let Some((perses, token)) = &doors.perses {
+            plans.push(gets(perses, &indices, path, &[("Authorization", token)]));
+        }
+        Ok(Contest { name: format!("GET of a dashboard, {:.0} KB", body_bytes / 1000.0), body_bytes, plans })
+    }
+
+    /// GETs of all dashboards by clients who take gzip.
+    pub(super) async fn compressed_reads(&self, client: &Perses, doors: &Doors, files: &Path) -> Result<Contest> {
+        let indices: Arc<[usize]> = (0..self.documents.len()).collect();
         let authorization = bearer(client)?;
-        let host = ours.address.to_string();
-        let indices = 0..self.documents.len();
-        let requests: Vec<_> = indices
-            .clone()
-            .map(|index| Request::get(&host, &path(index), &[("Authorization", &authorization)]))
-            .collect();
+        let mut sizes = 0;
+        for index in indices.iter() {
+            let packed = client.packed(&path(*index)).await?;
+            sizes += packed.len() as u64;
+            fs::write(file(files, *index).with_extension("gz"), &packed).context("write a file for nginx")?;
+        }
+        let gzip = ("Accept-Encoding", "gzip");
+        let check: crate::load::Check = Arc::new(|_, response| {
+            expect_status(response, 200)?;
+            let packed =
+                response.header("content-encoding") == Some("gzip") && response.body.starts_with(&[0x1f, 0x8b]);
+            if packed { Ok(()) } else { Err(Failure::Check("the body is not compressed".to_owned())) }
+        });
+        let plan = |door: &Plan, path: fn(usize) -> String, headers: &[(&str, &str)]| Plan {
+            check: Arc::clone(&check),
+            ..gets(door, &indices, path, headers)
+        };
+        let plans = vec![
+            plan(&doors.ours, path, &[gzip, ("Authorization", &authorization)]),
+            plan(&doors.nginx, |index| format!("/dashboards/{index}"), &[gzip]),
+        ];
+        let body_bytes = mean(sizes, indices.len());
+        Ok(Contest { name: format!("GET of a dashboard as gzip, {:.0} KB", body_bytes / 1000.0), body_bytes, plans })
+    }
+
+    /// Lists of all dashboards of the project, whole or only their metadata.
+    pub(super) async fn lists(client: &Perses, doors: &Doors, metadata_only: bool) -> Result<Contest> {
+        let path =
+            format!("/api/v1/projects/{PROJECT}/dashboards{}", if metadata_only { "?metadata_only=true" } else { "" });
+        let body_bytes = mean(client.get(&path).await?.ok()?.body.len() as u64, 1);
+        let authorization = bearer(client)?;
+        let list = |door: &Plan, token: &str| Plan {
+            requests: [Request::get(&door.address.to_string(), &path, &[("Authorization", token)])].into(),
+            // Whole lists have tens of megabytes.
+            connections: door.connections.min(4),
+            timeout: Duration::from_mins(1),
+            ..door.clone()
+        };
+        let mut plans = vec![list(&doors.ours, &authorization)];
+        plans.extend(doors.perses.iter().map(|(door, token)| list(door, token)));
+        let what = if metadata_only { "list of metadata" } else { "list of whole dashboards" };
+        Ok(Contest { name: format!("{what}, {:.0} KB", body_bytes / 1000.0), body_bytes, plans })
+    }
+
+    fn ours(&self, client: &Perses, door: &Plan, indices: &Arc<[usize]>) -> Result<Plan> {
+        let authorization = bearer(client)?;
         let versions = Arc::clone(&self.versions);
         let mark_versions = Arc::clone(&self.versions);
-        let ours = Plan {
-            requests: requests.into(),
+        let (marked, checked) = (Arc::clone(indices), Arc::clone(indices));
+        Ok(Plan {
             // Whoever asks after an edit was answered must see that edit or a later one.
-            mark: Arc::new(move |index| mark_versions[index].load(Ordering::SeqCst)),
+            mark: Arc::new(move |request| mark_versions[marked[request]].load(Ordering::SeqCst)),
             check: Arc::new(move |sent, response| {
-                check_dashboard(sent, response, versions[sent.request].load(Ordering::SeqCst))
+                check_dashboard(sent, response, versions[checked[sent.request]].load(Ordering::SeqCst))
             }),
-            ..ours.clone()
-        };
-        let host = nginx.address.to_string();
-        let requests: Vec<_> =
-            indices.clone().map(|index| Request::get(&host, &format!("/dashboards/{index}"), &[])).collect();
-        let nginx = Plan {
-            requests: requests.into(),
-            check: Arc::new(|sent, response| check_dashboard(sent, response, u64::MAX)),
-            ..nginx.clone()
-        };
-        let sizes = indices.map(|index| Ok(fs::metadata(file(files, index))?.len()));
-        let sizes = sizes.sum::<std::io::Result<u64>>().context("read the sizes of nginx' files")?;
-        Ok(Pair { name: "GET of a dashboard", body_bytes: mean(sizes, self.documents.len()), ours, nginx })
+            ..gets(door, indices, path, &[("Authorization", &authorization)])
+        })
     }
 
     /// Edits a random dashboard once a second, for ever.
@@ -108,6 +162,11 @@ impl Dashboards {
             self.versions[index].fetch_max(version, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// The dashboards as they were created.
+    pub(super) fn documents(&self) -> &[Value] {
+        &self.documents
     }
 
     /// How many edits were answered.
@@ -131,13 +190,7 @@ pub(super) async fn prometheus() -> Result<Prometheus> {
 }
 
 /// The range query through the server's datasource proxy, and its answer as a file. It is in the cache afterwards.
-pub(super) async fn query_plans(
-    client: &Perses,
-    prometheus: &Prometheus,
-    ours: &Plan,
-    nginx: &Plan,
-    files: &Path,
-) -> Result<Pair> {
+pub(super) async fn queries(client: &Perses, prometheus: &Prometheus, doors: &Doors, files: &Path) -> Result<Contest> {
     let datasource = json!({
         "kind": "GlobalDatasource",
         "metadata": {"name": "prometheus"},
@@ -160,17 +213,24 @@ pub(super) async fn query_plans(
     let body = cached.body;
     fs::write(files.join("query"), &body).context("write a file for nginx")?;
 
-    let ours = Plan {
-        requests: [Request::get(&ours.address.to_string(), &path, &[("Authorization", &bearer(client)?)])].into(),
+    let one = |door: &Plan, path: &str, headers: &[(&str, &str)]| Plan {
+        requests: [Request::get(&door.address.to_string(), path, headers)].into(),
         check: check_bytes(body.clone()),
-        ..ours.clone()
+        ..door.clone()
     };
-    let nginx = Plan {
-        requests: [Request::get(&nginx.address.to_string(), "/query", &[])].into(),
-        check: check_bytes(body.clone()),
-        ..nginx.clone()
-    };
-    Ok(Pair { name: "cached query_range", body_bytes: mean(body.len() as u64, 1), ours, nginx })
+    let plans = vec![one(&doors.ours, &path, &[("Authorization", &bearer(client)?)]), one(&doors.nginx, "/query", &[])];
+    let body_bytes = mean(body.len() as u64, 1);
+    Ok(Contest { name: format!("cached query_range, {:.0} KB", body_bytes / 1000.0), body_bytes, plans })
+}
+
+/// GETs of these documents that check the form of each answer.
+fn gets(door: &Plan, indices: &Arc<[usize]>, path: fn(usize) -> String, headers: &[(&str, &str)]) -> Plan {
+    let host = door.address.to_string();
+    Plan {
+        requests: indices.iter().map(|index| Request::get(&host, &path(*index), headers)).collect(),
+        check: Arc::new(|sent, response| check_dashboard(sent, response, u64::MAX)),
+        ..door.clone()
+    }
 }
 
 fn path(index: usize) -> String {

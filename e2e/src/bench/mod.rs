@@ -1,6 +1,7 @@
-//! `pstack bench`: our server beside nginx, each alone on one core, in turns.
+//! `pstack bench`: our server beside nginx and the real Perses, each alone on one core, in turns.
 //!
-//! nginx serves files of the same bytes, so it is what the network stack costs; the ratio is what we add.
+//! nginx serves files of the same bytes, so it is what the network stack costs; the ratio is what we add. Perses (Go)
+//! serves the same documents from its own files.
 
 mod cases;
 mod pin;
@@ -12,11 +13,11 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-pub use table::{Case, Results, Round};
+pub use table::{Case, Measured, Memory, Results, Round};
 
 use crate::{
     bench::{
-        cases::{Dashboards, Pair},
+        cases::{Contest, Dashboards, Doors},
         pin::{Busy, Cores},
         subject::{Backend, Subject},
     },
@@ -42,11 +43,14 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
     /// Connections of the load generator
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 64)]
     connections: usize,
     /// Dashboards, half of them small and half large
     #[arg(long, default_value_t = 500)]
     dashboards: usize,
+    /// Leave the real Perses out
+    #[arg(long)]
+    no_perses: bool,
     /// Print JSON instead of Markdown
     #[arg(long)]
     json: bool,
@@ -84,11 +88,25 @@ impl BenchArgs {
 
         step(format!("creating {} dashboards", self.dashboards));
         let dashboards = std::sync::Arc::new(runtime.block_on(Dashboards::create(&client, self.dashboards, &files))?);
+        let perses = if self.no_perses { None } else { Some(runtime.block_on(self.perses(cores, &dashboards))?) };
         let plan = |subject: &Subject| Plan { connections: self.connections, ..Plan::new(subject.address(), []) };
-        let pairs = [
-            dashboards.plans(&client, &plan(&server), &plan(&nginx), &files)?,
-            runtime.block_on(cases::query_plans(&client, &prometheus, &plan(&server), &plan(&nginx), &files))?,
-        ];
+        let doors = Doors {
+            ours: plan(&server),
+            nginx: plan(&nginx),
+            perses: perses.as_ref().map(|peer| (plan(&peer.subject), peer.authorization.clone())),
+        };
+        let contests = runtime.block_on(async {
+            anyhow::Ok(vec![
+                dashboards.reads(&client, &doors, false, &files)?,
+                dashboards.reads(&client, &doors, true, &files)?,
+                dashboards.compressed_reads(&client, &doors, &files).await?,
+                Dashboards::lists(&client, &doors, false).await?,
+                Dashboards::lists(&client, &doors, true).await?,
+                cases::queries(&client, &prometheus, &doors, &files).await?,
+            ])
+        })?;
+        let servers: Vec<&Subject> =
+            [&server, &nginx].into_iter().chain(perses.iter().map(|peer| &peer.subject)).collect();
         // From here on an answer can only come from the cache.
         runtime.block_on(prometheus.pause())?;
         let editing = {
@@ -97,23 +115,37 @@ impl BenchArgs {
             runtime.spawn(async move { dashboards.keep_editing(&client).await })
         };
 
-        let mut cases: Vec<_> = pairs.iter().map(empty_case).collect();
+        let resident: Vec<f64> = servers.iter().map(|server| server.resident()).collect::<Result<_>>()?;
+        let mut answered = vec![0; servers.len()];
+        let mut cases: Vec<_> = contests.iter().map(|contest| empty_case(contest, &servers)).collect::<Result<_>>()?;
         for round in 0..=self.rounds {
             // The first round warms caches and is not counted.
             step(if round == 0 { "warming up".to_owned() } else { format!("round {round} of {}", self.rounds) });
-            for (pair, case) in pairs.iter().zip(&mut cases) {
-                let (ours, theirs) = (self.round(pair, &pair.ours, &server)?, self.round(pair, &pair.nginx, &nginx)?);
-                if round > 0 {
-                    case.ours.push(ours);
-                    case.nginx.push(theirs);
+            for (contest, case) in contests.iter().zip(&mut cases) {
+                for (plan, measured) in contest.plans.iter().zip(&mut case.servers) {
+                    let index = server_of(plan, &servers)?;
+                    let (result, requests) = self.round(&contest.name, plan, servers[index])?;
+                    answered[index] += requests;
+                    if round > 0 {
+                        measured.rounds.push(result);
+                    }
                 }
             }
         }
         ensure!(!editing.is_finished(), "the editing client gave up: {:?}", runtime.block_on(editing));
         ensure!(dashboards.edits() > 0, "no dashboard was edited during the benchmark");
         editing.abort();
+        let memory = servers.iter().zip(resident).zip(answered).map(|((server, before), requests)| {
+            Ok(Memory { name: server.name(), requests, resident: (before, server.resident()?) })
+        });
+        let memory = memory.collect::<Result<_>>()?;
         runtime.block_on(prometheus.resume())?;
-        Ok(Results { machine: machine()?, method: self.method(), cases })
+        Ok(Results { machine: machine()?, method: self.method(), cases, memory })
+    }
+
+    async fn perses(&self, cores: Cores, dashboards: &Dashboards) -> Result<subject::Peer> {
+        let program = tokio::task::spawn_blocking(crate::build::upstream::ensure).await??;
+        subject::start_perses(&program, cores, dashboards.documents()).await
     }
 
     async fn backend(&self) -> Result<Backend> {
@@ -125,12 +157,13 @@ impl BenchArgs {
         Ok(Backend::Services(Box::new((postgres, Redis::start().await?))))
     }
 
-    fn round(&self, pair: &Pair, plan: &Plan, subject: &Subject) -> Result<Round> {
+    fn round(&self, what: &str, plan: &Plan, subject: &Subject) -> Result<(Round, u64)> {
         let (server, client) = (Busy::of_process(subject.pid())?, Busy::of_this_thread()?);
         let report = load::run(plan, Duration::try_from_secs_f64(self.seconds).context("bad --seconds")?)?;
         let (server_busy, client_busy) = (server.fraction()?, client.fraction()?);
-        ensure!(report.failed == 0, "{} at {}: not every answer was right\n{report}", pair.name, plan.address);
-        Ok(Round { rate: report.rate(), p50: report.latency.p50, p99: report.latency.p99, server_busy, client_busy })
+        ensure!(report.failed == 0, "{what} at {}: not every answer was right\n{report}", subject.name());
+        let (p50, p99) = (report.latency.p50, report.latency.p99);
+        Ok((Round { rate: report.rate(), p50, p99, server_busy, client_busy }, report.requests))
     }
 
     fn method(&self) -> String {
@@ -147,13 +180,17 @@ impl BenchArgs {
     }
 }
 
-fn empty_case(pair: &Pair) -> Case {
-    Case {
-        name: format!("{}, {:.0} KB", pair.name, pair.body_bytes / 1000.0),
-        body_bytes: pair.body_bytes,
-        ours: Vec::new(),
-        nginx: Vec::new(),
-    }
+/// The server that a plan asks.
+fn server_of(plan: &Plan, servers: &[&Subject]) -> Result<usize> {
+    servers.iter().position(|server| server.address() == plan.address).context("a plan asks no server of the benchmark")
+}
+
+fn empty_case(contest: &Contest, servers: &[&Subject]) -> Result<Case> {
+    let measured = contest
+        .plans
+        .iter()
+        .map(|plan| Ok(Measured { name: servers[server_of(plan, servers)?].name(), rounds: Vec::new() }));
+    Ok(Case { name: contest.name.clone(), body_bytes: contest.body_bytes, servers: measured.collect::<Result<_>>()? })
 }
 
 fn machine() -> Result<String> {

@@ -24,13 +24,14 @@ const PASSWORD: &str = "bench-admin-password";
 
 /// A measured program; dropping it ends it.
 pub(super) struct Subject {
+    name: &'static str,
     child: Child,
     port: Port,
     log: PathBuf,
 }
 
 impl Subject {
-    fn start(name: &str, mut command: std::process::Command, port: Port, folder: &Path) -> Result<Self> {
+    fn start(name: &'static str, mut command: std::process::Command, port: Port, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log).context("create a log file")?;
         let child = command
@@ -39,12 +40,26 @@ impl Subject {
             .stderr(file)
             .spawn()
             .with_context(|| format!("start {name} through taskset (Debian package util-linux)"))?;
-        Ok(Self { child, port, log })
+        Ok(Self { name, child, port, log })
     }
 
     /// Where it listens.
     pub(super) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.number()))
+    }
+
+    /// What the tables call it.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Resident memory now, in MB.
+    pub(super) fn resident(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).context("read a server's status")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in a server's status")?;
+        let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
+        Ok(kilobytes / 1000.0)
     }
 
     /// Its process; `taskset` has become it.
@@ -112,7 +127,7 @@ pub(super) async fn start_server(
     let port = Port::reserve()?;
     let mut command = cores.on_server(binary);
     command.args(["serve", &config_flag, &format!("--web.listen-address=127.0.0.1:{}", port.number())]);
-    let mut server = Subject::start("server", command, port, folder)?;
+    let mut server = Subject::start("perses-api-server", command, port, folder)?;
     server.ready("/readyz").await?;
     let client = Perses::new(&format!("http://{}", server.address()))?;
     // The server makes its first user in the background after it is ready.
@@ -167,7 +182,7 @@ pub(super) async fn start_nginx(files: &Path, cores: Cores, folder: &Path) -> Re
         "daemon off; master_process off; worker_processes 1; pid {temp}/pid; error_log stderr error;\n\
          events {{ worker_connections 1024; }}\n\
          http {{\n{paths}\nsendfile on; tcp_nopush on; keepalive_timeout 75s; keepalive_requests 1000000000;\n\
-         access_log off; open_file_cache max=2000 inactive=1h; open_file_cache_valid 1h; default_type application/json;\n\
+         access_log off; gzip_static on; open_file_cache max=2000 inactive=1h; open_file_cache_valid 1h; default_type application/json;\n\
          server {{ listen 127.0.0.1:{port}; root {files}; }}\n}}\n",
         paths = paths.join("\n"),
         port = port.number(),
@@ -180,4 +195,75 @@ pub(super) async fn start_nginx(files: &Path, cores: Cores, folder: &Path) -> Re
     let mut nginx = Subject::start("nginx", command, port, folder)?;
     nginx.ready("/ready").await.context("nginx (Debian package nginx-light)")?;
     Ok(nginx)
+}
+
+/// The real Perses, and the sign-in of its user.
+pub(super) struct Peer {
+    pub(super) subject: Subject,
+    /// Value of `Authorization`.
+    pub(super) authorization: String,
+    _folder: tempfile::TempDir,
+}
+
+/// Starts the real Perses on files of its own with the same dashboards, with sign-in and roles on as ours.
+pub(super) async fn start_perses(program: &Path, cores: Cores, dashboards: &[Value]) -> Result<Peer> {
+    // It writes the folder of its lists in lower case, the path to it included: no random letters here.
+    let folder =
+        tempfile::Builder::new().prefix(&format!("perses-bench-{}", std::process::id())).rand_bytes(0).tempdir();
+    let folder = folder.context("create a folder for Perses")?;
+    let database = folder.path().join("db");
+    let all = json!({"permissions": [{"actions": ["*"], "scopes": ["*"]}]});
+    let binding = json!({"role": "all", "subjects": [{"kind": "User", "name": ADMIN}]});
+    let project = dashboards.first().map_or_else(|| json!("none"), |first| first["metadata"]["project"].clone());
+    let others = [
+        json!({"kind": "Project", "metadata": {"name": project}, "spec": {}}),
+        json!({"kind": "GlobalRole", "metadata": {"name": "all"}, "spec": all}),
+        json!({"kind": "GlobalRoleBinding", "metadata": {"name": "all"}, "spec": binding}),
+    ];
+    for document in others.iter().chain(dashboards) {
+        write_document(&database, document)?;
+    }
+    let config = json!({
+        "security": {
+            "enable_auth": true,
+            "encryption_key": "0123456789abcdef0123456789abcdef",
+            "authentication": {"access_token_ttl": "1d", "providers": {"enable_native": true}},
+        },
+        "database": {"file": {"folder": database, "extension": "json"}},
+        "plugin": {"path": folder.path().join("plugins"), "archive_paths": [folder.path().join("archives")]},
+    });
+    for name in ["plugins", "archives"] {
+        fs::create_dir_all(folder.path().join(name)).context("create a folder for Perses")?;
+    }
+    let config_file = folder.path().join("config.yaml");
+    fs::write(&config_file, config.to_string()).context("write the configuration of Perses")?;
+    let port = Port::reserve()?;
+    let mut command = cores.on_server(program);
+    command.arg(format!("--config={}", config_file.display()));
+    command.args([format!("--web.listen-address=127.0.0.1:{}", port.number()), "--log.level=error".to_owned()]);
+    let mut subject = Subject::start("Perses (Go)", command, port, folder.path())?;
+    subject.ready("/api/v1/health").await?;
+    let client = Perses::new(&format!("http://{}", subject.address()))?;
+    let user = json!({"kind": "User", "metadata": {"name": ADMIN}, "spec": {"nativeProvider": {"password": PASSWORD}}});
+    client
+        .send(reqwest::Method::POST, "/api/v1/users", Some(&user))
+        .await?
+        .ok()
+        .context("create the user of Perses")?;
+    let client = client.sign_in(ADMIN, PASSWORD).await?;
+    let authorization = format!("Bearer {}", client.token().context("no token of Perses")?);
+    Ok(Peer { subject, authorization, _folder: folder })
+}
+
+fn write_document(database: &Path, document: &Value) -> Result<()> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut document = document.clone();
+    let metadata = &mut document["metadata"];
+    metadata["createdAt"] = json!("2026-01-01T00:00:00Z");
+    metadata["updatedAt"] = json!("2026-01-01T00:00:00Z");
+    metadata["version"] = json!(0);
+    let (project, name) = (text(&metadata["project"]), text(&metadata["name"]));
+    let folder = database.join(format!("{}s", text(&document["kind"]).to_lowercase())).join(project);
+    fs::create_dir_all(&folder).context("create a folder of Perses")?;
+    fs::write(folder.join(format!("{name}.json")), document.to_string()).context("write a document of Perses")
 }

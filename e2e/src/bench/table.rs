@@ -16,19 +16,39 @@ pub struct Results {
     pub method: String,
     /// One for each kind of request.
     pub cases: Vec<Case>,
+    /// One for each server.
+    pub memory: Vec<Memory>,
 }
 
-/// The rounds of one kind of request, ours and nginx' interleaved.
+/// The rounds of one kind of request, those of all servers interleaved.
 #[derive(Debug, Serialize)]
 pub struct Case {
     /// What is asked for.
     pub name: String,
-    /// Mean bytes of a body.
+    /// Mean bytes of a body as it is sent.
     pub body_bytes: f64,
-    /// Our server.
-    pub ours: Vec<Round>,
-    /// nginx with files of the same bytes.
-    pub nginx: Vec<Round>,
+    /// Who was asked; our server first.
+    pub servers: Vec<Measured>,
+}
+
+/// What one server did.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    /// The server.
+    pub name: &'static str,
+    /// Its rounds.
+    pub rounds: Vec<Round>,
+}
+
+/// Memory of a server after the benchmark.
+#[derive(Debug, Serialize)]
+pub struct Memory {
+    /// The server.
+    pub name: &'static str,
+    /// Requests that it answered.
+    pub requests: u64,
+    /// Resident memory in MB before the first and after the last of them.
+    pub resident: (f64, f64),
 }
 
 /// One measured interval.
@@ -47,9 +67,13 @@ pub struct Round {
 }
 
 impl Case {
-    /// Our rate by nginx' in each round.
-    fn ratios(&self) -> Vec<f64> {
-        self.ours.iter().zip(&self.nginx).map(|(ours, nginx)| ours.rate / nginx.rate).collect()
+    /// Our rate by each other server's, round by round.
+    fn ratios(&self) -> impl Iterator<Item = (&'static str, Spread)> {
+        let (ours, others) = self.servers.split_first().map_or((&[][..], &[][..]), |(ours, rest)| (&ours.rounds, rest));
+        others.iter().map(|other| {
+            let ratios = ours.iter().zip(&other.rounds).map(|(ours, theirs)| ours.rate / theirs.rate);
+            (other.name, Spread::of(ratios))
+        })
     }
 }
 
@@ -60,13 +84,14 @@ impl Results {
         text += "| request | who | req/s, median (min to max) | MB/s | p50 ms | p99 ms | CPU us a request | server core | client core |\n";
         text += "|---|---|---|---|---|---|---|---|---|\n";
         for case in &self.cases {
-            for (who, rounds) in [("perses-api-server", &case.ours), ("nginx", &case.nginx)] {
-                let of = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value));
+            for server in &case.servers {
+                let of = |value: fn(&Round) -> f64| Spread::of(server.rounds.iter().map(value));
                 let rate = of(|round| round.rate);
                 _ = writeln!(
                     text,
-                    "| {} | {who} | {:.0} ({:.0} to {:.0}) | {:.0} | {:.2} | {:.2} | {:.0} | {:.0} % | {:.0} % |",
+                    "| {} | {} | {:.0} ({:.0} to {:.0}) | {:.0} | {:.2} | {:.2} | {:.0} | {:.0} % | {:.0} % |",
                     case.name,
+                    server.name,
                     rate.median,
                     rate.min,
                     rate.max,
@@ -79,10 +104,15 @@ impl Results {
                 );
             }
         }
-        text += "\n| request | perses-api-server / nginx, median of the rounds (min to max) |\n|---|---|\n";
+        text += "\n| request | peer | perses-api-server / peer, median of the rounds (min to max) |\n|---|---|---|\n";
         for case in &self.cases {
-            let Spread { median, min, max } = Spread::of(case.ratios().into_iter());
-            _ = writeln!(text, "| {} | {median:.2} ({min:.2} to {max:.2}) |", case.name);
+            for (peer, Spread { median, min, max }) in case.ratios() {
+                _ = writeln!(text, "| {} | {peer} | {median:.2} ({min:.2} to {max:.2}) |", case.name);
+            }
+        }
+        text += "\n| server | requests answered | resident MB before | after |\n|---|---|---|---|\n";
+        for Memory { name, requests, resident: (before, after) } in &self.memory {
+            _ = writeln!(text, "| {name} | {requests} | {before:.0} | {after:.0} |");
         }
         if self.disturbed() {
             text += "\nThe server's core was not busy with the server alone, or the client was the limit: something else \
@@ -93,8 +123,8 @@ impl Results {
 
     /// Whether some measurement did not fill the server's core.
     fn disturbed(&self) -> bool {
-        let rounds = self.cases.iter().flat_map(|case| [&case.ours, &case.nginx]);
-        rounds.into_iter().any(|rounds| Spread::of(rounds.iter().map(|round| round.server_busy)).median < FULL)
+        let servers = self.cases.iter().flat_map(|case| &case.servers);
+        servers.into_iter().any(|server| Spread::of(server.rounds.iter().map(|round| round.server_busy)).median < FULL)
     }
 }
 
@@ -135,22 +165,24 @@ mod tests {
     #[test]
     fn ratios_are_taken_within_a_round() {
         let round = |rate| Round { rate, p50: 1.0, p99: 2.0, server_busy: 0.96, client_busy: 0.5 };
+        let measured = |name, rates: [f64; 3]| Measured { name, rounds: rates.map(round).to_vec() };
         let case = Case {
             name: "a".to_owned(),
             body_bytes: 1e6,
-            ours: [50.0, 90.0, 60.0].map(round).to_vec(),
-            nginx: [100.0, 100.0, 100.0].map(round).to_vec(),
+            servers: vec![measured("perses-api-server", [50.0, 90.0, 60.0]), measured("nginx", [100.0; 3])],
         };
-        let mut results = Results { machine: "m".to_owned(), method: "n".to_owned(), cases: vec![case] };
+        let memory = vec![Memory { name: "nginx", requests: 7, resident: (1.2, 3.4) }];
+        let mut results = Results { machine: "m".to_owned(), method: "n".to_owned(), cases: vec![case], memory };
         let text = results.markdown();
-        assert!(text.contains("| a | 0.60 (0.50 to 0.90) |"), "{text}");
+        assert!(text.contains("| a | nginx | 0.60 (0.50 to 0.90) |"), "{text}");
         assert!(
             text.contains("| a | perses-api-server | 60 (50 to 90) | 60 | 1.00 | 2.00 | 16000 | 96 % | 50 % |"),
             "{text}"
         );
+        assert!(text.contains("| nginx | 7 | 1 | 3 |"), "{text}");
         assert!(!text.contains("quiet"), "{text}");
 
-        results.cases[0].nginx.iter_mut().for_each(|round| round.server_busy = 0.5);
+        results.cases[0].servers[1].rounds.iter_mut().for_each(|round| round.server_busy = 0.5);
         assert!(results.markdown().contains("quiet"));
     }
 }

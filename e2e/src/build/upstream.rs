@@ -32,7 +32,8 @@ pub fn ensure() -> Result<PathBuf> {
 fn compile(output: &Path) -> Result<()> {
     let source = tempfile::Builder::new().prefix("perses-source-").tempdir()?;
     let module = download()?;
-    let copied = Command::new("cp").arg("-r").arg(module.join(".")).arg(source.path()).status().context("starting cp")?;
+    let copied =
+        Command::new("cp").arg("-r").arg(module.join(".")).arg(source.path()).status().context("starting cp")?;
     ensure!(copied.success(), "copying {} failed ({copied})", module.display());
     // Go keeps its cache read-only.
     let writable = Command::new("chmod").args(["-R", "u+w"]).arg(source.path()).status().context("starting chmod")?;
