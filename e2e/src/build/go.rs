@@ -23,6 +23,8 @@ pub struct Module {
     programs: &'static [&'static str],
     /// Other names for programs that look at the name they are called by: (name, program).
     links: &'static [(&'static str, &'static str)],
+    /// A folder of a required module that is kept beside the programs: (module, folder).
+    copies: Option<(&'static str, &'static str)>,
 }
 
 /// The Kubernetes release of the test cluster. 1.34 is the last one whose kubelet accepts cgroup v1.
@@ -39,11 +41,12 @@ pub const CLUSTER: Module = Module {
     ],
     programs: &["controlplane", "node", "coredns", "pause"],
     links: &[("kubectl", "node")],
+    copies: None,
 };
 
 /// What `kubectl top` and the HPA read. Its releases need a newer Kubernetes library than the kubelet that we run.
 pub const METRICS_SERVER: Module =
-    Module { name: "metrics-server", packages: &["."], variables: &[], programs: &["metrics-server"], links: &[] };
+    Module { name: "metrics-server", packages: &["."], variables: &[], programs: &["metrics-server"], links: &[], copies: None };
 
 /// Perses' own command line client.
 pub const PERCLI: Module = Module {
@@ -52,10 +55,21 @@ pub const PERCLI: Module = Module {
     variables: &[("github.com/prometheus/common/version.Version", "0.54.0")],
     programs: &["percli"],
     links: &[],
+    copies: None,
+};
+
+/// Upstream's operator, which deploys our server's image in place of upstream's; with its CRDs in `bases`.
+pub const PERSES_OPERATOR: Module = Module {
+    name: "perses-operator",
+    packages: &["github.com/perses/perses-operator"],
+    variables: &[],
+    programs: &["perses-operator"],
+    links: &[],
+    copies: Some(("github.com/perses/perses-operator", "config/crd/bases")),
 };
 
 /// Every module.
-pub const ALL: [Module; 3] = [CLUSTER, METRICS_SERVER, PERCLI];
+pub const ALL: [Module; 4] = [CLUSTER, METRICS_SERVER, PERCLI, PERSES_OPERATOR];
 
 impl Module {
     /// The folder that holds this module's programs, when they are built. Takes a few milliseconds.
@@ -81,7 +95,10 @@ impl Module {
             for (name, program) in self.links {
                 std::os::unix::fs::symlink(program, output.join(name))?;
             }
-            Ok(())
+            match self.copies {
+                Some((module, folder)) => copy(&module_folder(&self.source(), module)?.1.join(folder), output),
+                None => Ok(()),
+            }
         })
     }
 
@@ -134,6 +151,29 @@ impl Module {
         }
         Ok(())
     }
+}
+
+/// Version and folder of a module that the one in `source` requires, downloaded and checked against its sums.
+pub(super) fn module_folder(source: &Path, module: &str) -> Result<(String, PathBuf)> {
+    let go = |arguments: &[&str]| {
+        Command::new("go").args(arguments).current_dir(source).output().context("starting go: install Go")
+    };
+    go(&["mod", "download", module])?;
+    let output = go(&["list", "-m", "-f", "{{.Version}} {{.Dir}}", module])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (version, folder) = text.trim().split_once(' ').with_context(|| {
+        format!("{module} cannot be downloaded: {}", String::from_utf8_lossy(&output.stderr).trim())
+    })?;
+    Ok((version.to_owned(), PathBuf::from(folder)))
+}
+
+/// Copies a folder out of Go's cache into another one; the copy can be written.
+pub(super) fn copy(folder: &Path, into: &Path) -> Result<()> {
+    let status = Command::new("cp").args(["-r", "--no-preserve=mode"]).args([folder, into]).status();
+    if !status.context("starting cp")?.success() {
+        bail!("copying {} to {} failed", folder.display(), into.display());
+    }
+    Ok(())
 }
 
 /// Fills `folder` of the cache by `compile`, which gets an empty folder; one build at a time, and never half a result.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::go::{build_once, compiler};
+use super::go::{build_once, compiler, copy, module_folder};
 use crate::paths;
 
 /// The version whose wire contract ours follows; that of percli in `e2e/go/percli`.
@@ -30,14 +30,10 @@ pub fn ensure() -> Result<PathBuf> {
 }
 
 fn compile(output: &Path) -> Result<()> {
+    let (version, module) = module_folder(&paths::workspace_dir().join("e2e/go/percli"), MODULE)?;
+    ensure!(version == VERSION, "e2e/go/percli requires {MODULE} {version}, this harness {VERSION}: make them equal");
     let source = tempfile::Builder::new().prefix("perses-source-").tempdir()?;
-    let module = download()?;
-    let copied =
-        Command::new("cp").arg("-r").arg(module.join(".")).arg(source.path()).status().context("starting cp")?;
-    ensure!(copied.success(), "copying {} failed ({copied})", module.display());
-    // Go keeps its cache read-only.
-    let writable = Command::new("chmod").args(["-R", "u+w"]).arg(source.path()).status().context("starting chmod")?;
-    ensure!(writable.success(), "chmod failed ({writable})");
+    copy(&module.join("."), source.path())?;
     let ui = source.path().join("ui");
     std::fs::create_dir_all(ui.join("app/dist")).context("making the folder of the UI")?;
     std::fs::write(ui.join("app/dist/index.html"), "<html></html>\n").context("writing a page for the UI")?;
@@ -55,20 +51,4 @@ fn compile(output: &Path) -> Result<()> {
         .context("starting go: install Go")?;
     ensure!(built.success(), "go build of {MODULE} {VERSION} failed ({built}); its messages are above");
     Ok(())
-}
-
-/// The folder of the module in Go's cache, checked against the sums of `e2e/go/percli`.
-fn download() -> Result<PathBuf> {
-    let go = |arguments: &[&str]| {
-        let folder = paths::workspace_dir().join("e2e/go/percli");
-        Command::new("go").args(arguments).current_dir(folder).output().context("starting go: install Go")
-    };
-    go(&["mod", "download", MODULE])?;
-    let output = go(&["list", "-m", "-f", "{{.Version}} {{.Dir}}", MODULE])?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let (version, folder) = text.trim().split_once(' ').with_context(|| {
-        format!("{MODULE} cannot be downloaded: {}", String::from_utf8_lossy(&output.stderr).trim())
-    })?;
-    ensure!(version == VERSION, "e2e/go/percli requires {MODULE} {version}, this harness {VERSION}: make them equal");
-    Ok(PathBuf::from(folder))
 }

@@ -9,6 +9,7 @@ mod calm;
 mod drift;
 mod lifecycle;
 mod outage;
+mod perses_operator;
 mod serving;
 mod steady;
 mod world;
