@@ -136,6 +136,13 @@ impl Db {
     }
 }
 
+/// Labels of a request that was denied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeniedLabels {
+    action: &'static str,
+    kind: &'static str,
+}
+
 type RouteHistogram = Family<RouteLabels, Histogram, fn() -> Histogram>;
 
 fn request_histogram() -> Histogram {
@@ -158,6 +165,7 @@ pub struct Metrics {
     pub provisioning_errors: Gauge,
     /// `perses_initial_admin_exists`: 1 once the first user is in the store.
     pub initial_admin_exists: Gauge,
+    denied: Family<DeniedLabels, Counter>,
     views: Views,
     db: Db,
     upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram>,
@@ -184,6 +192,9 @@ impl Metrics {
         let initial_admin_exists = Gauge::default();
         let text = "Whether the first user is in the store";
         registry.register("initial_admin_exists", text, initial_admin_exists.clone());
+        let denied = Family::<DeniedLabels, Counter>::default();
+        let text = "Requests that the sender has no right to, by action and kind";
+        registry.register("authorization_denied", text, denied.clone());
         let views = Views::new(&mut registry);
         let db = Db::new(&mut registry);
         let upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram> =
@@ -201,6 +212,7 @@ impl Metrics {
             cache_requests,
             provisioning_errors,
             initial_admin_exists,
+            denied,
             views,
             db,
             upstream_duration,
@@ -238,6 +250,11 @@ impl Metrics {
     /// Sets the bound of a pool of connections.
     pub fn db_pool_max(&self, pool: &'static str, connections: i64) {
         self.db.connections_max.get_or_create(&PoolMaxLabels { pool }).set(connections);
+    }
+
+    /// Counts a request that its sender has no right to.
+    pub fn denied(&self, action: &'static str, kind: &'static str) {
+        self.denied.get_or_create(&DeniedLabels { action, kind }).inc();
     }
 
     /// Counts a look into a cache.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::authorize::Authorizer;
 use crate::auth::crypto::SecretBox;
 use crate::auth::seal::Sealer;
 use crate::auth::token::Tokens;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub sealer: Arc<Sealer>,
     /// Tokens of signed-in users.
     pub tokens: Arc<Tokens>,
+    /// Who may do what.
+    pub authorizer: Authorizer,
     /// The web UI and its plugins.
     pub assets: Arc<Assets>,
     /// Whether the server was told to stop.
@@ -129,6 +132,7 @@ impl AppState {
             secrets,
             sealer,
             tokens,
+            authorizer: Authorizer::Everyone,
             assets: Arc::new(assets),
             draining: AtomicBool::new(false),
         })))
