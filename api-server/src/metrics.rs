@@ -166,6 +166,8 @@ pub struct Metrics {
     /// `perses_initial_admin_exists`: 1 once the first user is in the store.
     pub initial_admin_exists: Gauge,
     denied: Family<DeniedLabels, Counter>,
+    rights_version: Gauge,
+    rights_duration: Histogram,
     views: Views,
     db: Db,
     upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram>,
@@ -195,6 +197,11 @@ impl Metrics {
         let denied = Family::<DeniedLabels, Counter>::default();
         let text = "Requests that the sender has no right to, by action and kind";
         registry.register("authorization_denied", text, denied.clone());
+        let (rights_version, rights_duration) = (Gauge::default(), request_histogram());
+        let text = "Number of the rights in force in this process; rises with every change";
+        registry.register("authorization_graph_version", text, rights_version.clone());
+        let text = "Time from a change of rights being heard of until it is in force";
+        registry.register("authorization_graph_update_seconds", text, rights_duration.clone());
         let views = Views::new(&mut registry);
         let db = Db::new(&mut registry);
         let upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram> =
@@ -213,6 +220,8 @@ impl Metrics {
             provisioning_errors,
             initial_admin_exists,
             denied,
+            rights_version,
+            rights_duration,
             views,
             db,
             upstream_duration,
@@ -250,6 +259,12 @@ impl Metrics {
     /// Sets the bound of a pool of connections.
     pub fn db_pool_max(&self, pool: &'static str, connections: i64) {
         self.db.connections_max.get_or_create(&PoolMaxLabels { pool }).set(connections);
+    }
+
+    /// Notes that new rights are in force: their number, and how long that took.
+    pub fn authorization_graph(&self, version: u64, took: std::time::Duration) {
+        self.rights_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+        self.rights_duration.observe(took.as_secs_f64());
     }
 
     /// Counts a request that its sender has no right to.

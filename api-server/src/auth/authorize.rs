@@ -5,10 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::rbac::Rbac;
 use super::token::Principal;
+use crate::config;
 use crate::domain::kind::Kind;
 use crate::error::ApiError;
 
@@ -82,6 +85,12 @@ impl Permission {
     }
 }
 
+impl From<&config::Permission> for Permission {
+    fn from(permission: &config::Permission) -> Self {
+        Self { actions: permission.actions.clone(), scopes: permission.scopes.clone() }
+    }
+}
+
 /// Permissions of one user by project. What holds in every project, and for what belongs to none, is at [`EVERY_PROJECT`],
 /// which is always there; `None` prints as null (Perses v0.54).
 pub type Permissions = BTreeMap<String, Option<Vec<Permission>>>;
@@ -94,45 +103,67 @@ pub const EVERY_PROJECT: &str = "*";
 pub enum Authorizer {
     /// Nobody: whoever passes the sign-in may do everything.
     Everyone,
+    /// The roles and bindings of this server.
+    Native(Arc<Rbac>),
 }
 
 impl Authorizer {
     /// Whether somebody may act on documents of a kind in a project; `None` is what belongs to no project: global kinds, and
     /// the creation of a project. A project itself is asked for by its own name. Without a sign-in there is no principal.
-    #[allow(clippy::unused_async, reason = "others than the roles of this server ask elsewhere")]
+    #[allow(clippy::unused_async, reason = "another decider asks elsewhere")]
     pub async fn allows(
         &self,
-        _principal: Option<&Principal>,
-        _action: Action,
-        _kind: Kind,
-        _project: Option<&str>,
+        principal: Option<&Principal>,
+        action: Action,
+        kind: Kind,
+        project: Option<&str>,
     ) -> Result<bool, ApiError> {
         match self {
             Self::Everyone => Ok(true),
+            Self::Native(rbac) => rbac.ask(principal, |graph, who| graph.allows(&who.0, action, kind, project)),
         }
     }
 
     /// In which projects somebody may read documents of a kind.
-    #[allow(clippy::unused_async, reason = "others than the roles of this server ask elsewhere")]
-    pub async fn readable(&self, _principal: Option<&Principal>, _kind: Kind) -> Result<Reach, ApiError> {
+    #[allow(clippy::unused_async, reason = "another decider asks elsewhere")]
+    pub async fn readable(&self, principal: Option<&Principal>, kind: Kind) -> Result<Reach, ApiError> {
         match self {
             Self::Everyone => Ok(Reach::Everywhere),
+            Self::Native(rbac) => rbac.ask(principal, |graph, who| graph.readable(&who.0, kind)),
         }
     }
 
     /// All permissions of somebody, for the UI.
-    #[allow(clippy::unused_async, reason = "others than the roles of this server ask elsewhere")]
-    pub async fn permissions(&self, _principal: &Principal) -> Result<Permissions, ApiError> {
+    #[allow(clippy::unused_async, reason = "another decider asks elsewhere")]
+    pub async fn permissions(&self, principal: &Principal) -> Result<Permissions, ApiError> {
         match self {
             Self::Everyone => Ok(Permissions::from([(EVERY_PROJECT.to_owned(), Some(vec![Permission::everything()]))])),
+            Self::Native(rbac) => rbac.ask(Some(principal), |graph, who| graph.permissions(&who.0)),
         }
     }
 
     /// Whether somebody may do everything: what only administrators are shown asks this.
-    #[allow(clippy::unused_async, reason = "others than the roles of this server ask elsewhere")]
-    pub async fn is_administrator(&self, _principal: Option<&Principal>) -> Result<bool, ApiError> {
+    #[allow(clippy::unused_async, reason = "another decider asks elsewhere")]
+    pub async fn is_administrator(&self, principal: Option<&Principal>) -> Result<bool, ApiError> {
         match self {
             Self::Everyone => Ok(true),
+            Self::Native(rbac) => rbac.ask(principal, |graph, who| graph.is_administrator(&who.0)),
+        }
+    }
+
+    /// The roles of this server, when they decide.
+    pub const fn native(&self) -> Option<&Arc<Rbac>> {
+        match self {
+            Self::Everyone => None,
+            Self::Native(rbac) => Some(rbac),
+        }
+    }
+
+    /// Whether questions can be answered; the error is for people.
+    pub fn readiness(&self) -> Result<(), String> {
+        match self {
+            Self::Native(rbac) if !rbac.is_loaded() => Err("roles and bindings are not loaded yet".to_owned()),
+            Self::Everyone | Self::Native(_) => Ok(()),
         }
     }
 }

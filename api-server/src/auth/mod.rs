@@ -7,6 +7,7 @@ pub mod authorize;
 pub mod cookies;
 pub mod crypto;
 pub mod password;
+pub mod rbac;
 pub mod seal;
 pub mod token;
 
