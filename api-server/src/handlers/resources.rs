@@ -40,10 +40,12 @@ pub fn routes(kinds: &[Kind], readonly: bool) -> Router<AppState> {
 }
 
 fn collection(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
-    let list =
-        get(move |State(state): State<AppState>, caller: Caller, Query(query): Query<ListParameters>, headers: HeaderMap| async move {
-            list(&state, &caller, kind, None, query, &headers).await
-        });
+    let list = get(
+        move |State(state): State<AppState>,
+              caller: Caller,
+              Query(query): Query<ListParameters>,
+              headers: HeaderMap| async move { list(&state, &caller, kind, None, query, &headers).await },
+    );
     if readonly || kind == Kind::User {
         return list;
     }
@@ -248,7 +250,6 @@ async fn list(
     let resources = &state.resources;
     let fold = |text: &str| (!text.is_empty()).then(|| resources.fold(text));
     let path_project = path_project.map(|project| resources.fold(&project));
-    let is_in_path = path_project.is_some();
     let query_project = fold(&query.project);
     if let Some(project) = &query_project {
         name::validate(project).map_err(|error| {
@@ -267,9 +268,12 @@ async fn list(
         }
         (path, query) => path.or(query),
     };
-    // Asked for in a path, what may not be read is refused; else it is left out.
-    let within = if is_in_path || !(kind.is_project_scoped() || kind == Kind::Project) {
-        caller.require(state, Action::Read, kind, project.as_deref().filter(|_| kind.is_project_scoped())).await?;
+    // A list of one place is refused to who may not read there; one of all projects leaves out what may not be read.
+    let place = project.as_deref().filter(|_| kind.is_project_scoped());
+    let within = if place.is_some() || !(kind.is_project_scoped() || kind == Kind::Project) {
+        if !caller.may(state, Action::Read, kind, place).await? {
+            return Err(Caller::refusal(state, Action::Read, kind, place));
+        }
         None
     } else {
         match caller.readable(state, kind).await? {

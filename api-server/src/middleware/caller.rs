@@ -55,8 +55,13 @@ impl Caller {
         if let (Some(project), Action::Read | Action::Create, true) = (project, action, kind.is_project_scoped()) {
             state.resources.require_project(project).await?;
         }
+        Err(Self::refusal(state, action, kind, project))
+    }
+
+    /// The 403 for who may not, counted.
+    pub fn refusal(state: &AppState, action: Action, kind: Kind, project: Option<&str>) -> ApiError {
         state.metrics.denied(action.as_str(), kind.as_str());
-        Err(ApiError::Forbidden(missing(action, kind, project)))
+        ApiError::Forbidden(missing(action, kind, project))
     }
 
     /// 403 unless the caller may do everything.
@@ -74,10 +79,11 @@ impl Caller {
     }
 }
 
-/// What the caller lacks, in words.
+/// What the caller lacks, in the words of Perses v0.54.
 pub fn missing(action: Action, kind: Kind, project: Option<&str>) -> String {
     match project {
-        Some(project) => format!("no permission to {action} {kind} in project {project:?}"),
-        None => format!("no global permission to {action} {kind}"),
+        Some(project) => format!("missing '{action}' permission in '{project}' project for '{kind}' kind"),
+        None if kind == Kind::Project => format!("missing '{action}' permission for '{kind}' kind"),
+        None => format!("missing '{action}' global permission for '{kind}' kind"),
     }
 }

@@ -23,7 +23,6 @@ pub(super) async fn list_within(
     };
     match &query.project {
         _ if projects.is_empty() => Ok(Vec::new()),
-        Some(project) if query.kind.is_project_scoped() && !projects.contains(project) => Ok(Vec::new()),
         None if query.kind.is_project_scoped() && projects.len() <= FEW => {
             let mut all = Vec::new();
             // In the order of the set, which is that of a list of everything.

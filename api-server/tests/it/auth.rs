@@ -159,7 +159,7 @@ async fn refresh_makes_a_new_access_token() {
     let token = by_cookie["access_token"].as_str().unwrap();
     assert_eq!(with_bearer(&server, "GET", "/api/v1/user/whoami", token).await.ok()["metadata"]["name"], "admin");
 
-    server.send("POST", REFRESH, &json!({})).await.assert_error(400, "bad request: no refresh token has been found");
+    server.send("POST", REFRESH, &json!({})).await.assert_error(400, "bad request: refreshToken cannot be empty");
     let invalid = "bad request: token signature is invalid: signature is invalid";
     server.send("POST", REFRESH, &json!({"refresh_token": access})).await.assert_error(400, invalid);
     server

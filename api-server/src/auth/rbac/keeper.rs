@@ -255,3 +255,6 @@ impl Listener for Rbac {
 fn not_loaded() -> ApiError {
     ApiError::Unavailable("roles and bindings are not loaded yet".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,7 @@ fn may(who: &str, verb: &str, kind: Kind) -> bool {
         "admin" => true,
         "owner" => in_project,
         "editor" => {
-            EDITED.contains(&kind)
-                || (verb == "read" && [Kind::Project, Kind::Role, Kind::RoleBinding].contains(&kind))
+            EDITED.contains(&kind) || (verb == "read" && [Kind::Project, Kind::Role, Kind::RoleBinding].contains(&kind))
         }
         "viewer" => in_project && verb == "read",
         "guest" => verb == "read" && [Kind::Dashboard, Kind::GlobalDatasource].contains(&kind),
@@ -76,13 +75,16 @@ async fn try_all(who: &str, caller: &Caller<'_>, admin: &Caller<'_>) {
             assert_eq!(reply.status.as_u16(), expected, "{who} {verb} {kind}: {reply:?}");
             if !allowed {
                 let message = reply.json()["message"].as_str().unwrap().to_owned();
-                let place = match kind {
-                    Kind::Project if verb == "delete" => format!(" permission to {verb} {kind} in project \"gone\""),
-                    Kind::Project if verb != "create" => format!(" permission to {verb} {kind} in project \"thing\""),
-                    kind if kind.is_project_scoped() => format!(" permission to {verb} {kind} in project \"home\""),
-                    _ => format!(" global permission to {verb} {kind}"),
+                let in_project =
+                    |project: &str| format!("missing '{verb}' permission in '{project}' project for '{kind}' kind");
+                let missing = match kind {
+                    Kind::Project if verb == "delete" => in_project("gone"),
+                    Kind::Project if verb == "create" => "missing 'create' permission for 'Project' kind".to_owned(),
+                    Kind::Project => in_project("thing"),
+                    kind if kind.is_project_scoped() => in_project("home"),
+                    _ => format!("missing '{verb}' global permission for '{kind}' kind"),
                 };
-                assert_eq!(message, format!("forbidden access: no{place}"));
+                assert_eq!(message, format!("forbidden access: {missing}"));
             }
         }
     }

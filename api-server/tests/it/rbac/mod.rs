@@ -99,7 +99,8 @@ impl Caller<'_> {
     /// Creates users without a password, which would only take time.
     async fn users(&self, names: &[&str]) {
         for name in names {
-            let envelope = json!({"kind": "User", "metadata": {"name": name}, "spec": {"nativeProvider": {"password": "p"}}});
+            let envelope =
+                json!({"kind": "User", "metadata": {"name": name}, "spec": {"nativeProvider": {"password": "p"}}});
             self.send("POST", "/api/v1/users", &envelope).await.ok();
         }
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use e2e::services::{TcpProxy, shared};
 use e2e::wait::wait_until;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::{Caller, binding, dashboard, on_port, postgres, server};
 use crate::backends;
@@ -126,4 +127,46 @@ async fn before_rights_are_known_nobody_passes() {
     wait_until("the rights", Duration::from_secs(30), serves).await.unwrap();
     let ready = async || Ok(server.get("/readyz").await.status.as_u16() == 200);
     wait_until("readiness", Duration::from_secs(30), ready).await.unwrap();
+}
+
+/// 10,000 users with a binding each, in 500 projects.
+const MANY: &str = "
+    INSERT INTO perses.project (name) SELECT 'p' || n FROM generate_series(0, 499) AS n;
+    INSERT INTO perses.resource (kind, project, name, spec, revision, created_at, updated_at)
+    SELECT kind, project, name, spec, nextval('perses.revision'), now(), now() FROM (
+        SELECT 'Project' AS kind, NULL AS project, 'p' || n AS name, '{}' AS spec FROM generate_series(0, 499) AS n
+        UNION ALL SELECT 'Role', 'p' || n, 'viewer', '{\"permissions\":[{\"actions\":[\"read\"],\"scopes\":[\"*\"]}]}'
+            FROM generate_series(0, 499) AS n
+        UNION ALL SELECT 'User', NULL, 'u' || n, '{}' FROM generate_series(0, 9999) AS n
+        UNION ALL SELECT 'RoleBinding', 'p' || (n % 500), 'b' || n,
+            '{\"role\":\"viewer\",\"subjects\":[{\"kind\":\"User\",\"name\":\"u' || n || '\"}]}'
+            FROM generate_series(0, 9999) AS n) AS many";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_users_and_bindings_are_followed_as_fast() {
+    let postgres = shared::postgres().await.unwrap();
+    let config = backends::migrated(postgres).await;
+    let mut connection = PgConnection::connect(&postgres.url(&config.dbname)).await.unwrap();
+    connection.execute(MANY).await.unwrap();
+    let database = on_port(&config.dbname, postgres.port(), postgres.password());
+    let started = Instant::now();
+    let one = server(Some(&database), json!({})).await;
+    println!("a server with all rights and its first user after {:?}", started.elapsed());
+    let two = server(Some(&database), json!({})).await;
+    let admin = one.caller("admin");
+    let (here, there) = (one.caller("u777"), two.caller("u777"));
+    let path = "/api/v1/projects/p277/dashboards";
+    assert_eq!((here.status(path).await, there.status(path).await), (200, 200));
+    assert_eq!(there.names("/api/v1/projects").await, ["p277"]);
+    let (mut writes, mut slowest) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..3 {
+        let started = Instant::now();
+        assert_eq!(admin.delete("/api/v1/projects/p277/rolebindings/b777").await.status.as_u16(), 204);
+        writes = writes.max(started.elapsed());
+        assert_eq!(here.status(path).await, 403);
+        slowest = slowest.max(until(&there, path, 403).await);
+        admin.bind(Some("p277"), "b777", "viewer", &["u777"]).await;
+        until(&there, path, 200).await;
+    }
+    println!("slowest write {writes:?}, slowest revocation on the other pod {slowest:?}");
 }

@@ -15,7 +15,7 @@ async fn who_creates_a_project_owns_it_and_it_comes_with_roles() {
         admin.role(None, "founder", &["create"], &["Project"]).await;
         admin.bind(None, "founders", "founder", &["ada"]).await;
         let (ada, bob) = (server.caller("ada"), server.caller("bob"));
-        bob.project("p").await.assert_error(403, "forbidden access: no global permission to create Project");
+        bob.project("p").await.assert_error(403, "forbidden access: missing 'create' permission for 'Project' kind");
         ada.project("P").await.ok();
 
         let spec = |reply: Value| reply["spec"].clone();
@@ -108,7 +108,8 @@ async fn lists_show_what_may_be_read() {
         assert_eq!(ada.names("/api/v1/dashboards").await, ["p10/d", "p11/d"]);
         assert_eq!(ada.names("/api/v1/dashboards?metadata_only=true&name=d").await, ["p10/d", "p11/d"]);
         assert_eq!(ada.names("/api/v1/dashboards?project=p11").await, ["p11/d"]);
-        assert!(ada.names("/api/v1/dashboards?project=p12").await.is_empty());
+        assert_eq!(ada.status("/api/v1/dashboards?project=p12").await, 403);
+        assert_eq!(ada.status("/api/v1/dashboards?project=none").await, 403);
         assert_eq!(ada.status("/api/v1/projects/p12/dashboards").await, 403);
         assert_eq!(bob.names("/api/v1/projects").await, projects[..18]);
         let shown: Vec<String> = projects[..18].iter().map(|project| format!("{project}/d")).collect();
@@ -117,9 +118,13 @@ async fn lists_show_what_may_be_read() {
             let path = format!("/api/v1/{}", kind.plural());
             if kind.is_project_scoped() || kind == Kind::Project {
                 assert_eq!(eve.get(&path).await.body, "[]\n", "{kind}");
-                eve.get(&format!("{path}?project=p10")).await.ok();
+                let of_one = eve.status(&format!("{path}?project=p10")).await;
+                assert_eq!(of_one, if kind == Kind::Project { 200 } else { 403 }, "{kind}");
             } else {
-                eve.get(&path).await.assert_error(403, &format!("forbidden access: no global permission to read {kind}"));
+                eve.get(&path).await.assert_error(
+                    403,
+                    &format!("forbidden access: missing 'read' global permission for '{kind}' kind"),
+                );
             }
         }
         assert_eq!(admin.names("/api/v1/projects").await, projects);

@@ -45,8 +45,12 @@ async fn the_proxy_needs_the_right_to_read_the_datasource() {
     }
     assert_eq!(statuses, [(403, 200), (200, 403), (200, 403)]);
     assert_eq!(upstream.seen().len(), 3, "what is refused is not sent");
-    ada.get(paths[0]).await.assert_error(403, "forbidden access: no global permission to read GlobalDatasource");
-    bob.get(paths[2]).await.assert_error(403, "forbidden access: no permission to read Datasource in project \"p\"");
+    ada.get(paths[0])
+        .await
+        .assert_error(403, "forbidden access: missing 'read' global permission for 'GlobalDatasource' kind");
+    bob.get(paths[2])
+        .await
+        .assert_error(403, "forbidden access: missing 'read' permission in 'p' project for 'Datasource' kind");
     bob.get("/proxy/projects/none/datasources/prom/x").await.assert_error_with(400, "doesn't exist");
 }
 
@@ -59,7 +63,7 @@ async fn a_view_needs_the_right_to_read_the_dashboard() {
     admin.send("POST", "/api/v1/dashboards", &dashboard("p", "d")).await.ok();
     let view = json!({"project": "p", "dashboard": "d", "render_time": 1.0, "render_errors": 0});
     assert_eq!(admin.send("POST", "/api/v1/view", &view).await.status.as_u16(), 200);
-    let refused = "unauthorized: no permission to read Dashboard in project \"p\"";
+    let refused = "unauthorized: missing 'read' permission in 'p' project for 'Dashboard' kind";
     server.caller("ada").send("POST", "/api/v1/view", &view).await.assert_error(401, refused);
 }
 
@@ -76,7 +80,7 @@ async fn to_use_a_secret_in_a_datasource_one_must_be_allowed_to_read_secrets() {
     let ada = server.caller("ada");
     let url = "http://prometheus:9090";
     let (secret, none) = (json!("s"), json!(""));
-    let refused = "forbidden access: no permission to read Secret in project \"p\"";
+    let refused = "forbidden access: missing 'read' permission in 'p' project for 'Secret' kind";
     let all = "/api/v1/projects/p/datasources";
     ada.send("POST", all, &datasource("Datasource", "a", url, &secret)).await.assert_error(403, refused);
     ada.send("POST", all, &datasource("Datasource", "a", url, &none)).await.ok();
@@ -87,7 +91,7 @@ async fn to_use_a_secret_in_a_datasource_one_must_be_allowed_to_read_secrets() {
     ada.request("PUT", &one, hidden.into()).await.assert_error(403, refused);
     ada.send("POST", "/api/v1/globaldatasources", &datasource("GlobalDatasource", "g", url, &secret))
         .await
-        .assert_error(403, "forbidden access: no global permission to read GlobalSecret");
+        .assert_error(403, "forbidden access: missing 'read' global permission for 'GlobalSecret' kind");
 
     let mut local = dashboard("p", "d");
     local["spec"]["datasources"] = json!({"own": datasource("Datasource", "", url, &secret)["spec"]});
@@ -107,7 +111,9 @@ async fn other_parts_ask_the_same_question() {
     admin.project("p").await.ok();
     admin.bind(Some("p"), "owners", "owner", &["ada"]).await;
     let authorizer = &server.state.authorizer;
-    let principal = |caller: &super::Caller<'_>| server.state.tokens.verify_access(&caller.token, None, jiff::Timestamp::now()).unwrap();
+    let principal = |caller: &super::Caller<'_>| {
+        server.state.tokens.verify_access(&caller.token, None, jiff::Timestamp::now()).unwrap()
+    };
     let (ada, admin) = (principal(&server.caller("ada")), principal(&admin));
     assert!(authorizer.is_administrator(Some(&admin)).await.unwrap());
     assert!(!authorizer.is_administrator(Some(&ada)).await.unwrap());

@@ -45,7 +45,7 @@ async fn closed_sign_up_is_for_those_who_may_create_users() {
     let admin = server.caller("admin");
     admin.send("POST", "/api/v1/users", &user("eve")).await.ok();
     let eve = server.caller("eve");
-    let refused = "forbidden access: no global permission to create User";
+    let refused = "forbidden access: missing 'create' global permission for 'User' kind";
     eve.send("POST", "/api/v1/users", &user("eve2")).await.assert_error(403, refused);
     admin.role(None, "registrar", &["create"], &["User"]).await;
     admin.bind(None, "registrars", "registrar", &["eve"]).await;
@@ -68,7 +68,8 @@ async fn closed_sign_up_is_for_those_who_may_create_users() {
 
 #[tokio::test]
 async fn permissions_are_shown_to_oneself_as_roles_write_them() {
-    let more = json!({"security": {"authorization": {"guest_permissions": [{"actions": ["read"], "scopes": ["Folder"]}]}}});
+    let more =
+        json!({"security": {"authorization": {"guest_permissions": [{"actions": ["read"], "scopes": ["Folder"]}]}}});
     let server = server(None, more).await;
     let admin = server.caller("admin");
     admin.users(&["ada"]).await;
