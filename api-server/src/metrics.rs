@@ -136,6 +136,13 @@ impl Db {
     }
 }
 
+/// Labels of a request that was denied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeniedLabels {
+    action: &'static str,
+    kind: &'static str,
+}
+
 type RouteHistogram = Family<RouteLabels, Histogram, fn() -> Histogram>;
 
 fn request_histogram() -> Histogram {
@@ -158,6 +165,9 @@ pub struct Metrics {
     pub provisioning_errors: Gauge,
     /// `perses_initial_admin_exists`: 1 once the first user is in the store.
     pub initial_admin_exists: Gauge,
+    denied: Family<DeniedLabels, Counter>,
+    rights_version: Gauge,
+    rights_duration: Histogram,
     views: Views,
     db: Db,
     upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram>,
@@ -184,6 +194,14 @@ impl Metrics {
         let initial_admin_exists = Gauge::default();
         let text = "Whether the first user is in the store";
         registry.register("initial_admin_exists", text, initial_admin_exists.clone());
+        let denied = Family::<DeniedLabels, Counter>::default();
+        let text = "Requests that the sender has no right to, by action and kind";
+        registry.register("authorization_denied", text, denied.clone());
+        let (rights_version, rights_duration) = (Gauge::default(), request_histogram());
+        let text = "Number of the rights in force in this process; rises with every change";
+        registry.register("authorization_graph_version", text, rights_version.clone());
+        let text = "Time from a change of rights being heard of until it is in force";
+        registry.register("authorization_graph_update_seconds", text, rights_duration.clone());
         let views = Views::new(&mut registry);
         let db = Db::new(&mut registry);
         let upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram> =
@@ -201,6 +219,9 @@ impl Metrics {
             cache_requests,
             provisioning_errors,
             initial_admin_exists,
+            denied,
+            rights_version,
+            rights_duration,
             views,
             db,
             upstream_duration,
@@ -238,6 +259,17 @@ impl Metrics {
     /// Sets the bound of a pool of connections.
     pub fn db_pool_max(&self, pool: &'static str, connections: i64) {
         self.db.connections_max.get_or_create(&PoolMaxLabels { pool }).set(connections);
+    }
+
+    /// Notes that new rights are in force: their number, and how long that took.
+    pub fn authorization_graph(&self, version: u64, took: std::time::Duration) {
+        self.rights_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+        self.rights_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a request that its sender has no right to.
+    pub fn denied(&self, action: &'static str, kind: &'static str) {
+        self.denied.get_or_create(&DeniedLabels { action, kind }).inc();
     }
 
     /// Counts a look into a cache.

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::authorize::Authorizer;
 use crate::auth::crypto::SecretBox;
+use crate::auth::rbac::{Rbac, Rules};
 use crate::auth::seal::Sealer;
 use crate::auth::token::Tokens;
 use crate::cache::DocumentCache;
@@ -59,6 +61,8 @@ pub struct Parts {
     pub sealer: Arc<Sealer>,
     /// Tokens of signed-in users.
     pub tokens: Arc<Tokens>,
+    /// Who may do what.
+    pub authorizer: Authorizer,
     /// The web UI and its plugins.
     pub assets: Arc<Assets>,
     /// Whether the server was told to stop.
@@ -105,10 +109,12 @@ impl AppState {
             shared,
             metrics.clone(),
         ));
+        let authorizer = authorizer(&config, &store, &metrics);
         let follower = Arc::new(Follower::new(store.clone(), cache.clone()));
         let resources =
             Resources::new(store.clone(), cache.clone(), sealer.clone(), metrics.clone(), case_sensitive(&config));
-        let resources = Arc::new(resources.forbid_local_datasources(config.datasource.disable_local));
+        let resources = resources.forbid_local_datasources(config.datasource.disable_local);
+        let resources = Arc::new(resources.with_rights(authorizer.native().cloned()));
         let query = QueryService::new(&config.query, config.cache.l1_max_bytes / 2, redis, metrics.clone());
         let parts = proxy::Parts {
             store: store.clone(),
@@ -118,6 +124,9 @@ impl AppState {
         };
         let proxy = Arc::new(Proxy::new(&config, parts));
         cache.listen(proxy.clone());
+        if let Some(rbac) = authorizer.native() {
+            cache.listen(rbac.clone());
+        }
         Ok(Self(Arc::new(Parts {
             config,
             proxy,
@@ -129,6 +138,7 @@ impl AppState {
             secrets,
             sealer,
             tokens,
+            authorizer,
             assets: Arc::new(assets),
             draining: AtomicBool::new(false),
         })))
@@ -143,6 +153,19 @@ impl AppState {
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
+}
+
+fn authorizer(config: &Config, store: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Authorizer {
+    if !config.native_authorization() {
+        return Authorizer::Everyone;
+    }
+    let authorization = &config.security.authorization;
+    let rules = Rules {
+        guest: authorization.guest_permissions().map(Into::into).collect(),
+        mappings: authorization.provider.native.role_mappings.clone(),
+        case_sensitive: case_sensitive(config),
+    };
+    Authorizer::Native(Arc::new(Rbac::new(store.clone(), rules, metrics.clone())))
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
@@ -175,9 +198,13 @@ pub fn spawn_background(state: &AppState, stop: &CancellationToken) -> Vec<JoinH
     let mut tasks = Vec::new();
     let (follower, token) = (state.follower.clone(), stop.clone());
     tasks.push(tokio::spawn(async move { follower.run(token).await }));
+    if let Some(rbac) = state.authorizer.native() {
+        tasks.push(tokio::spawn(rbac.clone().run(stop.clone())));
+    }
     if let Some(config) = state.config.security.authentication.initial_admin.clone() {
         let (resources, metrics) = (state.resources.clone(), state.metrics.clone());
-        tasks.push(tokio::spawn(admin::run(resources, metrics, config, stop.clone())));
+        let with_roles = state.authorizer.native().is_some();
+        tasks.push(tokio::spawn(admin::run(resources, metrics, config, with_roles, stop.clone())));
     }
     let config = &state.config.provisioning;
     if !config.folders.is_empty() {

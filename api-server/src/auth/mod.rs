@@ -3,9 +3,11 @@
 //! Invariants: no secret, password or token is ever part of an error or a log line; tokens are stateless, so any pod with the
 //! same key accepts them.
 
+pub mod authorize;
 pub mod cookies;
 pub mod crypto;
 pub mod password;
+pub mod rbac;
 pub mod seal;
 pub mod token;
 

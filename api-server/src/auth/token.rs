@@ -34,6 +34,9 @@ pub struct Claims {
     /// Which provider of that kind; empty for `native`.
     #[serde(default)]
     pub pid: String,
+    /// What role mappings look at: groups of the user at that provider.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
 }
 
 /// Who sends a request; in its extensions once the sign-in was checked.
@@ -169,7 +172,7 @@ impl Tokens {
 impl Claims {
     /// Claims of a user with a password; the times are set when a token is made of them.
     pub fn native(login: &str) -> Self {
-        Self { sub: login.to_owned(), exp: 0, nbf: 0, pkd: NATIVE.to_owned(), pid: String::new() }
+        Self { sub: login.to_owned(), exp: 0, nbf: 0, pkd: NATIVE.to_owned(), pid: String::new(), groups: Vec::new() }
     }
 }
 

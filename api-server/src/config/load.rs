@@ -105,6 +105,9 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             "security.enable_auth needs a key of your own: set security.encryption_key_file (32 bytes; for example `head -c 32 /dev/urandom > key`)",
         );
     }
+    if let Err(reason) = super::authorization::check(&security.authorization) {
+        return rule(&reason);
+    }
     if !config.api_prefix.is_empty() && (!config.api_prefix.starts_with('/') || config.api_prefix.ends_with('/')) {
         return rule("api_prefix must start with '/' and must not end with it, for example /perses");
     }

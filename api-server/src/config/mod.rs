@@ -1,6 +1,7 @@
 //! Configuration: upstream's keys (Perses v0.54) plus `database.postgres`, `cache`, `query` and `server`; file, then
 //! environment (`PERSES_<UPPER_PATH>`), then flags. Unknown keys are refused.
 
+mod authorization;
 mod database;
 pub mod environment;
 mod frontend;

@@ -129,6 +129,25 @@ pub struct NativeAuthorization {
     pub check_latest_update_interval: Option<ConfigDuration>,
     /// What every signed-in user may do in every project.
     pub guest_permissions: Vec<Permission>,
+    /// Roles that a sign-in at an OIDC or OAuth provider brings along.
+    #[serde(skip_serializing)]
+    pub role_mappings: Vec<RoleMapping>,
+}
+
+/// One of `role_mappings`: who has the group, or the claim with the value, has the role.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoleMapping {
+    /// A group of the user at the provider.
+    pub group: Option<String>,
+    /// Or the name of another claim; a dot leads into an object.
+    pub claim: Option<String>,
+    /// What that claim is, or holds.
+    pub value: Option<String>,
+    /// `GlobalRole`, or `Role` of the project.
+    pub role: String,
+    /// Project of the role; none for a global one.
+    pub project: Option<String>,
 }
 
 /// What may be done to which kinds.

@@ -119,6 +119,20 @@ impl Kind {
         matches!(self, Self::Role | Self::RoleBinding | Self::GlobalRole | Self::GlobalRoleBinding)
     }
 
+    /// Whether the kind says who has a role.
+    pub const fn is_binding(self) -> bool {
+        matches!(self, Self::RoleBinding | Self::GlobalRoleBinding)
+    }
+
+    /// The kind of the secrets that datasources of this kind, or in documents of this kind, name: those of their own level.
+    pub const fn secrets(self) -> Option<Self> {
+        match self {
+            Self::Datasource | Self::Dashboard | Self::EphemeralDashboard => Some(Self::Secret),
+            Self::GlobalDatasource => Some(Self::GlobalSecret),
+            _ => None,
+        }
+    }
+
     /// Whether `spec` holds secrets that are encrypted in the store and masked in answers.
     pub const fn holds_secrets(self) -> bool {
         matches!(self, Self::Secret | Self::GlobalSecret | Self::User)

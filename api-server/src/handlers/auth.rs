@@ -79,7 +79,7 @@ async fn refresh(State(state): State<AppState>, request: Request) -> Result<Resp
         None => body::bind::<RefreshRequest>(request, &state).await?.refresh_token,
     };
     if token.is_empty() {
-        return Err(ApiError::BadRequest("no refresh token has been found".to_owned()));
+        return Err(ApiError::BadRequest("refreshToken cannot be empty".to_owned()));
     }
     let now = Timestamp::now();
     let claims = state.tokens.verify_refresh(&token, now).map_err(|error| ApiError::BadRequest(error.to_string()))?;

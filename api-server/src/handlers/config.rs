@@ -37,13 +37,17 @@ fn public(config: &Config) -> Value {
             "cookie": security.cookie,
             "encryption_key": MASK,
             "enable_auth": security.enable_auth,
-            // No roles yet: every signed-in user may do everything.
-            "authorization": {"provider": {"native": {"enable": false}}},
+            "authorization": {"provider": {
+                "native": {
+                    "enable": config.native_authorization(),
+                    "guest_permissions": security.authorization.guest_permissions().collect::<Vec<_>>(),
+                },
+                "kubernetes": {"enable": security.authorization.provider.kubernetes.enable},
+            }},
             "authentication": {
                 "access_token_ttl": authentication.access_token_ttl,
                 "refresh_token_ttl": authentication.refresh_token_ttl,
-                // With full rights for everybody, only a signed-in user creates users.
-                "disable_sign_up": true,
+                "disable_sign_up": !config.open_sign_up(),
                 "providers": {"enable_native": authentication.providers.enable_native},
             },
             "cors": {"enable": false},

@@ -18,7 +18,7 @@ pub async fn readyz(State(state): State<AppState>) -> Response {
     if state.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
-    match state.follower.readiness() {
+    match state.follower.readiness().and_then(|()| state.authorizer.readiness()) {
         Ok(()) => format!("ok\n{}", first_user(&state)).into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
     }

@@ -5,8 +5,12 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::any;
 
+use crate::auth::authorize::Action;
 use crate::config::Config;
+use crate::domain::kind::Kind;
 use crate::error::ApiError;
+use crate::middleware::caller::Caller;
+use crate::proxy::DatasourceRef;
 use crate::server::Peer;
 use crate::state::AppState;
 
@@ -29,7 +33,19 @@ pub fn routes(config: &Config) -> Router<AppState> {
 }
 
 /// The raw path counts, not the decoded parameters of the route.
-async fn proxy(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+async fn proxy(State(state): State<AppState>, caller: Caller, request: Request) -> Result<Response, ApiError> {
+    let datasource = state.proxy.locate(request.uri().path())?;
+    let (kind, project) = needed(&datasource);
+    caller.require(&state, Action::Read, kind, project).await?;
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
     state.proxy.serve(request, peer).await
+}
+
+/// What the sender of a request to a stored datasource must be allowed to read: it, as a document of its level. One that a
+/// dashboard brings along counts as one of the project.
+fn needed(datasource: &DatasourceRef) -> (Kind, Option<&str>) {
+    match datasource.project() {
+        None => (Kind::GlobalDatasource, None),
+        project => (Kind::Datasource, project),
+    }
 }

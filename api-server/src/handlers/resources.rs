@@ -9,12 +9,14 @@ use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::auth::authorize::{Action, Reach};
 use crate::cache::Encoded;
-use crate::domain::document::Key;
+use crate::domain::document::{Envelope, Key};
 use crate::domain::kind::Kind;
-use crate::domain::name;
+use crate::domain::{name, spec};
 use crate::error::ApiError;
 use crate::handlers::body::{self, JsonBody};
+use crate::middleware::caller::Caller;
 use crate::negotiate::{self, matches_any, wants_gzip};
 use crate::service::resources::{ListOptions, Read};
 use crate::state::AppState;
@@ -38,50 +40,61 @@ pub fn routes(kinds: &[Kind], readonly: bool) -> Router<AppState> {
 }
 
 fn collection(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
-    let list =
-        get(move |State(state): State<AppState>, Query(query): Query<ListParameters>, headers: HeaderMap| async move {
-            list(&state, kind, None, query, &headers).await
-        });
+    let list = get(
+        move |State(state): State<AppState>,
+              caller: Caller,
+              Query(query): Query<ListParameters>,
+              headers: HeaderMap| async move { list(&state, &caller, kind, None, query, &headers).await },
+    );
     if readonly || kind == Kind::User {
         return list;
     }
-    list.merge(post(move |State(state): State<AppState>, body: JsonBody| async move {
-        create(&state, kind, None, body).await
+    list.merge(post(move |State(state): State<AppState>, caller: Caller, body: JsonBody| async move {
+        create(&state, &caller, kind, None, body).await
     }))
 }
 
 fn collection_of_project(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
     let list = get(
         move |State(state): State<AppState>,
+              caller: Caller,
               Path(project): Path<String>,
               Query(query): Query<ListParameters>,
-              headers: HeaderMap| async move { list(&state, kind, Some(project), query, &headers).await },
+              headers: HeaderMap| async move { list(&state, &caller, kind, Some(project), query, &headers).await },
     );
     if readonly {
         return list;
     }
-    list.merge(post(move |State(state): State<AppState>, Path(project): Path<String>, body: JsonBody| async move {
-        create(&state, kind, Some(project), body).await
-    }))
+    list.merge(post(
+        move |State(state): State<AppState>, caller: Caller, Path(project): Path<String>, body: JsonBody| async move {
+            create(&state, &caller, kind, Some(project), body).await
+        },
+    ))
 }
 
 fn item(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
-    let read = get(move |State(state): State<AppState>, Path(name): Path<String>, headers: HeaderMap| async move {
-        let key = Key::global(kind, state.resources.fold(&name));
-        read(&state, &key, &headers).await
-    });
+    let read = get(
+        move |State(state): State<AppState>, caller: Caller, Path(name): Path<String>, headers: HeaderMap| async move {
+            let key = Key::global(kind, state.resources.fold(&name));
+            read(&state, &caller, &key, &headers).await
+        },
+    );
     if readonly {
         return read;
     }
     read.put(
-        move |State(state): State<AppState>, Path(name): Path<String>, headers: HeaderMap, body: JsonBody| async move {
+        move |State(state): State<AppState>,
+              caller: Caller,
+              Path(name): Path<String>,
+              headers: HeaderMap,
+              body: JsonBody| async move {
             let key = Key::global(kind, state.resources.fold(&name));
-            update(&state, &key, &headers, body).await
+            update(&state, &caller, &key, &headers, body).await
         },
     )
-    .delete(move |State(state): State<AppState>, Path(name): Path<String>| async move {
+    .delete(move |State(state): State<AppState>, caller: Caller, Path(name): Path<String>| async move {
         let key = Key::global(kind, state.resources.fold(&name));
-        delete(&state, &key).await
+        delete(&state, &caller, &key).await
     })
 }
 
@@ -89,9 +102,12 @@ type ProjectAndName = Path<(String, String)>;
 
 fn item_of_project(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
     let read = get(
-        move |State(state): State<AppState>, Path((project, name)): ProjectAndName, headers: HeaderMap| async move {
+        move |State(state): State<AppState>,
+              caller: Caller,
+              Path((project, name)): ProjectAndName,
+              headers: HeaderMap| async move {
             let key = Key::in_project(kind, state.resources.fold(&project), state.resources.fold(&name));
-            read(&state, &key, &headers).await
+            read(&state, &caller, &key, &headers).await
         },
     );
     if readonly {
@@ -99,20 +115,24 @@ fn item_of_project(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
     }
     read.put(
         move |State(state): State<AppState>,
+              caller: Caller,
               Path((project, name)): ProjectAndName,
               headers: HeaderMap,
               body: JsonBody| async move {
             let key = Key::in_project(kind, state.resources.fold(&project), state.resources.fold(&name));
-            update(&state, &key, &headers, body).await
+            update(&state, &caller, &key, &headers, body).await
         },
     )
-    .delete(move |State(state): State<AppState>, Path((project, name)): ProjectAndName| async move {
-        let key = Key::in_project(kind, state.resources.fold(&project), state.resources.fold(&name));
-        delete(&state, &key).await
-    })
+    .delete(
+        move |State(state): State<AppState>, caller: Caller, Path((project, name)): ProjectAndName| async move {
+            let key = Key::in_project(kind, state.resources.fold(&project), state.resources.fold(&name));
+            delete(&state, &caller, &key).await
+        },
+    )
 }
 
-async fn read(state: &AppState, key: &Key, headers: &HeaderMap) -> Result<Response, ApiError> {
+async fn read(state: &AppState, caller: &Caller, key: &Key, headers: &HeaderMap) -> Result<Response, ApiError> {
+    require_on(state, caller, Action::Read, key).await?;
     let Read { encoded, tier } = state.resources.get(key).await?;
     let zipped = if wants_gzip(headers, encoded.body.len()) { encoded.gzip().await } else { None };
     let etag = etag(&encoded, zipped.is_some());
@@ -133,25 +153,76 @@ async fn read(state: &AppState, key: &Key, headers: &HeaderMap) -> Result<Respon
     Ok(response)
 }
 
-async fn create(state: &AppState, kind: Kind, project: Option<String>, body: JsonBody) -> Result<Response, ApiError> {
+async fn create(
+    state: &AppState,
+    caller: &Caller,
+    kind: Kind,
+    project: Option<String>,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
     let project = project.map(|project| state.resources.fold(&project));
     if let Some(project) = &project {
         state.resources.require_project(project).await?;
     }
-    let envelope = body::parse(&body)?;
-    let encoded = state.resources.create(kind, project.as_deref(), envelope).await?;
+    let envelope: Envelope = body::parse(&body)?;
+    let project = match project {
+        None if kind.is_project_scoped() => Some(state.resources.fold(&envelope.metadata.project)),
+        project => project,
+    };
+    if project.as_deref() == Some("") {
+        return Err(ApiError::BadRequest("metadata.project cannot be empty".to_owned()));
+    }
+    caller.require(state, Action::Create, kind, project.as_deref()).await?;
+    require_secrets(state, caller, kind, project.as_deref(), &envelope).await?;
+    let encoded = match (kind, caller.login()) {
+        (Kind::Project, Some(creator)) if state.authorizer.native().is_some() => {
+            state.resources.create_project(envelope, creator).await?
+        }
+        _ => state.resources.create(kind, project.as_deref(), envelope).await?,
+    };
     Ok(written(encoded))
 }
 
-async fn update(state: &AppState, key: &Key, headers: &HeaderMap, body: JsonBody) -> Result<Response, ApiError> {
-    let envelope = body::parse(&body)?;
+async fn update(
+    state: &AppState,
+    caller: &Caller,
+    key: &Key,
+    headers: &HeaderMap,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    let envelope: Envelope = body::parse(&body)?;
+    require_on(state, caller, Action::Update, key).await?;
+    require_secrets(state, caller, key.kind, key.project.as_deref(), &envelope).await?;
     let encoded = state.resources.update(key, envelope, precondition(headers)?).await?;
     Ok(written(encoded))
 }
 
-async fn delete(state: &AppState, key: &Key) -> Result<StatusCode, ApiError> {
+async fn delete(state: &AppState, caller: &Caller, key: &Key) -> Result<StatusCode, ApiError> {
+    require_on(state, caller, Action::Delete, key).await?;
     state.resources.delete(key).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The right to act on one document. A project is its own scope: its members may read or delete it.
+async fn require_on(state: &AppState, caller: &Caller, action: Action, key: &Key) -> Result<(), ApiError> {
+    let project = if key.kind == Kind::Project { Some(&key.name) } else { key.project.as_ref() };
+    caller.require(state, action, key.kind, project.map(String::as_str)).await
+}
+
+/// Who writes a datasource that names a secret could send its credentials anywhere, so they must be allowed to read secrets.
+async fn require_secrets(
+    state: &AppState,
+    caller: &Caller,
+    kind: Kind,
+    project: Option<&str>,
+    envelope: &Envelope,
+) -> Result<(), ApiError> {
+    match (kind.secrets(), &envelope.spec) {
+        (Some(secrets), Some(spec)) if spec::names_secret(kind, spec) => {
+            caller.require(state, Action::Read, secrets, project).await
+        }
+        _ => Ok(()),
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -170,6 +241,7 @@ struct ListParameters {
 
 async fn list(
     state: &AppState,
+    caller: &Caller,
     kind: Kind,
     path_project: Option<String>,
     query: ListParameters,
@@ -196,9 +268,23 @@ async fn list(
         }
         (path, query) => path.or(query),
     };
+    // A list of one place is refused to who may not read there; one of all projects leaves out what may not be read.
+    let place = project.as_deref().filter(|_| kind.is_project_scoped());
+    let within = if place.is_some() || !(kind.is_project_scoped() || kind == Kind::Project) {
+        if !caller.may(state, Action::Read, kind, place).await? {
+            return Err(Caller::refusal(state, Action::Read, kind, place));
+        }
+        None
+    } else {
+        match caller.readable(state, kind).await? {
+            Reach::Everywhere => None,
+            Reach::Projects(projects) => Some(projects),
+        }
+    };
     let is_datasource = matches!(kind, Kind::Datasource | Kind::GlobalDatasource);
     let options = ListOptions {
         project,
+        within,
         name_prefix: fold(&query.name),
         metadata_only: !is_datasource && matches!(query.metadata_only.as_str(), "true" | "1"),
         plugin_kind: (is_datasource && !query.kind.is_empty()).then_some(query.kind),

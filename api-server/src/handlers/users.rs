@@ -5,13 +5,16 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use serde_json::Value;
 
+use crate::auth::authorize::Action;
 use crate::auth::token::Principal;
-use crate::domain::document::Key;
+use crate::domain::document::{Envelope, Key};
 use crate::domain::kind::Kind;
 use crate::error::ApiError;
 use crate::handlers::body::{self, JsonBody};
 use crate::middleware;
+use crate::middleware::caller::Caller;
 use crate::state::AppState;
 
 const NO_AUTH: &str = "authentication is required to retrieve user permissions";
@@ -26,20 +29,59 @@ pub fn sign_up_routes(readonly: bool) -> Router<AppState> {
     if readonly { Router::new() } else { Router::new().route("/api/v1/users", post(create)) }
 }
 
-/// Creates a user. Every signed-in user may do everything (there are no roles yet), so nobody may sign up alone.
+/// Creates a user: whoever may, or, when sign-up is open, anybody for themselves.
 async fn create(State(state): State<AppState>, headers: HeaderMap, request: Request) -> Result<Response, ApiError> {
-    if state.config.security.enable_auth {
-        middleware::auth::check(&state, &Method::POST, &headers).map_err(|error| match error {
-            ApiError::MissingToken => ApiError::Forbidden(
-                "sign-up is closed, because every user has full rights: ask a signed-in user to create your account"
-                    .to_owned(),
-            ),
-            error => error,
-        })?;
-    }
+    let may = match middleware::auth::check(&state, &Method::POST, &headers) {
+        _ if !state.config.security.enable_auth => true,
+        Ok(principal) => {
+            let caller = Caller(Some(principal));
+            if state.config.open_sign_up() {
+                caller.may(&state, Action::Create, Kind::User, None).await?
+            } else {
+                caller.require(&state, Action::Create, Kind::User, None).await?;
+                true
+            }
+        }
+        Err(ApiError::MissingToken) if state.config.open_sign_up() => false,
+        Err(ApiError::MissingToken) => {
+            return Err(ApiError::Forbidden(
+                "sign-up is closed: ask an administrator to create your account".to_owned(),
+            ));
+        }
+        Err(error) => return Err(error),
+    };
     let body = <JsonBody as axum::extract::FromRequest<AppState>>::from_request(request, &state).await?;
-    let encoded = state.resources.create(Kind::User, None, body::parse(&body)?).await?;
+    let envelope: Envelope = body::parse(&body)?;
+    if !may {
+        check_sign_up(&state, &envelope)?;
+    }
+    let encoded = state.resources.create(Kind::User, None, envelope).await?;
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, body::JSON)], encoded.body).into_response())
+}
+
+/// What nobody may give themselves by choosing a name: the rights that a binding already holds for it (the first user's
+/// among them), or the identity of somebody at a provider.
+fn check_sign_up(state: &AppState, envelope: &Envelope) -> Result<(), ApiError> {
+    let wants_admin = state.config.security.authentication.initial_admin.is_some();
+    if wants_admin && state.metrics.initial_admin_exists.get() != 1 {
+        return Err(ApiError::Unavailable("sign-up waits for the first user".to_owned()));
+    }
+    let name = state.resources.fold(&envelope.metadata.name);
+    if state.authorizer.native().map_or(Ok(false), |rbac| rbac.names(&name))? {
+        return Err(ApiError::Forbidden(format!(
+            "roles are already bound to the name {name:?}: ask an administrator to create your account"
+        )));
+    }
+    let spec: Value = envelope.spec.as_ref().and_then(|spec| serde_json::from_str(spec.get()).ok()).unwrap_or_default();
+    if spec
+        .get("oauthProviders")
+        .is_some_and(|providers| !providers.is_null() && *providers != Value::Array(Vec::new()))
+    {
+        return Err(ApiError::Forbidden(
+            "spec.oauthProviders cannot be given at sign-up: sign in at the provider instead".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 async fn whoami(State(state): State<AppState>, principal: Option<Extension<Principal>>) -> Result<Response, ApiError> {
@@ -53,7 +95,7 @@ async fn whoami(State(state): State<AppState>, principal: Option<Extension<Princ
     }
 }
 
-/// The caller's own permissions: full ones, as there are no roles yet.
+/// The caller's own permissions.
 async fn permissions(
     State(state): State<AppState>,
     principal: Option<Extension<Principal>>,
@@ -63,5 +105,6 @@ async fn permissions(
     if state.resources.fold(&name) != principal.login() {
         return Err(ApiError::Forbidden("you can only retrieve your permissions".to_owned()));
     }
-    Ok(body::json(StatusCode::OK, &serde_json::json!({"*": [{"actions": ["*"], "scopes": ["*"]}]})))
+    let permissions = state.authorizer.permissions(&principal).await?;
+    Ok(body::json(StatusCode::OK, &serde_json::json!(permissions)))
 }

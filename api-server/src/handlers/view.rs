@@ -6,10 +6,12 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use serde::Deserialize;
 
+use crate::auth::authorize::Action;
 use crate::domain::document::Key;
 use crate::domain::kind::Kind;
 use crate::error::ApiError;
 use crate::handlers::body;
+use crate::middleware::caller::{Caller, missing};
 use crate::state::AppState;
 
 /// The one route.
@@ -30,7 +32,7 @@ struct View {
     render_errors: i64,
 }
 
-async fn view(State(state): State<AppState>, request: Request) -> Result<StatusCode, ApiError> {
+async fn view(State(state): State<AppState>, caller: Caller, request: Request) -> Result<StatusCode, ApiError> {
     let view: View = body::bind(request, &state).await?;
     let refuse = |text: &str| Err(ApiError::BadRequest(text.to_owned()));
     if view.project.is_empty() {
@@ -45,6 +47,11 @@ async fn view(State(state): State<AppState>, request: Request) -> Result<StatusC
     }
     let key =
         Key::in_project(Kind::Dashboard, state.resources.fold(&view.project), state.resources.fold(&view.dashboard));
+    let project = key.project.as_deref();
+    if !caller.may(&state, Action::Read, Kind::Dashboard, project).await? {
+        // Upstream answers 401 here.
+        return Err(ApiError::Unauthorized(missing(Action::Read, Kind::Dashboard, project)));
+    }
     // Labels only of dashboards that exist: nobody can fill the registry with names.
     match state.resources.get(&key).await {
         Ok(_) => {}

@@ -67,6 +67,12 @@ impl Proxy {
         }
     }
 
+    /// The datasource that the path of a request names.
+    pub fn locate(&self, path: &str) -> Result<DatasourceRef, ApiError> {
+        let fold = |name: &str| if self.case_sensitive { name.to_owned() } else { name.to_lowercase() };
+        Ok(locate(path, fold)?.0)
+    }
+
     /// Answers a request whose path starts with `/proxy/`.
     pub async fn serve(&self, request: Request<Body>, peer: Option<IpAddr>) -> Result<Response<Body>, ApiError> {
         let fold = |name: &str| if self.case_sensitive { name.to_owned() } else { name.to_lowercase() };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::InitialAdmin;
@@ -14,14 +14,24 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::service::resources::Resources;
 
+/// Name of the global role that allows everything, and of the binding of the first user to it.
+const ADMIN: &str = "admin";
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Creates the user, trying again until the store and the files are there.
-pub async fn run(resources: Arc<Resources>, metrics: Arc<Metrics>, config: InitialAdmin, stop: CancellationToken) {
+///
+/// With `with_roles` the user is made a full administrator by the global role and binding `admin`.
+pub async fn run(
+    resources: Arc<Resources>,
+    metrics: Arc<Metrics>,
+    config: InitialAdmin,
+    with_roles: bool,
+    stop: CancellationToken,
+) {
     let mut pause = FIRST_PAUSE;
     loop {
-        match ensure(&resources, &config).await {
+        match ensure(&resources, &config, with_roles).await {
             Ok(()) => {
                 metrics.initial_admin_exists.set(1);
                 return;
@@ -36,23 +46,37 @@ pub async fn run(resources: Arc<Resources>, metrics: Arc<Metrics>, config: Initi
 }
 
 /// Creates the user when absent. Several pods may do so at once: one wins, the others find it there.
-async fn ensure(resources: &Resources, config: &InitialAdmin) -> Result<(), String> {
-    let name = read(&config.username_file).await?;
-    match resources.load(&Key::global(Kind::User, resources.fold(&name))).await {
-        Ok(_) => return Ok(()),
-        Err(ApiError::NotFound) => {}
+///
+/// The binding comes first, so that the user is never there without it, whenever this is cut short. Of a user who is there
+/// already nothing is changed, but for one thing: without any global binding nobody could ever give rights (a server from
+/// before there were roles, or somebody deleted the last one), so the first user gets the binding back.
+async fn ensure(resources: &Resources, config: &InitialAdmin, with_roles: bool) -> Result<(), String> {
+    let name = resources.fold(&read(&config.username_file).await?);
+    let exists = match resources.load(&Key::global(Kind::User, &*name)).await {
+        Ok(_) => true,
+        Err(ApiError::NotFound) => false,
         Err(error) => return Err(describe(&error)),
+    };
+    if with_roles && (!exists || !resources.has_any(Kind::GlobalRoleBinding).await.map_err(|error| describe(&error))?) {
+        create(resources, Kind::GlobalRole, ADMIN, json!({"permissions": [{"actions": ["*"], "scopes": ["*"]}]}))
+            .await?;
+        let binding = json!({"role": ADMIN, "subjects": [{"kind": "User", "name": name}]});
+        create(resources, Kind::GlobalRoleBinding, ADMIN, binding).await?;
     }
-    let password = read(&config.password_file).await?;
-    let envelope: Envelope = serde_json::from_value(json!({
-        "kind": "User",
-        "metadata": {"name": name},
-        "spec": {"nativeProvider": {"password": password}},
-    }))
-    .map_err(|error| error.to_string())?;
-    match resources.create(Kind::User, None, envelope).await {
+    if !exists {
+        let password = read(&config.password_file).await?;
+        create(resources, Kind::User, &name, json!({"nativeProvider": {"password": password}})).await?;
+    }
+    Ok(())
+}
+
+/// Creates a document unless there is one of that name, which wins.
+async fn create(resources: &Resources, kind: Kind, name: &str, spec: Value) -> Result<(), String> {
+    let envelope = json!({"kind": kind.as_str(), "metadata": {"name": name}, "spec": spec});
+    let envelope: Envelope = serde_json::from_str(&envelope.to_string()).map_err(|error| error.to_string())?;
+    match resources.create(kind, None, envelope).await {
         Ok(_) => {
-            tracing::info!(user = name, "created the first user");
+            tracing::info!(%kind, name, "created for the first user");
             Ok(())
         }
         Err(ApiError::AlreadyExists) => Ok(()),

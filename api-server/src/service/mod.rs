@@ -1,6 +1,8 @@
 //! Use cases: the order of validation, cache, store and upstream. Knows nothing of HTTP.
 
 pub mod admin;
+mod listing;
+pub mod projects;
 pub mod provisioning;
 pub mod references;
 pub mod resources;

@@ -9,6 +9,12 @@ use crate::domain::spec;
 use crate::error::ApiError;
 use crate::store::{ListQuery, Store};
 
+/// A binding stays one to its role: who may change who has a role may not change which role it is (Perses v0.54).
+pub fn check_same_role(kind: Kind, new: &RawValue, stored: &RawValue) -> Result<(), ApiError> {
+    let same = !kind.is_binding() || spec::role_of_binding(new) == spec::role_of_binding(stored);
+    if same { Ok(()) } else { Err(ApiError::BadRequest("spec.role can't be updated".to_owned())) }
+}
+
 /// Every variable that a dashboard's variables use must be defined in it, in its project or globally (Perses v0.54).
 pub async fn check_variables(store: &dyn Store, project: Option<&str>, dashboard: &RawValue) -> Result<(), ApiError> {
     let used = spec::undefined_variables(dashboard);

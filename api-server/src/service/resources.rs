@@ -1,5 +1,6 @@
 //! Reads and writes of documents: validate, seal secrets, write to the store, invalidate; read from the caches, else the store.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::auth::rbac::{Rbac, concerns};
 use crate::auth::seal::Sealer;
 use crate::cache::{DocumentCache, Encoded, Tier};
 use crate::domain::document::{Document, Draft, Envelope, Key, Origin};
@@ -14,7 +16,8 @@ use crate::domain::kind::Kind;
 use crate::domain::{name, secret, spec};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::service::references::check_variables;
+use crate::service::listing::list_within;
+use crate::service::references::{check_same_role, check_variables};
 use crate::store::{Change, ListQuery, Precondition, Store, StoreError};
 
 /// Most tags of a document (Perses v0.54).
@@ -50,6 +53,8 @@ pub enum Applied {
 pub struct ListOptions {
     /// Only this project.
     pub project: Option<String>,
+    /// Only these projects, or what is in them: what the reader may see.
+    pub within: Option<BTreeSet<String>>,
     /// Only names that start so.
     pub name_prefix: Option<String>,
     /// Specs are left out.
@@ -69,6 +74,8 @@ pub struct Resources {
     metrics: Arc<Metrics>,
     case_sensitive: bool,
     local_datasources: bool,
+    /// Told of by the cache; waited for after what changes rights was written.
+    rights: Option<Arc<Rbac>>,
 }
 
 impl Resources {
@@ -80,13 +87,20 @@ impl Resources {
         metrics: Arc<Metrics>,
         case_sensitive: bool,
     ) -> Self {
-        Self { store, cache, sealer, metrics, case_sensitive, local_datasources: true }
+        Self { store, cache, sealer, metrics, case_sensitive, local_datasources: true, rights: None }
     }
 
     /// Refuses dashboards that bring datasources of their own (`datasource.disable_local`).
     #[must_use]
     pub fn forbid_local_datasources(mut self, forbid: bool) -> Self {
         self.local_datasources = !forbid;
+        self
+    }
+
+    /// Answers writes of roles, bindings and users once they are in force here.
+    #[must_use]
+    pub fn with_rights(mut self, rights: Option<Arc<Rbac>>) -> Self {
+        self.rights = rights;
         self
     }
 
@@ -142,7 +156,7 @@ impl Resources {
             name_prefix: options.name_prefix.clone(),
             metadata_only: options.metadata_only && !by_spec,
         };
-        let documents = self.store.list(&query).await?;
+        let documents = list_within(&*self.store, &query, options.within.as_ref()).await?;
         let mut out = BytesMut::with_capacity(documents.iter().map(|d| d.spec.get().len() + 256).sum::<usize>() + 3);
         out.put_u8(b'[');
         let mut line = String::new();
@@ -181,8 +195,8 @@ impl Resources {
     pub async fn update(&self, key: &Key, envelope: Envelope, precondition: Precondition) -> Result<Encoded, ApiError> {
         require_sane(key)?;
         let draft = self.draft(key.kind, key.project.as_deref(), Some(&key.name), envelope)?;
-        let stored =
-            if key.kind.holds_secrets() { Some(self.store.get(key).await?.ok_or(ApiError::NotFound)?) } else { None };
+        let needs_stored = key.kind.holds_secrets() || key.kind.is_binding();
+        let stored = if needs_stored { Some(self.store.get(key).await?.ok_or(ApiError::NotFound)?) } else { None };
         let draft = self.prepare(draft, stored.as_ref()).await?;
         let document = self.store.update(draft, precondition).await?;
         self.written(&document).await;
@@ -193,7 +207,7 @@ impl Resources {
     pub async fn delete(&self, key: &Key) -> Result<(), ApiError> {
         require_sane(key)?;
         let changes = self.store.delete(key).await?;
-        self.cache.invalidate(&changes).await;
+        self.changed(&changes).await;
         Ok(())
     }
 
@@ -291,6 +305,7 @@ impl Resources {
                     {
                         return Ok(Applied::Unchanged);
                     }
+                    check_same_role(kind, &wanted.spec, &stored.spec)?;
                     let draft = self.seal(wanted.clone(), Some(stored)).await?;
                     self.store.update(draft, Precondition::Version(stored.version)).await
                 }
@@ -314,7 +329,31 @@ impl Resources {
     /// Validates the spec, fills upstream's defaults in, seals secrets.
     async fn prepare(&self, draft: Draft, stored: Option<&Document>) -> Result<Draft, ApiError> {
         let draft = self.normalise(draft).await?;
+        if let Some(stored) = stored {
+            check_same_role(draft.key.kind, &draft.spec, &stored.spec)?;
+        }
         self.seal(draft, stored).await
+    }
+
+    /// A draft of a global document, ready to be written.
+    pub(super) async fn prepared(&self, kind: Kind, envelope: Envelope) -> Result<Draft, ApiError> {
+        self.prepare(self.draft(kind, None, None, envelope)?, None).await
+    }
+
+    /// Creates a project and what is in it, in one write.
+    pub(super) async fn write_project(&self, project: Draft, contents: Vec<Draft>) -> Result<Encoded, ApiError> {
+        let key = project.key.clone();
+        let created = self.store.create_project(project, contents).await?;
+        let change = |one: &Document| Change { key: one.key.clone(), revision: one.revision, deleted: false };
+        self.changed(&created.iter().map(change).collect::<Vec<_>>()).await;
+        let project = created.iter().find(|document| document.key == key);
+        project.map(encode).ok_or_else(|| ApiError::Internal(format!("{} was not created", key.path())))
+    }
+
+    /// Whether there is any document of a kind.
+    pub async fn has_any(&self, kind: Kind) -> Result<bool, ApiError> {
+        let query = ListQuery { kind, project: None, name_prefix: None, metadata_only: true };
+        Ok(!self.store.list_primary(&query).await?.is_empty())
     }
 
     /// Validates the spec, alone and against the store, and fills upstream's defaults in.
@@ -364,9 +403,19 @@ impl Resources {
         })
     }
 
+    /// Tells of a write of this process, and waits until the rights that it changes are in force.
+    async fn changed(&self, changes: &[Change]) {
+        self.cache.invalidate(changes).await;
+        if let Some(rights) = &self.rights
+            && changes.iter().any(|change| concerns(change.key.kind))
+        {
+            rights.settled().await;
+        }
+    }
+
     async fn written(&self, document: &Document) {
         let change = Change { key: document.key.clone(), revision: document.revision, deleted: false };
-        self.cache.invalidate(&[change]).await;
+        self.changed(&[change]).await;
         self.cache.fill(&document.key, encode(document), Instant::now()).await;
     }
 }

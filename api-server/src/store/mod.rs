@@ -93,8 +93,19 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Lists documents, ordered by project and name.
     async fn list(&self, query: &ListQuery) -> Result<Vec<Document>, StoreError>;
 
+    /// As [`Store::list`], but what was acknowledged before is always in it: never from a replica.
+    async fn list_primary(&self, query: &ListQuery) -> Result<Vec<Document>, StoreError> {
+        self.list(query).await
+    }
+
     /// Creates a document with version 0.
     async fn create(&self, draft: Draft) -> Result<Document, StoreError>;
+
+    /// Creates a project and documents in it, all or none.
+    async fn create_project(&self, project: Draft, contents: Vec<Draft>) -> Result<Vec<Document>, StoreError> {
+        let (_, _) = (project, contents);
+        Err(StoreError::Failed("this store cannot create a project together with its contents".to_owned()))
+    }
 
     /// Replaces a document: keeps `createdAt`, adds one to `version`.
     async fn update(&self, draft: Draft, precondition: Precondition) -> Result<Document, StoreError>;

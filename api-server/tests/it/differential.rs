@@ -237,3 +237,14 @@ async fn compare(file: &str, config: Value, users: &[(&str, &str)]) {
 async fn without_sign_in_answers_are_those_of_upstream() {
     compare("open.yaml", json!({}), &[]).await;
 }
+
+#[tokio::test]
+async fn with_sign_in_and_roles_answers_are_those_of_upstream() {
+    let config = json!({"security": {
+        "enable_auth": true,
+        "encryption_key": crate::http::KEY,
+        "authentication": {"providers": {"enable_native": true}},
+    }});
+    let users = ["root", "ed", "vi", "nobody"].map(|user| (user, "sesame"));
+    compare("roles.yaml", config, &users).await;
+}

@@ -129,10 +129,10 @@ impl Server {
         server
     }
 
-    /// Waits until the first user is in the store.
+    /// Waits until the first user is in the store, and rights are known.
     pub async fn wait_for_admin(&self) {
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
-        while self.state.metrics.initial_admin_exists.get() != 1 {
+        while self.state.metrics.initial_admin_exists.get() != 1 || self.state.authorizer.readiness().is_err() {
             assert!(tokio::time::Instant::now() < deadline, "the first user was not created");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
@@ -197,7 +197,7 @@ impl Drop for Server {
     }
 }
 
-fn merge(into: &mut Value, from: &Value) {
+pub fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -16,6 +16,7 @@ mod postgres;
 mod provisioning;
 mod proxy;
 mod query;
+mod rbac;
 mod replicas;
 mod resources;
 mod store;

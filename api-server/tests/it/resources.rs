@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::backends;
 use crate::http::Server;
 
-fn sample(kind: Kind) -> Value {
+pub fn sample(kind: Kind) -> Value {
     match kind {
         Kind::Project => json!({"display": {"name": "A project"}}),
         Kind::EphemeralDashboard => {

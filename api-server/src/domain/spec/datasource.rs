@@ -37,6 +37,13 @@ pub fn find_proxy(plugin_spec: &Value) -> Option<&Map<String, Value>> {
     find(&Node::root("", plugin_spec)).and_then(|node| node.value().as_object())
 }
 
+/// Whether the proxy block of a datasource's spec names a secret.
+pub(super) fn names_secret(spec: &Value) -> bool {
+    let proxy = spec.pointer("/plugin/spec").and_then(find_proxy);
+    let secret = proxy.and_then(|proxy| proxy.get("spec")?.get("secret"));
+    secret.is_some_and(|secret| !secret.is_null() && secret != "")
+}
+
 fn find<'v>(node: &Node<'v>) -> Option<Node<'v>> {
     if kind_is(node.value(), HTTP_PROXY) || kind_is(node.value(), SQL_PROXY) {
         return Some(node.clone());

@@ -15,7 +15,9 @@ pub(super) fn check_role(kind: Kind, spec: &Node<'_>) -> Result<(), SpecError> {
         for action in actions.elements()? {
             let text = action.str()?;
             if !ACTIONS.contains(&text) {
-                return Err(action.error(format!("unknown action {text:?} used (one of {})", ACTIONS.join(", "))));
+                return Err(
+                    action.error(format!("{text:?} has no associated struct: use one of {}", ACTIONS.join(", ")))
+                );
             }
         }
         let scopes = required_list(&permission, "scopes", "permission scopes cannot be empty")?;
@@ -36,7 +38,7 @@ fn check_scope(kind: Kind, scope: &Node<'_>) -> Result<(), SpecError> {
     };
     // Whether somebody may see or change a project is decided in it; everything else without a project is global.
     if kind == Kind::Role && !found.is_project_scoped() && found != Kind::Project {
-        return Err(scope.error(format!("{found} scope is not supported for a Role: use a GlobalRole")));
+        return Err(scope.error(format!("invalid scope: {text:?} for a Role scope, which needs a GlobalRole")));
     }
     Ok(())
 }

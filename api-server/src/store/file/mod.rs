@@ -89,6 +89,10 @@ impl Store for FileStore {
         self.blocking(move |folder| folder.create(draft)).await
     }
 
+    async fn create_project(&self, project: Draft, contents: Vec<Draft>) -> Result<Vec<Document>, StoreError> {
+        self.blocking(move |folder| folder.create_project(project, contents)).await
+    }
+
     async fn update(&self, draft: Draft, precondition: Precondition) -> Result<Document, StoreError> {
         self.blocking(move |folder| folder.update(draft, precondition)).await
     }

@@ -133,17 +133,41 @@ impl Folder {
         {
             return Err(StoreError::ProjectMissing(project.clone()));
         }
-        if self.index.read().get(&draft.key).is_some() {
+        self.require_free(&draft.key)?;
+        self.save_new(draft)
+    }
+
+    /// Creates a project and documents in it. The project's file is written last: without it nothing in it counts, and what a
+    /// crash or an error left is overwritten when the project is created again.
+    pub(super) fn create_project(&self, project: Draft, contents: Vec<Draft>) -> Result<Vec<Document>, StoreError> {
+        let _writer = self.writer.lock();
+        self.refresh(&project.key)?;
+        self.require_free(&project.key)?;
+        let mut created = Vec::with_capacity(contents.len() + 1);
+        for draft in contents {
+            self.refresh(&draft.key)?;
+            created.push(self.save_new(draft)?);
+        }
+        created.insert(0, self.save_new(project)?);
+        Ok(created)
+    }
+
+    fn require_free(&self, key: &Key) -> Result<(), StoreError> {
+        if self.index.read().get(key).is_some() {
             return Err(StoreError::AlreadyExists);
         }
         // A file that cannot be understood holds the name: it is never overwritten.
         for extension in EXTENSIONS {
-            let path = layout::path(&self.root, &draft.key, extension)?;
+            let path = layout::path(&self.root, key, extension)?;
             if path.exists() {
                 tracing::warn!(file = %path.display(), "a document cannot be created where a file stands that is none");
                 return Err(StoreError::AlreadyExists);
             }
         }
+        Ok(())
+    }
+
+    fn save_new(&self, draft: Draft) -> Result<Document, StoreError> {
         let at = now();
         let revision = self.index.write().next_revision(at.as_microsecond());
         self.save(document(draft, at, at, 0, revision), None)

@@ -123,6 +123,22 @@ impl Store for PostgresStore {
         })
     }
 
+    async fn create_project(&self, project: Draft, contents: Vec<Draft>) -> Result<Vec<Document>, StoreError> {
+        let writer = self.writer();
+        self.database
+            .write("create", move |connection| {
+                Box::pin(async move {
+                    // The project first: what is in it refers to it, and its lock keeps other creators of it out.
+                    let mut created = vec![writer.create(connection, project).await?];
+                    for draft in contents {
+                        created.push(writer.create(connection, draft).await?);
+                    }
+                    Ok(created)
+                })
+            })
+            .await
+    }
+
     async fn update(&self, draft: Draft, precondition: Precondition) -> Result<Document, StoreError> {
         let writer = self.writer();
         let updated = self.database.write("update", move |connection| {

@@ -1,7 +1,7 @@
 // How the packages find datasources and reach them through the server's proxy.
 import type { DatasourceResource, DatasourceSelector, GlobalDatasourceResource } from '@perses-dev/core';
 import type { DatasourceApi } from '@perses-dev/dashboards';
-import { getJson } from './http';
+import { HttpError, getJson } from './http';
 import { queryClient } from './query-client';
 
 type AnyDatasource = DatasourceResource | GlobalDatasourceResource;
@@ -12,7 +12,12 @@ const seg = encodeURIComponent;
 const cached = <T>(url: string) =>
   queryClient.fetchQuery({ queryKey: ['datasources', url], queryFn: () => getJson<T[]>(url), staleTime: 60_000 });
 const ofProject = (project: string) => cached<DatasourceResource>(`/api/v1/projects/${seg(project)}/datasources`);
-const global = () => cached<GlobalDatasourceResource>('/api/v1/globaldatasources');
+// Who may not read global datasources has none; those of the project work all the same.
+const global = () =>
+  cached<GlobalDatasourceResource>('/api/v1/globaldatasources').catch((reason: unknown) => {
+    if (reason instanceof HttpError && reason.status === 403) return [];
+    throw reason;
+  });
 
 const matches =
   ({ kind, name }: DatasourceSelector) =>
