@@ -27,6 +27,7 @@ pub mod store;
 pub mod ui;
 
 pub mod domain;
+pub mod pace;
 
 pub mod metrics;
 pub mod negotiate;

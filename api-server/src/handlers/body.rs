@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
+use crate::pace::TooSlow;
 use crate::state::AppState;
 
 /// The bytes of a body that is declared as JSON and within the limit.
@@ -46,8 +47,12 @@ pub async fn read(request: Request, limit: u64) -> Result<Bytes, ApiError> {
     // The declared length is within the limit, so it may be believed.
     let mut read = BytesMut::with_capacity(usize::try_from(declared).unwrap_or(0));
     while let Some(chunk) = body.next().await {
-        let chunk =
-            chunk.map_err(|_| ApiError::BadRequest("the request body could not be read to its end".to_owned()))?;
+        let chunk = chunk.map_err(|error| {
+            if TooSlow::is_cause_of(&error) {
+                return ApiError::SlowBody;
+            }
+            ApiError::BadRequest("the request body could not be read to its end".to_owned())
+        })?;
         if (read.len() + chunk.len()) as u64 > limit {
             drop(read);
             discard(&mut body).await;
@@ -80,10 +85,16 @@ pub fn parse<T: DeserializeOwned>(body: &JsonBody) -> Result<T, ApiError> {
 
 /// Reads and parses the body of an endpoint that is no resource: upstream answers 400 for another content type there.
 pub async fn bind<T: DeserializeOwned>(request: Request, state: &AppState) -> Result<T, ApiError> {
-    if !is_json(request.headers()) {
-        return Err(ApiError::BadRequest("code=415, message=Unsupported Media Type".to_owned()));
-    }
+    require_json(request.headers())?;
     parse(&JsonBody(read(request, state.config.server.max_body_bytes).await?))
+}
+
+/// The answer of those endpoints to another content type.
+pub fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    if is_json(headers) {
+        return Ok(());
+    }
+    Err(ApiError::BadRequest("code=415, message=Unsupported Media Type".to_owned()))
 }
 
 /// `Content-Type` of every JSON answer.

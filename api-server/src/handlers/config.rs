@@ -46,7 +46,7 @@ fn public(config: &Config) -> Value {
                 "disable_sign_up": true,
                 "providers": {"enable_native": authentication.providers.enable_native},
             },
-            "cors": {"enable": false},
+            "cors": security.cors,
         },
         "database": database,
         "dashboard": config.dashboard,

@@ -12,15 +12,16 @@ use axum::http::header;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::OnceCell;
-use url::Url;
 
 use super::ProxyError;
-use super::client::Clients;
+use super::client::{ClientError, Clients, Route};
 use super::credentials::{self, Credentials, FileAccess};
 use super::location::DatasourceRef;
+use super::network::DenyList;
+use super::oauth::{TokenSource, TokenSources};
 use super::spec::{HttpProxy, SpecError};
 use crate::auth::crypto::SecretBox;
-use crate::domain::document::{Document, Key, Origin};
+use crate::domain::document::{Document, Key};
 use crate::domain::kind::Kind;
 use crate::store::{Change, Store, StoreError};
 
@@ -40,12 +41,10 @@ pub(super) struct Target {
     pub(super) name: String,
     /// URL, allowed endpoints, headers (credentials included).
     pub(super) proxy: HttpProxy,
-    /// The URL to connect to: `proxy.url`, or one with the TLS server name.
-    pub(super) connect_url: Url,
-    /// Value of `Host` when it is not that of `connect_url`.
-    pub(super) host: Option<header::HeaderValue>,
-    /// The pooled client.
-    pub(super) client: Arc<reqwest::Client>,
+    /// How to reach it.
+    pub(super) route: Route,
+    /// Where its access tokens come from.
+    pub(super) tokens: Option<Arc<TokenSource>>,
     /// Digest of everything that decides about answers: reference, spec, secret.
     pub(super) fingerprint: blake3::Hash,
     secret: Option<Key>,
@@ -64,6 +63,7 @@ pub(super) struct Targets {
     store: Arc<dyn Store>,
     secrets: Arc<SecretBox>,
     clients: Clients,
+    tokens: TokenSources,
     file_folders: Vec<PathBuf>,
     max_age: Duration,
     slots: Mutex<HashMap<DatasourceRef, Arc<Slot>>>,
@@ -74,10 +74,10 @@ impl Targets {
         store: Arc<dyn Store>,
         secrets: Arc<SecretBox>,
         file_folders: Vec<PathBuf>,
-        read_timeout: Duration,
+        deny: DenyList,
     ) -> Self {
-        let clients = Clients::new(read_timeout);
-        Self { store, secrets, clients, file_folders, max_age: MAX_AGE, slots: Mutex::default() }
+        let (clients, tokens) = (Clients::new(deny), TokenSources::new());
+        Self { store, secrets, clients, tokens, file_folders, max_age: MAX_AGE, slots: Mutex::default() }
     }
 
     /// Forgets the targets that a change is about.
@@ -157,20 +157,53 @@ impl Targets {
 
     async fn load(&self, reference: &DatasourceRef) -> Result<Target, ProxyError> {
         let name = reference.name();
-        let invalid = |reason: String| ProxyError::Invalid { datasource: name.to_owned(), reason };
         let document = self.read(&reference.document()).await?.ok_or(ProxyError::NotFound)?;
-        let spec: Value = serde_json::from_str(document.spec.get())
-            .map_err(|error| invalid(format!("its stored document is no JSON: {error}")))?;
+        let spec: Value = serde_json::from_str(document.spec.get()).map_err(|error| ProxyError::Invalid {
+            datasource: name.to_owned(),
+            reason: format!("its stored document is no JSON: {error}"),
+        })?;
         let spec = match reference {
             DatasourceRef::Dashboard { .. } => {
                 spec.get("datasources").and_then(|all| all.get(name)).ok_or(ProxyError::NotFound)?
             }
             _ => &spec,
         };
-        let mut proxy = HttpProxy::parse(spec).map_err(|error| match error {
+        let proxy = HttpProxy::parse(spec).map_err(|error| match error {
             SpecError::NoProxy => ProxyError::NoProxy(name.to_owned()),
-            other => invalid(other.to_string()),
+            SpecError::SqlProxy => ProxyError::SqlProxy(name.to_owned()),
+            SpecError::Invalid(reason) => ProxyError::Invalid { datasource: name.to_owned(), reason },
         })?;
+        let get = |base: &_, tls: &_| self.clients.get(base, tls);
+        self.assemble(reference, spec, proxy, get).await
+    }
+
+    /// The target of a datasource that is not saved; nothing of it is kept but its client, for a while.
+    pub(super) async fn of_unsaved(
+        &self,
+        reference: &DatasourceRef,
+        spec: &Value,
+        proxy: HttpProxy,
+    ) -> Result<Arc<Target>, ProxyError> {
+        let get = |base: &_, tls: &_| self.clients.get_passing(base, tls);
+        self.assemble(reference, spec, proxy, get).await.map(Arc::new)
+    }
+
+    /// Adds secret, client and tokens to what the spec says.
+    async fn assemble(
+        &self,
+        reference: &DatasourceRef,
+        spec: &Value,
+        mut proxy: HttpProxy,
+        route: impl Fn(&url::Url, &credentials::TlsOptions) -> Result<Route, ClientError> + Send,
+    ) -> Result<Target, ProxyError> {
+        let name = reference.name().to_owned();
+        let invalid = |reason: String| ProxyError::Invalid { datasource: name.clone(), reason };
+        let refused = |error: ClientError| match error {
+            ClientError::Settings(reason) => invalid(format!("its secret: {reason}")),
+            ClientError::Denied(denied) => {
+                ProxyError::Denied { datasource: name.clone(), reason: denied.to_string() }
+            }
+        };
 
         // Content instead of revisions: a database that was restored or made anew may repeat revisions.
         let mut fingerprint = blake3::Hasher::new();
@@ -193,19 +226,25 @@ impl Targets {
             if credentials.from_files {
                 absorb(credentials.authorization.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default());
                 absorb(credentials.tls.identity.as_deref().unwrap_or_default());
+                if let Some(settings) = &credentials.oauth {
+                    absorb(&settings.digest(&credentials.tls).to_string());
+                }
             }
         }
+        let tls = &credentials.tls;
+        let tokens = match &credentials.oauth {
+            Some(settings) => Some(self.tokens.get(&self.clients, settings, tls, &proxy.url).map_err(refused)?),
+            None => None,
+        };
         if let Some(value) = credentials.authorization {
             proxy.headers.insert(header::AUTHORIZATION, value);
         }
-        let (client, connect_url) = self.clients.get(&proxy.url, &credentials.tls).map_err(invalid)?;
-        let host = (connect_url.host_str() != proxy.url.host_str()).then(|| host_header(&proxy.url)).flatten();
+        let route = route(&proxy.url, tls).map_err(refused)?;
         Ok(Target {
-            name: name.to_owned(),
+            name: name.clone(),
             proxy,
-            connect_url,
-            host,
-            client,
+            route,
+            tokens,
             fingerprint: fingerprint.finalize(),
             secret,
             from_files: credentials.from_files,
@@ -213,10 +252,7 @@ impl Targets {
     }
 
     fn credentials(&self, document: &Document) -> Result<Credentials, credentials::CredentialsError> {
-        let files = match document.origin {
-            Origin::Provisioned => FileAccess::Any,
-            Origin::Api => FileAccess::Below(&self.file_folders),
-        };
+        let files = if document.origin.may_name_files() { FileAccess::Any } else { FileAccess::Below(&self.file_folders) };
         credentials::parse(document.spec.get(), &self.secrets, files)
     }
 
@@ -226,12 +262,6 @@ impl Targets {
             other => ProxyError::Failed(other.to_string()),
         })
     }
-}
-
-fn host_header(url: &Url) -> Option<header::HeaderValue> {
-    let host = url.host_str()?;
-    let text = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    header::HeaderValue::try_from(text).ok()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::config::FileDatabase;
-use crate::domain::document::Draft;
+use crate::domain::document::{Draft, Origin};
 use crate::store::file::FileStore;
 use crate::store::{Changes, Cursor, ListQuery, Precondition};
 
@@ -80,7 +80,7 @@ fn world(max_age: Duration) -> World {
     let store =
         Arc::new(Gate { inner, away: AtomicBool::new(false), pass: Semaphore::new(MANY), stopped: Semaphore::new(0) });
     let secrets = Arc::new(SecretBox::new(&[7; 32]).unwrap());
-    let mut targets = Targets::new(store.clone(), secrets, Vec::new(), Duration::from_secs(1));
+    let mut targets = Targets::new(store.clone(), secrets, Vec::new(), DenyList::default());
     targets.max_age = max_age;
     World { store, targets: Arc::new(targets), _folder: folder }
 }
@@ -114,7 +114,7 @@ impl World {
 
     async fn host(&self) -> Result<String, ProxyError> {
         let target = self.targets.get(&reference()).await?;
-        Ok(target.connect_url.host_str().unwrap().to_owned())
+        Ok(target.route.url.host_str().unwrap().to_owned())
     }
 }
 
@@ -131,7 +131,7 @@ async fn what_was_read_before_a_change_is_not_used_after_it() {
     let change = world.point_to("new").await;
     world.targets.apply(&[change]);
     world.store.pass.add_permits(MANY);
-    assert_eq!(slow.await.unwrap().unwrap().connect_url.host_str(), Some("old"), "it came before the change");
+    assert_eq!(slow.await.unwrap().unwrap().route.url.host_str(), Some("old"), "it came before the change");
     assert_eq!(world.host().await.unwrap(), "new");
 
     // The same for the secret, while it is loading and after.

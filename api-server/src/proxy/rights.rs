@@ -1,0 +1,38 @@
+//! What a caller must be allowed to do before a request goes to a datasource (Perses v0.54): the one list of them. Pure.
+
+use super::location::DatasourceRef;
+use crate::domain::kind::Kind;
+
+/// One right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Right {
+    /// `read` or `create`.
+    pub action: &'static str,
+    /// On which kind.
+    pub kind: Kind,
+    /// In which project; without one in all of them.
+    pub project: Option<String>,
+}
+
+impl Right {
+    fn of(action: &'static str, reference: &DatasourceRef, global: Kind, of_project: Kind) -> Self {
+        let project = reference.project().map(str::to_owned);
+        let kind = if project.is_some() { of_project } else { global };
+        Self { action, kind, project }
+    }
+
+    /// To use a saved datasource: to read it. One inside a dashboard counts as one of the project.
+    pub(super) fn to_use(reference: &DatasourceRef) -> Self {
+        Self::of("read", reference, Kind::GlobalDatasource, Kind::Datasource)
+    }
+
+    /// To use one that is not saved: to create it.
+    pub(super) fn to_try(reference: &DatasourceRef) -> Self {
+        Self::of("create", reference, Kind::GlobalDatasource, Kind::Datasource)
+    }
+
+    /// To have a secret of that level used in one that is not saved: to read it.
+    pub(super) fn to_name_a_secret(reference: &DatasourceRef) -> Self {
+        Self::of("read", reference, Kind::GlobalSecret, Kind::Secret)
+    }
+}
