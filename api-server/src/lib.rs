@@ -27,6 +27,8 @@ pub mod store;
 pub mod ui;
 
 pub mod domain;
+
+pub mod intake;
 pub mod pace;
 
 pub mod metrics;

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::get;
 
 use crate::domain::kind::Kind;
@@ -22,6 +22,7 @@ pub fn build(state: &AppState) -> Router {
         .merge(handlers::resources::routes(&kinds, config.security.readonly))
         .merge(handlers::users::routes())
         .merge(handlers::view::routes())
+        .layer(map_response(middleware::rejection::explain))
         .merge(handlers::proxy::routes(config))
         .layer(from_fn_with_state(state.clone(), middleware::auth::require));
 

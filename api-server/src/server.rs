@@ -58,12 +58,7 @@ pub async fn run(listener: TcpListener, state: AppState, stop: impl Future<Outpu
 
 /// Serves on a listener until `stop` resolves, then drains: unready for `server.drain_delay` while still accepting (so that
 /// balancers notice), then no new connections, and requests in flight get `server.drain_timeout`.
-pub async fn run_over(
-    listener: TcpListener,
-    tls: Option<Tls>,
-    state: AppState,
-    stop: impl Future<Output = ()> + Send,
-) {
+pub async fn run_over(listener: TcpListener, tls: Option<Tls>, state: AppState, stop: impl Future<Output = ()> + Send) {
     let background = CancellationToken::new();
     let mut tasks = crate::state::spawn_background(&state, &background);
     let tls = tls.map(Arc::new);

@@ -121,7 +121,11 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
             "server.telemetry_path must start with '/', have neither {} nor * in it, and not be a path of the API, for example /metrics",
         );
     }
-    if server.tls.as_ref().is_some_and(|tls| tls.cert_file.as_os_str().is_empty() || tls.key_file.as_os_str().is_empty()) {
+    if server
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.cert_file.as_os_str().is_empty() || tls.key_file.as_os_str().is_empty())
+    {
         return rule("server.tls needs both cert_file and key_file (flags --web.tls-cert-file and --web.tls-key-file)");
     }
     if !config.datasource.global.discovery.is_empty() {
@@ -136,7 +140,9 @@ fn is_free(path: &str) -> bool {
     path.len() > 1
         && path.starts_with('/')
         && !path.contains(['{', '}', '*', '?', '#'])
-        && !taken.iter().any(|taken| path.strip_prefix(taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        && !taken
+            .iter()
+            .any(|taken| path.strip_prefix(taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 /// Slugs name a provider in paths, OIDC and OAuth apart.

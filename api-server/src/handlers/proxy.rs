@@ -46,10 +46,8 @@ async fn unsaved(State(state): State<AppState>, request: Request) -> Result<Resp
 /// The raw path counts, not the decoded parameters of the route.
 async fn serve(state: &AppState, request: Request) -> Result<Response, ApiError> {
     let extensions = request.extensions();
-    let caller = Caller {
-        peer: extensions.get::<Peer>().map(|peer| peer.0.ip()),
-        https: extensions.get::<OverTls>().is_some(),
-    };
+    let caller =
+        Caller { peer: extensions.get::<Peer>().map(|peer| peer.0.ip()), https: extensions.get::<OverTls>().is_some() };
     let asked = state.proxy.read(request, caller).await?;
     // The place to check `asked.rights()`: every signed-in user may use every datasource for now.
     state.proxy.serve(asked).await

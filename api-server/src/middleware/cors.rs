@@ -100,7 +100,9 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
 
 fn names<T: std::str::FromStr>(texts: &[String]) -> Vec<T> {
     let known = texts.iter().filter(|text| text.as_str() != ANY);
-    known.filter_map(|text| text.parse().inspect_err(|_| tracing::warn!(%text, "security.cors: this is no name")).ok()).collect()
+    known
+        .filter_map(|text| text.parse().inspect_err(|_| tracing::warn!(%text, "security.cors: this is no name")).ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -128,7 +130,8 @@ mod tests {
 
     #[test]
     fn cookies_are_for_sites_by_name_only() {
-        let headers: HeaderMap = [(header::ORIGIN, HeaderValue::from_static("https://a.example"))].into_iter().collect();
+        let headers: HeaderMap =
+            [(header::ORIGIN, HeaderValue::from_static("https://a.example"))].into_iter().collect();
         let config = |origins: &[&str], credentials: bool| Cors {
             enable: true,
             allow_origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),

@@ -4,4 +4,5 @@ pub mod auth;
 pub mod cors;
 pub mod observe;
 pub mod panic;
+pub mod rejection;
 pub mod request_id;

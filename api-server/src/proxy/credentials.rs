@@ -237,12 +237,8 @@ impl Reader<'_> {
         };
         // Upstream encrypts the client's name like a secret; there is no file for it.
         let client_id = self.sealed("oauth.clientID", &raw.client_id, "", "")?;
-        let client_secret = self.sealed(
-            "oauth.clientSecret",
-            &raw.client_secret,
-            "oauth.clientSecretFile",
-            &raw.client_secret_file,
-        )?;
+        let client_secret =
+            self.sealed("oauth.clientSecret", &raw.client_secret, "oauth.clientSecretFile", &raw.client_secret_file)?;
         let mut params: Vec<(String, String)> = Vec::new();
         for (name, values) in raw.endpoint_params.unwrap_or_default() {
             params.extend(values.into_iter().map(|value| (name.clone(), value)));

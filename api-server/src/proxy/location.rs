@@ -287,12 +287,10 @@ mod tests {
 
     #[test]
     fn finds_datasource_and_path() {
-        let found = |path: &str| {
-            match locate(path, str::to_lowercase) {
-                Ok(Located::Saved(reference, sub)) => Ok((reference.to_string(), sub.raw)),
-                Ok(Located::Unsaved(place, sub)) => Ok((place.datasource("?".to_owned()).to_string(), sub.raw)),
-                Err(error) => Err(error.to_string()),
-            }
+        let found = |path: &str| match locate(path, str::to_lowercase) {
+            Ok(Located::Saved(reference, sub)) => Ok((reference.to_string(), sub.raw)),
+            Ok(Located::Unsaved(place, sub)) => Ok((place.datasource("?".to_owned()).to_string(), sub.raw)),
+            Err(error) => Err(error.to_string()),
         };
         for (path, reference, sub) in [
             ("/proxy/globaldatasources/Prom", "global/prom", ""),

@@ -28,6 +28,8 @@ pub use location::{DatasourceRef, SubPath};
 pub use rights::Right;
 pub use service::{Asked, Parts, Proxy};
 
+use crate::intake::Unread;
+
 /// Why a request was not proxied. The texts go to clients: they name datasources, never URLs with credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
@@ -105,15 +107,9 @@ pub enum ProxyError {
         /// What is wrong and what to do.
         reason: String,
     },
-    /// The body of the request is larger than `server.max_body_bytes`.
-    #[error("the request body is larger than {0} bytes (server.max_body_bytes)")]
-    TooLarge(u64),
-    /// The body of the request broke off.
-    #[error("the request body could not be read to its end")]
-    BrokenBody,
-    /// The body of the request came too slowly.
-    #[error("the request body came too slowly (server.body_timeout)")]
-    SlowBody,
+    /// The body of the request was not read.
+    #[error(transparent)]
+    Unread(#[from] Unread),
     /// No connection, or it broke.
     #[error("datasource {datasource:?} cannot be reached: {reason}")]
     Unreachable {

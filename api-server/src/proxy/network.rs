@@ -164,7 +164,9 @@ mod tests {
         ] {
             assert!(!allows(&list, url), "{url}");
         }
-        for url in ["http://8.8.8.8", "http://172.32.0.1", "http://[2606:4700::1]", "http://prometheus", "http://localhost"] {
+        for url in
+            ["http://8.8.8.8", "http://172.32.0.1", "http://[2606:4700::1]", "http://prometheus", "http://localhost"]
+        {
             assert!(allows(&list, url), "{url}");
         }
     }

@@ -289,7 +289,8 @@ fn read_token(body: &[u8], started: Instant) -> Result<Token, TokenError> {
         .map_err(|_| wrong("its access_token cannot be sent in a header"))?;
     header.set_sensitive(true);
     let seconds = raw.expires_in.as_u64().or_else(|| raw.expires_in.as_str()?.trim().parse().ok());
-    let life = seconds.filter(|seconds| *seconds > 0).map_or(UNSAID_LIFE, Duration::from_secs).min(Duration::from_hours(24));
+    let life =
+        seconds.filter(|seconds| *seconds > 0).map_or(UNSAID_LIFE, Duration::from_secs).min(Duration::from_hours(24));
     let renew_at = started + life.saturating_sub(MARGIN).max(life * 9 / 10);
     Ok(Token { header, fetched: started, renew_at, proven: AtomicBool::new(false) })
 }

@@ -7,7 +7,6 @@ use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, Request, Response};
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::ProxyError;
 use super::forward::{Limits, Outgoing, Progress, send, streamed};
@@ -24,7 +23,7 @@ use crate::config::Config;
 use crate::domain::document::Key;
 use crate::domain::kind::Kind;
 use crate::error::ApiError;
-use crate::pace::TooSlow;
+use crate::intake;
 use crate::query::params::Params;
 use crate::query::plan::Endpoint;
 use crate::query::{Fetch, Freshness, QueryService};
@@ -184,9 +183,7 @@ impl Proxy {
         let is_form = || {
             let kind =
                 request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            kind.split(';')
-                .next()
-                .is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
+            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
         };
         self.query.is_enabled()
             // Parameters in the base URL are not part of the plan.
@@ -283,17 +280,7 @@ impl Proxy {
     }
 
     async fn read_body(&self, body: Body) -> Result<Bytes, ProxyError> {
-        let limit = usize::try_from(self.max_body_bytes).unwrap_or(usize::MAX);
-        let collected = Limited::new(body, limit).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                ProxyError::TooLarge(self.max_body_bytes)
-            } else if TooSlow::is_cause_of(&*error) {
-                ProxyError::SlowBody
-            } else {
-                ProxyError::BrokenBody
-            }
-        })?;
-        Ok(collected.to_bytes())
+        Ok(intake::read(body, self.max_body_bytes).await?)
     }
 }
 
@@ -340,14 +327,11 @@ impl From<ProxyError> for ApiError {
     fn from(error: ProxyError) -> Self {
         match error {
             ProxyError::NotFound => Self::NotFound,
-            ProxyError::ProjectMissing(_)
-            | ProxyError::Path { .. }
-            | ProxyError::NoProxy(_)
-            | ProxyError::Body(_)
-            | ProxyError::BrokenBody => Self::BadRequest(error.to_string()),
+            ProxyError::ProjectMissing(_) | ProxyError::Path { .. } | ProxyError::NoProxy(_) | ProxyError::Body(_) => {
+                Self::BadRequest(error.to_string())
+            }
             ProxyError::EndpointNotAllowed { .. } | ProxyError::Denied { .. } => Self::Forbidden(error.to_string()),
-            ProxyError::TooLarge(limit) => Self::TooLarge(limit),
-            ProxyError::SlowBody => Self::SlowBody,
+            ProxyError::Unread(error) => error.into(),
             ProxyError::SqlProxy(_) => Self::NotImplemented(error.to_string()),
             ProxyError::Invalid { .. }
             | ProxyError::Token { .. }

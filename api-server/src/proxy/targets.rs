@@ -66,6 +66,7 @@ pub(super) struct Targets {
     tokens: TokenSources,
     file_folders: Vec<PathBuf>,
     max_age: Duration,
+    max_age_with_files: Duration,
     slots: Mutex<HashMap<DatasourceRef, Arc<Slot>>>,
 }
 
@@ -77,7 +78,16 @@ impl Targets {
         deny: DenyList,
     ) -> Self {
         let (clients, tokens) = (Clients::new(deny), TokenSources::new());
-        Self { store, secrets, clients, tokens, file_folders, max_age: MAX_AGE, slots: Mutex::default() }
+        Self {
+            store,
+            secrets,
+            clients,
+            tokens,
+            file_folders,
+            max_age: MAX_AGE,
+            max_age_with_files: MAX_AGE_WITH_FILES,
+            slots: Mutex::default(),
+        }
     }
 
     /// Forgets the targets that a change is about.
@@ -145,7 +155,7 @@ impl Targets {
     ) -> Result<(Arc<Target>, Instant), ProxyError> {
         match (self.load(reference).await, previous) {
             (Ok(target), _) => {
-                let age = if target.from_files { MAX_AGE_WITH_FILES } else { self.max_age };
+                let age = if target.from_files { self.max_age_with_files } else { self.max_age };
                 Ok((Arc::new(target), Instant::now() + age))
             }
             (Err(ProxyError::StoreUnavailable(_)), Some(previous)) => {
@@ -200,9 +210,7 @@ impl Targets {
         let invalid = |reason: String| ProxyError::Invalid { datasource: name.clone(), reason };
         let refused = |error: ClientError| match error {
             ClientError::Settings(reason) => invalid(format!("its secret: {reason}")),
-            ClientError::Denied(denied) => {
-                ProxyError::Denied { datasource: name.clone(), reason: denied.to_string() }
-            }
+            ClientError::Denied(denied) => ProxyError::Denied { datasource: name.clone(), reason: denied.to_string() },
         };
 
         // Content instead of revisions: a database that was restored or made anew may repeat revisions.
@@ -252,7 +260,8 @@ impl Targets {
     }
 
     fn credentials(&self, document: &Document) -> Result<Credentials, credentials::CredentialsError> {
-        let files = if document.origin.may_name_files() { FileAccess::Any } else { FileAccess::Below(&self.file_folders) };
+        let files =
+            if document.origin.may_name_files() { FileAccess::Any } else { FileAccess::Below(&self.file_folders) };
         credentials::parse(document.spec.get(), &self.secrets, files)
     }
 

@@ -81,7 +81,7 @@ mod tests {
     fn says_what_is_wrong_and_quotes_nothing() {
         for (body, part) in [
             ("", "line 1"),
-            ("[]", "line 1"),
+            ("5", "line 1"),
             ("{}", "method"),
             (r#"{"method":"PATCH"}"#, "PATCH"),
             (r#"{"method":"get"}"#, "get"),

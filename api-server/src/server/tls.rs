@@ -132,7 +132,10 @@ impl<'a> Files<'a> {
 
 impl Rules {
     fn read(options: &ServerTls) -> Result<Self, String> {
-        let (min, max) = (minor("min_version", options.min_version.as_deref())?, minor("max_version", options.max_version.as_deref())?);
+        let (min, max) = (
+            minor("min_version", options.min_version.as_deref())?,
+            minor("max_version", options.max_version.as_deref())?,
+        );
         // What is too old for rustls is raised to 1.2, as a floor; as a ceiling it leaves nothing.
         let (min, max) = (min.unwrap_or(2).max(2), max.unwrap_or(3));
         let mut versions = Vec::new();
@@ -274,7 +277,10 @@ mod tests {
         }
         let suite = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
         assert_eq!(rules(None, None, &[suite]), Ok((2, 1)));
-        assert_eq!(rules(None, None, &[suite, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_AES_128_GCM_SHA256"]), Ok((2, 2)));
+        assert_eq!(
+            rules(None, None, &[suite, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_AES_128_GCM_SHA256"]),
+            Ok((2, 2))
+        );
         assert_eq!(rules(None, None, &["TLS_RSA_WITH_AES_128_CBC_SHA"]), Ok((1, 0)), "1.3 is left");
         for (min, max, suites) in [
             (Some("SSL3"), None, &[][..]),

@@ -288,9 +288,8 @@ impl Resources {
                 }
                 Some(stored) => {
                     // A client's secret becomes the administrator's, with the right to name files.
-                    let promoted = kind.holds_secrets()
-                        && wanted.origin.may_name_files()
-                        && !stored.origin.may_name_files();
+                    let promoted =
+                        kind.holds_secrets() && wanted.origin.may_name_files() && !stored.origin.may_name_files();
                     if !promoted
                         && same_tags(&wanted.tags, &stored.tags)
                         && self.sealer.same(kind, &wanted.spec, &stored.spec).await

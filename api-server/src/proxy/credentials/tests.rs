@@ -13,8 +13,7 @@ fn read(spec: &serde_json::Value, files: FileAccess<'_>) -> Result<Credentials, 
 #[test]
 fn decrypts_and_builds_the_header() {
     let sealed = secrets().encrypt(b"open:sesame").unwrap();
-    let basic =
-        read(&json!({"basicAuth": {"username": "me", "password": sealed}}), FileAccess::Below(&[])).unwrap();
+    let basic = read(&json!({"basicAuth": {"username": "me", "password": sealed}}), FileAccess::Below(&[])).unwrap();
     assert_eq!(basic.authorization.unwrap(), "Basic bWU6b3BlbjpzZXNhbWU=");
     let sealed = secrets().encrypt(b"token").unwrap();
     for (kind, expected) in [("", "Bearer token"), ("Api-Key", "Api-Key token")] {

@@ -92,8 +92,12 @@ fn reference() -> DatasourceRef {
 impl World {
     /// Writes a document without telling the targets.
     async fn write(&self, key: Key, spec: serde_json::Value) -> Change {
+        self.write_as(Origin::Api, key, spec).await
+    }
+
+    async fn write_as(&self, origin: Origin, key: Key, spec: serde_json::Value) -> Change {
         let spec = RawValue::from_string(spec.to_string()).unwrap();
-        let draft = Draft { key, tags: Vec::new(), spec, origin: Origin::Api };
+        let draft = Draft { key, tags: Vec::new(), spec, origin };
         let document = match self.store.create(draft.clone()).await {
             Err(StoreError::AlreadyExists) => self.store.update(draft, Precondition::None).await.unwrap(),
             created => created.unwrap(),
@@ -201,4 +205,27 @@ async fn what_does_not_exist_leaves_nothing_behind() {
     world.point_to("host").await;
     world.sign_in_as("me").await;
     assert_eq!(world.host().await.unwrap(), "host");
+}
+
+#[tokio::test]
+async fn credentials_in_files_may_rotate() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let mut world = world(MAX_AGE);
+    Arc::get_mut(&mut world.targets).unwrap().max_age_with_files = Duration::ZERO;
+    world.point_to("host").await;
+    let spec = serde_json::json!({"authorization": {"credentialsFile": file}});
+    world.write_as(Origin::Provisioned, Key::global(Kind::GlobalSecret, "s"), spec.clone()).await;
+    let mut prints = Vec::new();
+    for token in ["one", "two"] {
+        std::fs::write(&file, token).unwrap();
+        let target = world.targets.get(&reference()).await.unwrap();
+        assert_eq!(target.proxy.headers[header::AUTHORIZATION], format!("Bearer {token}"));
+        prints.push(target.fingerprint);
+    }
+    assert_ne!(prints[0], prints[1], "answers of other credentials are other answers");
+    // The same secret from a client of the API.
+    world.write(Key::global(Kind::GlobalSecret, "s"), spec).await;
+    let error = world.targets.get(&reference()).await.unwrap_err().to_string();
+    assert!(error.contains("datasource.secret_file_folders"), "{error}");
 }
