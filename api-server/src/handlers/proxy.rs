@@ -8,7 +8,7 @@ use axum::routing::{any, post};
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::handlers::body;
-use crate::proxy::Caller;
+use crate::proxy::Forwarded;
 use crate::server::{OverTls, Peer};
 use crate::state::AppState;
 
@@ -46,9 +46,11 @@ async fn unsaved(State(state): State<AppState>, request: Request) -> Result<Resp
 /// The raw path counts, not the decoded parameters of the route.
 async fn serve(state: &AppState, request: Request) -> Result<Response, ApiError> {
     let extensions = request.extensions();
-    let caller =
-        Caller { peer: extensions.get::<Peer>().map(|peer| peer.0.ip()), https: extensions.get::<OverTls>().is_some() };
-    let asked = state.proxy.read(request, caller).await?;
+    let forwarded = Forwarded {
+        peer: extensions.get::<Peer>().map(|peer| peer.0.ip()),
+        https: extensions.get::<OverTls>().is_some(),
+    };
+    let asked = state.proxy.read(request, forwarded).await?;
     // The place to check `asked.rights()`: every signed-in user may use every datasource for now.
     state.proxy.serve(asked).await
 }

@@ -63,7 +63,7 @@ pub(super) fn end_to_end(client: &HeaderMap) -> HeaderMap {
 
 /// Who asked, and how.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Caller {
+pub struct Forwarded {
     /// The other end of the connection.
     pub peer: Option<IpAddr>,
     /// Whether the connection is HTTPS.
@@ -71,12 +71,12 @@ pub struct Caller {
 }
 
 /// Adds who asked: `X-Forwarded-For` grows by the peer, the others are set when absent, as upstream does.
-pub(super) fn add_forwarded(headers: &mut HeaderMap, caller: Caller) {
+pub(super) fn add_forwarded(headers: &mut HeaderMap, forwarded: Forwarded) {
     if !headers.contains_key(&FORWARDED_PROTO) {
-        let scheme = if caller.https { "https" } else { "http" };
+        let scheme = if forwarded.https { "https" } else { "http" };
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
-    let Some(peer) = caller.peer else { return };
+    let Some(peer) = forwarded.peer else { return };
     let mut chain = String::new();
     for value in headers.get_all(&FORWARDED_FOR) {
         if let Ok(value) = value.to_str() {
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn forwarded_headers_grow() {
         let mut headers = map(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]);
-        add_forwarded(&mut headers, Caller { peer: Some("2.2.2.2".parse().unwrap()), https: false });
+        add_forwarded(&mut headers, Forwarded { peer: Some("2.2.2.2".parse().unwrap()), https: false });
         assert_eq!(
             headers,
             map(&[("x-forwarded-for", "1.1.1.1, 2.2.2.2"), ("x-forwarded-proto", "https"), ("x-real-ip", "2.2.2.2")])

@@ -23,7 +23,7 @@ mod spec;
 mod targets;
 mod unsaved;
 
-pub use headers::Caller;
+pub use headers::Forwarded;
 pub use location::{DatasourceRef, SubPath};
 pub use rights::Right;
 pub use service::{Asked, Parts, Proxy};

@@ -36,3 +36,22 @@ impl Right {
         Self::of("read", reference, Kind::GlobalSecret, Kind::Secret)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_level_decides() {
+        let name = "n".to_owned();
+        let global = DatasourceRef::Global { name: name.clone() };
+        let local = DatasourceRef::Dashboard { project: "p".to_owned(), dashboard: "d".to_owned(), name };
+        let right = |action, kind, project: Option<&str>| Right { action, kind, project: project.map(str::to_owned) };
+        assert_eq!(Right::to_use(&global), right("read", Kind::GlobalDatasource, None));
+        assert_eq!(Right::to_use(&local), right("read", Kind::Datasource, Some("p")));
+        assert_eq!(Right::to_try(&global), right("create", Kind::GlobalDatasource, None));
+        assert_eq!(Right::to_try(&local), right("create", Kind::Datasource, Some("p")));
+        assert_eq!(Right::to_name_a_secret(&global), right("read", Kind::GlobalSecret, None));
+        assert_eq!(Right::to_name_a_secret(&local), right("read", Kind::Secret, Some("p")));
+    }
+}

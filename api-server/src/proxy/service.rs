@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 
 use super::ProxyError;
 use super::forward::{Limits, Outgoing, Progress, send, streamed};
-use super::headers::{Caller, add_forwarded, end_to_end, is_neutral, sandbox};
+use super::headers::{Forwarded, add_forwarded, end_to_end, is_neutral, sandbox};
 use super::location::{DatasourceRef, Located, Place, SubPath, locate};
 use super::network::DenyList;
 use super::rights::Right;
@@ -64,7 +64,7 @@ pub struct Asked {
     reference: DatasourceRef,
     path: SubPath,
     request: Request<Body>,
-    caller: Caller,
+    forwarded: Forwarded,
     unsaved: Option<(serde_json::Value, HttpProxy)>,
 }
 
@@ -99,11 +99,11 @@ impl Proxy {
     }
 
     /// Reads what a request asks for whose path starts with `/proxy/`.
-    pub async fn read(&self, request: Request<Body>, caller: Caller) -> Result<Asked, ApiError> {
+    pub async fn read(&self, request: Request<Body>, forwarded: Forwarded) -> Result<Asked, ApiError> {
         let fold = |name: &str| if self.case_sensitive { name.to_owned() } else { name.to_lowercase() };
         match locate(request.uri().path(), fold)? {
-            Located::Saved(reference, path) => Ok(Asked { reference, path, request, caller, unsaved: None }),
-            Located::Unsaved(place, path) => self.read_unsaved(place, path, request, caller).await,
+            Located::Saved(reference, path) => Ok(Asked { reference, path, request, forwarded, unsaved: None }),
+            Located::Unsaved(place, path) => self.read_unsaved(place, path, request, forwarded).await,
         }
     }
 
@@ -113,7 +113,7 @@ impl Proxy {
         place: Place,
         path: SubPath,
         request: Request<Body>,
-        caller: Caller,
+        forwarded: Forwarded,
     ) -> Result<Asked, ApiError> {
         let (mut parts, body) = request.into_parts();
         let Unsaved { name, method, body, spec } = unsaved::parse(&self.read_body(body).await?)?;
@@ -135,15 +135,15 @@ impl Proxy {
             parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
         let request = Request::from_parts(parts, Body::from(body));
-        Ok(Asked { reference, path, request, caller, unsaved: Some((spec, proxy)) })
+        Ok(Asked { reference, path, request, forwarded, unsaved: Some((spec, proxy)) })
     }
 
     /// Answers a request.
     pub async fn serve(&self, asked: Asked) -> Result<Response<Body>, ApiError> {
-        let Asked { reference, path, request, caller, unsaved } = asked;
+        let Asked { reference, path, request, forwarded, unsaved } = asked;
         let is_saved = unsaved.is_none();
         let target = match unsaved {
-            Some((spec, proxy)) => self.targets.of_unsaved(&reference, &spec, proxy).await?,
+            Some((spec, proxy)) => self.targets.of_unsaved(&reference, spec, proxy).await?,
             None => match self.targets.get(&reference).await {
                 Err(ProxyError::NotFound) => return Err(self.not_found(&reference, request.method()).await?.into()),
                 found => found?,
@@ -156,8 +156,8 @@ impl Proxy {
         let endpoint = Endpoint::from_path(path.decoded()).filter(|_| target.proxy.is_prometheus);
         let limits = if endpoint.is_some() { self.query_limits } else { self.other_limits };
         let mut response = match endpoint.filter(|_| is_saved && self.is_cacheable(&target, &request)) {
-            Some(endpoint) => self.query(&target, endpoint, &path, request, caller).await?,
-            None => self.forward(&target, &path, request, caller, limits).await?,
+            Some(endpoint) => self.query(&target, endpoint, &path, request, forwarded).await?,
+            None => self.forward(&target, &path, request, forwarded, limits).await?,
         };
         sandbox(response.headers_mut());
         Ok(response)
@@ -201,12 +201,12 @@ impl Proxy {
         target: &Arc<Target>,
         path: &SubPath,
         request: Request<Body>,
-        caller: Caller,
+        forwarded: Forwarded,
         limits: Limits,
     ) -> Result<Response<Body>, ProxyError> {
         let (parts, body) = request.into_parts();
         let mut headers = end_to_end(&parts.headers);
-        add_forwarded(&mut headers, caller);
+        add_forwarded(&mut headers, forwarded);
         let url = path.below(&target.route.url, parts.uri.query());
         let progress = Progress::now();
         let body = streamed(body, &mut headers, &progress);
@@ -221,7 +221,7 @@ impl Proxy {
         endpoint: Endpoint,
         path: &SubPath,
         request: Request<Body>,
-        caller: Caller,
+        forwarded: Forwarded,
     ) -> Result<Response<Body>, ApiError> {
         let (parts, body) = request.into_parts();
         let form = self.read_body(body).await?;
@@ -231,7 +231,7 @@ impl Proxy {
             .ok_or(crate::query::plan::Uncacheable::Params)
             .and_then(|params| self.query.plan(endpoint, &target.fingerprint, &params, &deciding));
         // An answer that several share is asked for in the name of none: only headers that are part of the key go along.
-        let headers = if plan.is_ok() { shared_headers(&own) } else { with_caller(own, caller) };
+        let headers = if plan.is_ok() { shared_headers(&own) } else { with_forwarded(own, forwarded) };
         let content_type = parts.headers.get(header::CONTENT_TYPE).cloned();
         let fetch = self.fetch(
             target,
@@ -295,8 +295,8 @@ impl Listener for Proxy {
     }
 }
 
-fn with_caller(mut headers: HeaderMap, caller: Caller) -> HeaderMap {
-    add_forwarded(&mut headers, caller);
+fn with_forwarded(mut headers: HeaderMap, forwarded: Forwarded) -> HeaderMap {
+    add_forwarded(&mut headers, forwarded);
     headers
 }
 

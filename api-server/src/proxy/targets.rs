@@ -12,10 +12,11 @@ use axum::http::header;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::OnceCell;
+use url::Url;
 
 use super::ProxyError;
 use super::client::{ClientError, Clients, Route};
-use super::credentials::{self, Credentials, FileAccess};
+use super::credentials::{self, Credentials, FileAccess, TlsOptions};
 use super::location::DatasourceRef;
 use super::network::DenyList;
 use super::oauth::{TokenSource, TokenSources};
@@ -48,7 +49,16 @@ pub(super) struct Target {
     /// Digest of everything that decides about answers: reference, spec, secret.
     pub(super) fingerprint: blake3::Hash,
     secret: Option<Key>,
-    from_files: bool,
+    /// What it was made of, when its credentials come from files: they change while the store is away, too.
+    remake: Option<Arc<Source>>,
+}
+
+/// What the store says about a target.
+#[derive(Debug)]
+struct Source {
+    spec: Value,
+    proxy: HttpProxy,
+    secret: Option<Document>,
 }
 
 #[derive(Debug)]
@@ -155,11 +165,12 @@ impl Targets {
     ) -> Result<(Arc<Target>, Instant), ProxyError> {
         match (self.load(reference).await, previous) {
             (Ok(target), _) => {
-                let age = if target.from_files { self.max_age_with_files } else { self.max_age };
+                let age = if target.remake.is_some() { self.max_age_with_files } else { self.max_age };
                 Ok((Arc::new(target), Instant::now() + age))
             }
             (Err(ProxyError::StoreUnavailable(_)), Some(previous)) => {
-                Ok((previous.clone(), Instant::now() + RETRY_AFTER))
+                let remade = previous.remake.as_ref().and_then(|source| self.assemble_saved(reference, source).ok());
+                Ok((remade.map_or_else(|| previous.clone(), Arc::new), Instant::now() + RETRY_AFTER))
             }
             (Err(error), _) => Err(error),
         }
@@ -168,43 +179,56 @@ impl Targets {
     async fn load(&self, reference: &DatasourceRef) -> Result<Target, ProxyError> {
         let name = reference.name();
         let document = self.read(&reference.document()).await?.ok_or(ProxyError::NotFound)?;
-        let spec: Value = serde_json::from_str(document.spec.get()).map_err(|error| ProxyError::Invalid {
+        let mut spec: Value = serde_json::from_str(document.spec.get()).map_err(|error| ProxyError::Invalid {
             datasource: name.to_owned(),
             reason: format!("its stored document is no JSON: {error}"),
         })?;
-        let spec = match reference {
-            DatasourceRef::Dashboard { .. } => {
-                spec.get("datasources").and_then(|all| all.get(name)).ok_or(ProxyError::NotFound)?
-            }
-            _ => &spec,
-        };
-        let proxy = HttpProxy::parse(spec).map_err(|error| match error {
+        if let DatasourceRef::Dashboard { .. } = reference {
+            let inside = spec.get_mut("datasources").and_then(|all| all.get_mut(name));
+            spec = inside.map(Value::take).ok_or(ProxyError::NotFound)?;
+        }
+        let proxy = HttpProxy::parse(&spec).map_err(|error| match error {
             SpecError::NoProxy => ProxyError::NoProxy(name.to_owned()),
             SpecError::SqlProxy => ProxyError::SqlProxy(name.to_owned()),
             SpecError::Invalid(reason) => ProxyError::Invalid { datasource: name.to_owned(), reason },
         })?;
-        let get = |base: &_, tls: &_| self.clients.get(base, tls);
-        self.assemble(reference, spec, proxy, get).await
+        let source = Arc::new(self.source(reference, spec, proxy).await?);
+        self.assemble_saved(reference, &source)
+    }
+
+    fn assemble_saved(&self, reference: &DatasourceRef, source: &Arc<Source>) -> Result<Target, ProxyError> {
+        self.assemble(reference, source, |base, tls| self.clients.get(base, tls))
     }
 
     /// The target of a datasource that is not saved; nothing of it is kept but its client, for a while.
     pub(super) async fn of_unsaved(
         &self,
         reference: &DatasourceRef,
-        spec: &Value,
+        spec: Value,
         proxy: HttpProxy,
     ) -> Result<Arc<Target>, ProxyError> {
-        let get = |base: &_, tls: &_| self.clients.get_passing(base, tls);
-        self.assemble(reference, spec, proxy, get).await.map(Arc::new)
+        let source = Arc::new(self.source(reference, spec, proxy).await?);
+        self.assemble(reference, &source, |base, tls| self.clients.get_passing(base, tls)).map(Arc::new)
     }
 
-    /// Adds secret, client and tokens to what the spec says.
-    async fn assemble(
+    /// Adds the secret that the spec names.
+    async fn source(&self, reference: &DatasourceRef, spec: Value, proxy: HttpProxy) -> Result<Source, ProxyError> {
+        let secret = match proxy.secret.as_deref().map(|secret| reference.secret(secret)) {
+            None => None,
+            Some(key) => Some(self.read(&key).await?.ok_or_else(|| {
+                tracing::debug!(datasource = %reference, secret = %key.path(), "the datasource names a secret that does not exist");
+                ProxyError::NotFound
+            })?),
+        };
+        Ok(Source { spec, proxy, secret })
+    }
+
+    /// Opens the secret and finds client and tokens.
+    fn assemble(
         &self,
         reference: &DatasourceRef,
-        spec: &Value,
-        mut proxy: HttpProxy,
-        route: impl Fn(&url::Url, &credentials::TlsOptions) -> Result<Route, ClientError> + Send,
+        source: &Arc<Source>,
+        route: impl Fn(&Url, &TlsOptions) -> Result<Route, ClientError>,
     ) -> Result<Target, ProxyError> {
         let name = reference.name().to_owned();
         let invalid = |reason: String| ProxyError::Invalid { datasource: name.clone(), reason };
@@ -220,17 +244,13 @@ impl Targets {
             fingerprint.update(text.as_bytes());
         };
         absorb(&reference.to_string());
-        absorb(&spec.to_string());
-        let secret = proxy.secret.as_deref().map(|secret| reference.secret(secret));
+        absorb(&source.spec.to_string());
         let mut credentials = Credentials::default();
-        if let Some(key) = &secret {
-            let document = self.read(key).await?.ok_or_else(|| {
-                tracing::debug!(datasource = %reference, secret = %key.path(), "the datasource names a secret that does not exist");
-                ProxyError::NotFound
-            })?;
+        if let Some(document) = &source.secret {
             absorb(document.spec.get());
-            credentials =
-                self.credentials(&document).map_err(|error| invalid(format!("its secret {:?}: {error}", key.name)))?;
+            credentials = self
+                .credentials(document)
+                .map_err(|error| invalid(format!("its secret {:?}: {error}", document.key.name)))?;
             if credentials.from_files {
                 absorb(credentials.authorization.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default());
                 absorb(credentials.tls.identity.as_deref().unwrap_or_default());
@@ -239,7 +259,7 @@ impl Targets {
                 }
             }
         }
-        let tls = &credentials.tls;
+        let (mut proxy, tls) = (source.proxy.clone(), &credentials.tls);
         let tokens = match &credentials.oauth {
             Some(settings) => Some(self.tokens.get(&self.clients, settings, tls, &proxy.url).map_err(refused)?),
             None => None,
@@ -247,15 +267,14 @@ impl Targets {
         if let Some(value) = credentials.authorization {
             proxy.headers.insert(header::AUTHORIZATION, value);
         }
-        let route = route(&proxy.url, tls).map_err(refused)?;
         Ok(Target {
             name: name.clone(),
+            route: route(&proxy.url, tls).map_err(refused)?,
             proxy,
-            route,
             tokens,
             fingerprint: fingerprint.finalize(),
-            secret,
-            from_files: credentials.from_files,
+            secret: source.secret.as_ref().map(|document| document.key.clone()),
+            remake: credentials.from_files.then(|| source.clone()),
         })
     }
 

@@ -224,6 +224,13 @@ async fn credentials_in_files_may_rotate() {
         prints.push(target.fingerprint);
     }
     assert_ne!(prints[0], prints[1], "answers of other credentials are other answers");
+    // Also while the store is away.
+    world.store.away.store(true, Ordering::SeqCst);
+    std::fs::write(&file, "three").unwrap();
+    let target = world.targets.get(&reference()).await.unwrap();
+    assert_eq!(target.proxy.headers[header::AUTHORIZATION], "Bearer three");
+    world.store.away.store(false, Ordering::SeqCst);
+    world.targets.clear();
     // The same secret from a client of the API.
     world.write(Key::global(Kind::GlobalSecret, "s"), spec).await;
     let error = world.targets.get(&reference()).await.unwrap_err().to_string();
