@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::config::Config;
 
 /// A Perses-compatible dashboard server on files or PostgreSQL.
 #[derive(Debug, Parser)]
@@ -44,6 +46,80 @@ pub struct Options {
     /// Form of the log: text or json
     #[arg(long = "log.format", global = true, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     pub log_format: String,
+    /// Flags of the web server.
+    #[command(flatten)]
+    pub web: WebOptions,
+}
+
+/// Upstream's flags of the web server and of its log (Perses v0.54).
+#[derive(Debug, Args)]
+pub struct WebOptions {
+    /// Certificate chain (PEM) to serve HTTPS with
+    #[arg(long = "web.tls-cert-file", global = true, value_name = "FILE")]
+    tls_cert_file: Option<PathBuf>,
+    /// Key (PEM) of the certificate
+    #[arg(long = "web.tls-key-file", global = true, value_name = "FILE")]
+    tls_key_file: Option<PathBuf>,
+    /// Lowest TLS version: VersionTLS12 (the default) or VersionTLS13
+    #[arg(long = "web.tls-min-version", global = true, value_name = "VERSION")]
+    tls_min_version: Option<String>,
+    /// Highest TLS version
+    #[arg(long = "web.tls-max-version", global = true, value_name = "VERSION")]
+    tls_max_version: Option<String>,
+    /// Cipher suites of TLS 1.2 by their names in Go, with commas
+    #[arg(long = "web.tls-cipher-suites", global = true, value_name = "NAMES", value_delimiter = ',')]
+    tls_cipher_suites: Vec<String>,
+    /// Path of the metrics beside /metrics
+    #[arg(long = "web.telemetry-path", global = true, value_name = "PATH")]
+    telemetry_path: Option<String>,
+    /// Accepted: upstream leaves the port out of its banner, and there is no banner here
+    #[arg(long = "web.hide-port", global = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", default_value_t = false)]
+    hide_port: bool,
+    /// Add the place in the source to each line of the log
+    #[arg(long = "log.method-trace", global = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", default_value_t = false)]
+    pub method_trace: bool,
+    /// Accepted and without effect: Go's profiles have no counterpart here
+    #[arg(long, global = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", default_value_t = false)]
+    pprof: bool,
+}
+
+impl WebOptions {
+    /// Puts what the flags say into the configuration; they win.
+    pub fn apply(&self, config: &mut Config) -> Result<(), String> {
+        let server = &mut config.server;
+        let mut tls = server.tls.clone().unwrap_or_default();
+        let set_file = |to: &mut PathBuf, from: &Option<PathBuf>| {
+            if let Some(file) = from.as_ref().filter(|file| !file.as_os_str().is_empty()) {
+                to.clone_from(file);
+            }
+        };
+        set_file(&mut tls.cert_file, &self.tls_cert_file);
+        set_file(&mut tls.key_file, &self.tls_key_file);
+        let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        tls.min_version = said(&self.tls_min_version).or(tls.min_version);
+        tls.max_version = said(&self.tls_max_version).or(tls.max_version);
+        let suites: Vec<String> = self.tls_cipher_suites.iter().filter(|name| !name.is_empty()).cloned().collect();
+        if !suites.is_empty() {
+            tls.cipher_suites = suites;
+        }
+        let has = |path: &PathBuf| !path.as_os_str().is_empty();
+        match (has(&tls.cert_file), has(&tls.key_file)) {
+            (true, true) => server.tls = Some(tls),
+            // Versions and suites alone switch nothing on, as upstream has it.
+            (false, false) => {}
+            _ => return Err("--web.tls-cert-file and --web.tls-key-file are needed together".to_owned()),
+        }
+        if let Some(path) = said(&self.telemetry_path) {
+            server.telemetry_path = Some(path);
+        }
+        if self.pprof {
+            tracing::warn!("--pprof has no effect: this server has no profiles of Go's kind");
+        }
+        Ok(())
+    }
 }
 
 /// Turns upstream's one-dash flags into two-dash ones, so that both forms work.
@@ -80,6 +156,35 @@ mod tests {
         assert_eq!(cli.options.listen_address, ":9090");
         assert_eq!(cli.options.config.unwrap().to_str(), Some("/a.yaml"));
         assert!(matches!(cli.command, Some(Command::Serve)));
+    }
+
+    fn configured(args: &[&str]) -> Result<Config, String> {
+        let args = std::iter::once("perses-api-server").chain(args.iter().copied()).map(str::to_owned);
+        let mut config = Config::default();
+        Cli::parse_from(normalise(args)).options.web.apply(&mut config)?;
+        Ok(config)
+    }
+
+    #[test]
+    fn flags_of_upstream_reach_the_configuration() {
+        let config = configured(&[
+            "-web.tls-cert-file=/c.pem",
+            "--web.tls-key-file",
+            "/k.pem",
+            "-web.tls-min-version=VersionTLS13",
+            "-web.tls-cipher-suites=A,B",
+            "-web.telemetry-path=/m",
+            "-web.hide-port",
+            "-pprof=false",
+            "-log.method-trace=true",
+        ]);
+        let server = config.unwrap().server;
+        assert_eq!(server.telemetry_path.as_deref(), Some("/m"));
+        let tls = server.tls.unwrap();
+        assert_eq!((tls.cert_file.to_str(), tls.key_file.to_str()), (Some("/c.pem"), Some("/k.pem")));
+        assert_eq!((tls.min_version.as_deref(), tls.cipher_suites.len()), (Some("VersionTLS13"), 2));
+        assert!(configured(&["-web.tls-cert-file=/c.pem"]).unwrap_err().contains("together"));
+        assert!(configured(&["-web.tls-min-version=VersionTLS12"]).unwrap().server.tls.is_none());
     }
 
     #[test]

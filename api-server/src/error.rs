@@ -32,6 +32,9 @@ pub enum ApiError {
     /// 405: the path exists, the method does not.
     #[error("Method Not Allowed")]
     MethodNotAllowed,
+    /// 408: the body of the request came too slowly.
+    #[error("request timeout: the request body came too slowly (server.body_timeout)")]
+    SlowBody,
     /// 409: create of what exists.
     #[error("document already exists")]
     AlreadyExists,
@@ -44,6 +47,9 @@ pub enum ApiError {
     /// 415: not `application/json`.
     #[error("unsupported media type")]
     UnsupportedMediaType,
+    /// 501: a part of Perses that this server does not have.
+    #[error("not implemented: {0}")]
+    NotImplemented(String),
     /// 502: what the proxy was to reach did not answer as it should.
     #[error("bad gateway: {0}")]
     BadGateway(String),
@@ -67,10 +73,12 @@ impl ApiError {
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::AlreadyExists => StatusCode::CONFLICT,
             Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::GatewayTimeout(_) => StatusCode::GATEWAY_TIMEOUT,

@@ -28,6 +28,9 @@ pub mod ui;
 
 pub mod domain;
 
+pub mod intake;
+pub mod pace;
+
 pub mod metrics;
 pub mod negotiate;
 pub mod telemetry;

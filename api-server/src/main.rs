@@ -23,11 +23,13 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<(), String> {
     let options = &cli.options;
-    telemetry::init(&options.log_level, &options.log_format)?;
+    telemetry::init(&options.log_level, &options.log_format, options.web.method_trace)?;
     // An error here means that a provider is already set, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let environment: BTreeMap<String, String> = std::env::vars().collect();
-    let config = config::load(options.config.as_deref(), &environment).map_err(|error| error.to_string())?;
+    let mut config = config::load(options.config.as_deref(), &environment).map_err(|error| error.to_string())?;
+    options.web.apply(&mut config)?;
+    config::check(&config).map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {

@@ -2,7 +2,8 @@
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::http::{StatusCode, header};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::get;
 
 use crate::domain::kind::Kind;
@@ -21,6 +22,7 @@ pub fn build(state: &AppState) -> Router {
         .merge(handlers::resources::routes(&kinds, config.security.readonly))
         .merge(handlers::users::routes())
         .merge(handlers::view::routes())
+        .layer(map_response(middleware::rejection::explain))
         .merge(handlers::proxy::routes(config))
         .layer(from_fn_with_state(state.clone(), middleware::auth::require));
 
@@ -41,10 +43,13 @@ pub fn build(state: &AppState) -> Router {
         .layer(from_fn(middleware::panic::catch))
         .layer(from_fn_with_state(state.clone(), middleware::observe::record));
 
-    let probes = Router::new()
+    let mut probes = Router::new()
         .route("/livez", get(handlers::health::livez))
         .route("/readyz", get(handlers::health::readyz))
         .route("/metrics", get(handlers::health::metrics));
+    if let Some(path) = config.server.telemetry_path.as_deref().filter(|path| *path != "/metrics") {
+        probes = probes.route(path, get(handlers::health::metrics));
+    }
 
     let prefix = config.api_prefix.as_str();
     let routes = if prefix.is_empty() {
@@ -55,7 +60,7 @@ pub fn build(state: &AppState) -> Router {
         let redirect = move |request: Request| {
             let target = request.uri().path_and_query().map_or("/", |path| path.as_str());
             let target = format!("{prefix}{target}");
-            async move { axum::response::Redirect::to(&target) }
+            async move { (StatusCode::FOUND, [(header::LOCATION, target)]) }
         };
         Router::new()
             .nest(&config.api_prefix, api.merge(probes.clone()))
@@ -63,6 +68,10 @@ pub fn build(state: &AppState) -> Router {
             .route(&format!("{}/", config.api_prefix), get(handlers::ui::index))
             .merge(probes)
             .fallback(redirect)
+    };
+    let routes = match middleware::cors::layer(&config.security.cors) {
+        Some(cors) => routes.layer(cors),
+        None => routes,
     };
     routes.layer(from_fn(middleware::request_id::assign)).with_state(state.clone())
 }

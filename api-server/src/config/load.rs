@@ -67,7 +67,8 @@ fn read(path: &Path) -> Result<Value, ConfigError> {
         .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })
 }
 
-fn check(config: &Config) -> Result<(), ConfigError> {
+/// Refuses values that do not go together.
+pub fn check(config: &Config) -> Result<(), ConfigError> {
     let rule = |text: &str| Err(ConfigError::Rule(text.to_owned()));
     if config.database.file.is_some() && config.database.postgres.is_some() {
         return rule("database.file and database.postgres exclude each other: give one");
@@ -111,10 +112,40 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if !config.api_prefix.is_empty() && (!config.api_prefix.starts_with('/') || config.api_prefix.ends_with('/')) {
         return rule("api_prefix must start with '/' and must not end with it, for example /perses");
     }
+    let server = &config.server;
+    if server.max_header_bytes < 8192 {
+        return rule("server.max_header_bytes must be at least 8192: sign-in cookies alone take a few thousand");
+    }
+    if server.max_connections == Some(0) {
+        return rule("server.max_connections must be at least 1; leave it out for no limit");
+    }
+    if server.telemetry_path.as_ref().is_some_and(|path| !is_free(path)) {
+        return rule(
+            "server.telemetry_path must start with '/', have neither {} nor * in it, and not be a path of the API, for example /metrics",
+        );
+    }
+    if server
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.cert_file.as_os_str().is_empty() || tls.key_file.as_os_str().is_empty())
+    {
+        return rule("server.tls needs both cert_file and key_file (flags --web.tls-cert-file and --web.tls-key-file)");
+    }
     if !config.datasource.global.discovery.is_empty() {
         return rule("datasource.global.discovery is not supported: provision the datasources (provisioning.folders)");
     }
     Ok(())
+}
+
+/// Whether the metrics can have this path.
+fn is_free(path: &str) -> bool {
+    let taken = ["/api", "/proxy", "/plugins", "/livez", "/readyz"];
+    path.len() > 1
+        && path.starts_with('/')
+        && !path.contains(['{', '}', '*', '?', '#'])
+        && !taken
+            .iter()
+            .any(|taken| path.strip_prefix(taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 /// Slugs name a provider in paths, OIDC and OAuth apart.
@@ -172,6 +203,10 @@ mod tests {
             ("database: {file: {}, postgres: {}}", "exclude each other"),
             ("query: {timeout: soon}", "not a valid duration"),
             ("api_prefix: x/", "api_prefix"),
+            ("datasource: {deny_networks: [10.0.0.0/33]}", "not a network such as"),
+            ("server: {tls: {cert_file: a.pem}}", "key_file"),
+            ("server: {telemetry_path: metrics}", "telemetry_path"),
+            ("server: {max_header_bytes: 100}", "max_header_bytes"),
             ("a: [", "not valid YAML"),
         ] {
             let error = from(text, &[]).unwrap_err().to_string();

@@ -13,8 +13,8 @@ mod values;
 
 pub use database::*;
 pub use frontend::*;
-pub use load::{ConfigError, load};
+pub use load::{ConfigError, check, load};
 pub use providers::*;
 pub use security::*;
 pub use types::*;
-pub use values::{ConfigDuration, Hidden};
+pub use values::{ConfigDuration, Hidden, Network};

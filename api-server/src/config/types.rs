@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::database::Database;
 use super::frontend::Frontend;
 use super::security::Security;
-use super::values::{ConfigDuration, Hidden};
+use super::values::{ConfigDuration, Hidden, Network};
 use crate::domain::kind::Kind;
 
 /// The whole configuration.
@@ -113,7 +113,7 @@ pub struct Redis {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Query {
-    /// Deadline of a request to a datasource.
+    /// How long a datasource may take to answer a Prometheus query, and its answer may stand still.
     pub timeout: ConfigDuration,
     /// Whether answers of Prometheus `query` and `query_range` are cached.
     pub cache: bool,
@@ -166,6 +166,22 @@ pub struct Server {
     pub drain_timeout: ConfigDuration,
     /// Largest request body in bytes.
     pub max_body_bytes: u64,
+    /// Largest head of a request (request line and headers) in bytes; more gets 431.
+    pub max_header_bytes: u32,
+    /// How long a client may take to send the head of a request, the TLS handshake included; also how long a kept HTTP/1
+    /// connection may be idle.
+    pub header_timeout: ConfigDuration,
+    /// How long a client may take to send the next 16 KiB of a request body (or its end).
+    pub body_timeout: ConfigDuration,
+    /// Most connections at a time; further ones wait to be accepted. Without a limit when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    /// Path of the metrics beside `/metrics` (upstream's flag `-web.telemetry-path`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry_path: Option<String>,
+    /// HTTPS instead of HTTP (upstream's flags `-web.tls-*`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ServerTls>,
 }
 
 impl Default for Server {
@@ -174,8 +190,33 @@ impl Default for Server {
             drain_delay: ConfigDuration::from_secs(0),
             drain_timeout: ConfigDuration::from_secs(30),
             max_body_bytes: 4 << 20,
+            max_header_bytes: 64 << 10,
+            header_timeout: ConfigDuration::from_secs(30),
+            body_timeout: ConfigDuration::from_secs(30),
+            max_connections: None,
+            telemetry_path: None,
+            tls: None,
         }
     }
+}
+
+/// `server.tls`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerTls {
+    /// Certificate chain (PEM); read again when it changes.
+    pub cert_file: PathBuf,
+    /// Its key (PEM).
+    pub key_file: PathBuf,
+    /// Lowest version: `TLS12` (the default) or `TLS13`, also in Go's spelling `VersionTLS12`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<String>,
+    /// Highest version; `TLS13` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_version: Option<String>,
+    /// Cipher suites of TLS 1.2 by their names in Go (`TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`); all that are good when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cipher_suites: Vec<String>,
 }
 
 /// `provisioning`.
@@ -232,7 +273,7 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf
 }
 
 /// `datasource`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Datasource {
     /// Global datasources.
@@ -241,8 +282,33 @@ pub struct Datasource {
     pub project: Switch,
     /// Datasources inside dashboards.
     pub disable_local: bool,
-    /// Folders whose files secrets that clients wrote may name (`passwordFile`, ...). Provisioned secrets may name any file.
+    /// Folders whose files secrets that clients wrote may name (`passwordFile`, ...). Provisioned secrets may name any file,
+    /// and so may those that somebody put into the folder of the file store.
     pub secret_file_folders: Vec<PathBuf>,
+    /// How long a datasource may take to start its answer, counted from the last piece of the request's body; Prometheus
+    /// queries have `query.timeout`.
+    pub header_timeout: ConfigDuration,
+    /// How long an answer of a datasource may stand still; Prometheus queries have `query.timeout`.
+    pub idle_timeout: ConfigDuration,
+    /// Networks that no datasource and no token endpoint may be in, checked on the resolved address.
+    pub deny_networks: Vec<Network>,
+    /// Adds loopback, link-local, private and metadata addresses to `deny_networks`.
+    pub deny_internal: bool,
+}
+
+impl Default for Datasource {
+    fn default() -> Self {
+        Self {
+            global: GlobalDatasources::default(),
+            project: Switch::default(),
+            disable_local: false,
+            secret_file_folders: Vec::new(),
+            header_timeout: ConfigDuration::from_secs(60),
+            idle_timeout: ConfigDuration::from_secs(60),
+            deny_networks: Vec::new(),
+            deny_internal: false,
+        }
+    }
 }
 
 /// A part of the API that can be turned off.

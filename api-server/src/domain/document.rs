@@ -45,6 +45,9 @@ pub enum Origin {
     Api,
     /// A provisioning folder.
     Provisioned,
+    /// The administrator of the server, who has put the document into the folder of the file store (or moved there what
+    /// Perses wrote).
+    Administrator,
 }
 
 impl Origin {
@@ -53,12 +56,22 @@ impl Origin {
         match self {
             Self::Api => "api",
             Self::Provisioned => "provisioned",
+            Self::Administrator => "administrator",
         }
     }
 
     /// Reads the text in the store; what is not known counts as written through the API.
     pub fn parse(text: &str) -> Self {
-        if text == "provisioned" { Self::Provisioned } else { Self::Api }
+        match text {
+            "provisioned" => Self::Provisioned,
+            "administrator" => Self::Administrator,
+            _ => Self::Api,
+        }
+    }
+
+    /// Whether a secret may name any file of the server: whoever wrote it can read those anyway.
+    pub const fn may_name_files(&self) -> bool {
+        matches!(self, Self::Provisioned | Self::Administrator)
     }
 }
 

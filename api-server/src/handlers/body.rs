@@ -1,16 +1,14 @@
 //! Request bodies: content type, size and JSON, with upstream's answers for what is wrong.
 
-use std::time::Duration;
-
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
+use crate::intake::{self, Unread};
 use crate::state::AppState;
 
 /// The bytes of a body that is declared as JSON and within the limit.
@@ -28,48 +26,19 @@ impl FromRequest<AppState> for JsonBody {
     }
 }
 
-/// How much of a body over the limit is read and thrown away, so that a client that is still sending sees the answer
-/// instead of a broken connection.
-const DISCARD: u64 = 64 << 20;
-/// How long that may take.
-const DISCARD_TIME: Duration = Duration::from_secs(10);
-
 /// Reads a whole body of at most `limit` bytes.
 pub async fn read(request: Request, limit: u64) -> Result<Bytes, ApiError> {
-    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let declared: u64 = declared.and_then(|length| length.parse().ok()).unwrap_or(0);
-    let mut body = request.into_body().into_data_stream();
-    if declared > limit {
-        discard(&mut body).await;
-        return Err(ApiError::TooLarge(limit));
-    }
-    // The declared length is within the limit, so it may be believed.
-    let mut read = BytesMut::with_capacity(usize::try_from(declared).unwrap_or(0));
-    while let Some(chunk) = body.next().await {
-        let chunk =
-            chunk.map_err(|_| ApiError::BadRequest("the request body could not be read to its end".to_owned()))?;
-        if (read.len() + chunk.len()) as u64 > limit {
-            drop(read);
-            discard(&mut body).await;
-            return Err(ApiError::TooLarge(limit));
-        }
-        read.extend_from_slice(&chunk);
-    }
-    Ok(read.freeze())
+    Ok(intake::read(request.into_body(), limit).await?)
 }
 
-async fn discard(body: &mut BodyDataStream) {
-    let all = async {
-        let mut left = DISCARD;
-        while let Some(Ok(chunk)) = body.next().await {
-            left = left.saturating_sub(chunk.len() as u64);
-            if left == 0 {
-                break;
-            }
+impl From<Unread> for ApiError {
+    fn from(error: Unread) -> Self {
+        match error {
+            Unread::TooLarge(limit) => Self::TooLarge(limit),
+            Unread::TooSlow => Self::SlowBody,
+            Unread::Broken => Self::BadRequest(error.to_string()),
         }
-    };
-    // Whether it was all or too much: the answer is the same.
-    let _ = tokio::time::timeout(DISCARD_TIME, all).await;
+    }
 }
 
 /// Parses a body; the message says where it is wrong.
@@ -80,10 +49,16 @@ pub fn parse<T: DeserializeOwned>(body: &JsonBody) -> Result<T, ApiError> {
 
 /// Reads and parses the body of an endpoint that is no resource: upstream answers 400 for another content type there.
 pub async fn bind<T: DeserializeOwned>(request: Request, state: &AppState) -> Result<T, ApiError> {
-    if !is_json(request.headers()) {
-        return Err(ApiError::BadRequest("code=415, message=Unsupported Media Type".to_owned()));
-    }
+    require_json(request.headers())?;
     parse(&JsonBody(read(request, state.config.server.max_body_bytes).await?))
+}
+
+/// The answer of those endpoints to another content type.
+pub fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    if is_json(headers) {
+        return Ok(());
+    }
+    Err(ApiError::BadRequest("code=415, message=Unsupported Media Type".to_owned()))
 }
 
 /// `Content-Type` of every JSON answer.

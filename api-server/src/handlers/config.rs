@@ -50,7 +50,7 @@ fn public(config: &Config) -> Value {
                 "disable_sign_up": !config.open_sign_up(),
                 "providers": {"enable_native": authentication.providers.enable_native},
             },
-            "cors": {"enable": false},
+            "cors": security.cors,
         },
         "database": database,
         "dashboard": config.dashboard,

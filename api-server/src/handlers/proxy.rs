@@ -1,51 +1,59 @@
-//! `/proxy/...`: requests to datasources, any method.
+//! `/proxy/...`: requests to datasources, any method; below `/proxy/unsaved/` the body carries the datasource.
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::any;
+use axum::routing::{any, post};
 
-use crate::auth::authorize::Action;
 use crate::config::Config;
-use crate::domain::kind::Kind;
 use crate::error::ApiError;
+use crate::handlers::body;
 use crate::middleware::caller::Caller;
-use crate::proxy::DatasourceRef;
-use crate::server::Peer;
+use crate::proxy::Forwarded;
+use crate::server::{OverTls, Peer};
 use crate::state::AppState;
 
 /// The routes of the datasources that are not switched off, each with and without a path below it.
 pub fn routes(config: &Config) -> Router<AppState> {
     let datasource = &config.datasource;
-    let bases = [
-        (!datasource.global.disable).then_some("/proxy/globaldatasources/{name}"),
-        (!datasource.project.disable).then_some("/proxy/projects/{project}/datasources/{name}"),
-        (!datasource.disable_local).then_some("/proxy/projects/{project}/dashboards/{dashboard}/datasources/{name}"),
+    let places = [
+        (!datasource.global.disable).then_some("globaldatasources"),
+        (!datasource.project.disable).then_some("projects/{project}/datasources"),
+        (!datasource.disable_local).then_some("projects/{project}/dashboards/{dashboard}/datasources"),
     ];
     let mut router = Router::new();
-    for base in bases.into_iter().flatten() {
-        router = router
-            .route(base, any(proxy))
-            .route(&format!("{base}/"), any(proxy))
-            .route(&format!("{base}/{{*path}}"), any(proxy));
+    for place in places.into_iter().flatten() {
+        for (base, method) in
+            [(format!("/proxy/{place}/{{name}}"), any(saved)), (format!("/proxy/unsaved/{place}"), post(unsaved))]
+        {
+            router = router
+                .route(&base, method.clone())
+                .route(&format!("{base}/"), method.clone())
+                .route(&format!("{base}/{{*path}}"), method);
+        }
     }
     router
 }
 
-/// The raw path counts, not the decoded parameters of the route.
-async fn proxy(State(state): State<AppState>, caller: Caller, request: Request) -> Result<Response, ApiError> {
-    let datasource = state.proxy.locate(request.uri().path())?;
-    let (kind, project) = needed(&datasource);
-    caller.require(&state, Action::Read, kind, project).await?;
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-    state.proxy.serve(request, peer).await
+async fn saved(State(state): State<AppState>, caller: Caller, request: Request) -> Result<Response, ApiError> {
+    serve(&state, &caller, request).await
 }
 
-/// What the sender of a request to a stored datasource must be allowed to read: it, as a document of its level. One that a
-/// dashboard brings along counts as one of the project.
-fn needed(datasource: &DatasourceRef) -> (Kind, Option<&str>) {
-    match datasource.project() {
-        None => (Kind::GlobalDatasource, None),
-        project => (Kind::Datasource, project),
+async fn unsaved(State(state): State<AppState>, caller: Caller, request: Request) -> Result<Response, ApiError> {
+    body::require_json(request.headers())?;
+    serve(&state, &caller, request).await
+}
+
+/// The raw path counts, not the decoded parameters of the route.
+async fn serve(state: &AppState, caller: &Caller, request: Request) -> Result<Response, ApiError> {
+    let extensions = request.extensions();
+    let forwarded = Forwarded {
+        peer: extensions.get::<Peer>().map(|peer| peer.0.ip()),
+        https: extensions.get::<OverTls>().is_some(),
+    };
+    let asked = state.proxy.read(request, forwarded).await?;
+    for right in asked.rights() {
+        caller.require(state, right.action, right.kind, right.project.as_deref()).await?;
     }
+    state.proxy.serve(asked).await
 }

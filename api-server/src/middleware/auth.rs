@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::auth;
 use crate::error::ApiError;
+use crate::middleware::cors;
 use crate::state::AppState;
 
 /// Lets a signed-in request through, with its [`auth::token::Principal`] in the extensions.
@@ -25,11 +26,13 @@ pub async fn require(State(state): State<AppState>, mut request: Request, next: 
 }
 
 /// Who sends the request. A browser sends cookies along wherever a request starts; when it says that another site started
-/// one that changes something, that is a forgery (`SameSite` already stops it, unless it was set to `none`).
+/// one that changes something, that is a forgery (`SameSite` already stops it, unless it was set to `none`), except from sites
+/// that `security.cors` lets in with their cookies.
 pub fn check(state: &AppState, method: &Method, headers: &HeaderMap) -> Result<auth::token::Principal, ApiError> {
     let principal = auth::authenticate(&state.tokens, headers, Timestamp::now())?;
     let cross_site = headers.get("sec-fetch-site").is_some_and(|value| value.as_bytes() == b"cross-site");
-    if cross_site && !method.is_safe() && auth::is_by_cookie(headers) {
+    let forged = cross_site && !method.is_safe() && auth::is_by_cookie(headers);
+    if forged && !cors::trusts(&state.config.security.cors, headers) {
         return Err(ApiError::Forbidden("the request was started by another site".to_owned()));
     }
     Ok(principal)

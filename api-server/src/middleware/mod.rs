@@ -1,7 +1,9 @@
-//! What every request passes, outermost first: request id, metrics and log, panic guard, sign-in.
+//! What every request passes, outermost first: request id, other sites, metrics and log, panic guard, sign-in.
 
 pub mod auth;
 pub mod caller;
+pub mod cors;
 pub mod observe;
 pub mod panic;
+pub mod rejection;
 pub mod request_id;

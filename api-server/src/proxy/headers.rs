@@ -20,9 +20,23 @@ const HOP_BY_HOP: [&str; 9] = [
 /// Headers of a request that are for this server or are made anew.
 const OWN_REQUEST: [&str; 7] = ["authorization", "content-length", "cookie", "expect", "host", "origin", "referer"];
 
-/// Headers of an answer that would act on this server's origin in the browser.
-const ORIGIN_RESPONSE: [&str; 6] =
-    ["alt-svc", "clear-site-data", "service-worker-allowed", "set-cookie", "set-cookie2", "strict-transport-security"];
+/// Headers of an answer that would act on this server's origin in the browser: cookies, settings that outlive the answer, a
+/// question for a password that the user would take for ours, a way to another place. `Access-Control-*` goes with them: which
+/// sites may read our answers is `security.cors`.
+const ORIGIN_RESPONSE: [&str; 11] = [
+    "alt-svc",
+    "clear-site-data",
+    "nel",
+    "refresh",
+    "report-to",
+    "reporting-endpoints",
+    "service-worker-allowed",
+    "set-cookie",
+    "set-cookie2",
+    "strict-transport-security",
+    "www-authenticate",
+];
+const ACCESS_CONTROL: &str = "access-control-";
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -47,12 +61,22 @@ pub(super) fn end_to_end(client: &HeaderMap) -> HeaderMap {
     out
 }
 
+/// Who asked, and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Forwarded {
+    /// The other end of the connection.
+    pub peer: Option<IpAddr>,
+    /// Whether the connection is HTTPS.
+    pub https: bool,
+}
+
 /// Adds who asked: `X-Forwarded-For` grows by the peer, the others are set when absent, as upstream does.
-pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: Option<IpAddr>) {
+pub(super) fn add_forwarded(headers: &mut HeaderMap, forwarded: Forwarded) {
     if !headers.contains_key(&FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        let scheme = if forwarded.https { "https" } else { "http" };
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
-    let Some(peer) = peer else { return };
+    let Some(peer) = forwarded.peer else { return };
     let mut chain = String::new();
     for value in headers.get_all(&FORWARDED_FOR) {
         if let Ok(value) = value.to_str() {
@@ -79,6 +103,11 @@ pub(super) fn clean_response(headers: &mut HeaderMap) {
     }
     for name in named {
         headers.remove(name.as_str());
+    }
+    let other_sites: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(ACCESS_CONTROL)).cloned().collect();
+    for name in other_sites {
+        headers.remove(name);
     }
 }
 
@@ -168,7 +197,7 @@ mod tests {
     #[test]
     fn forwarded_headers_grow() {
         let mut headers = map(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]);
-        add_forwarded(&mut headers, Some("2.2.2.2".parse().unwrap()));
+        add_forwarded(&mut headers, Forwarded { peer: Some("2.2.2.2".parse().unwrap()), https: false });
         assert_eq!(
             headers,
             map(&[("x-forwarded-for", "1.1.1.1, 2.2.2.2"), ("x-forwarded-proto", "https"), ("x-real-ip", "2.2.2.2")])
@@ -180,6 +209,10 @@ mod tests {
         let mut headers = map(&[
             ("set-cookie", "jwtPayload=evil"),
             ("set-cookie", "b=c"),
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-credentials", "true"),
+            ("www-authenticate", "Basic realm=\"Perses\""),
+            ("refresh", "0; url=/api/auth/logout"),
             ("connection", "x-hop"),
             ("x-hop", "1"),
             ("keep-alive", "timeout=5"),

@@ -1,5 +1,6 @@
 //! What a proxy path says: which datasource, and which path below it. Pure.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
@@ -138,40 +139,93 @@ impl SubPath {
     }
 }
 
-/// Reads the path of a proxy request (from `/proxy/` on); `fold` gives names the letter case of the store.
-pub(super) fn locate(path: &str, fold: impl Fn(&str) -> String) -> Result<(DatasourceRef, SubPath), ProxyError> {
-    let mut rest = path.strip_prefix("/proxy").ok_or(ProxyError::NotFound)?;
-    let mut segment = || {
-        let text = rest.strip_prefix('/').ok_or(ProxyError::NotFound)?;
-        let end = text.find('/').unwrap_or(text.len());
-        rest = &text[end..];
-        percent_decode_str(&text[..end]).decode_utf8().map_err(|_| ProxyError::NotFound)
-    };
-    let reference = match segment()?.as_ref() {
-        "globaldatasources" => DatasourceRef::Global { name: fold(&segment()?) },
-        "projects" => {
-            let project = fold(&segment()?);
-            match segment()?.as_ref() {
-                "datasources" => DatasourceRef::Project { project, name: fold(&segment()?) },
-                "dashboards" => {
-                    let dashboard = fold(&segment()?);
-                    if segment()? != "datasources" {
-                        return Err(ProxyError::NotFound);
-                    }
-                    // A key inside a document: its letter case is the document's.
-                    DatasourceRef::Dashboard { project, dashboard, name: segment()?.into_owned() }
-                }
-                _ => return Err(ProxyError::NotFound),
-            }
+/// Where a datasource that is not saved would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    Global,
+    Project { project: String },
+    Dashboard { project: String, dashboard: String },
+}
+
+impl Place {
+    /// The reference of a datasource of this name there.
+    pub(super) fn datasource(self, name: String) -> DatasourceRef {
+        match self {
+            Self::Global => DatasourceRef::Global { name },
+            Self::Project { project } => DatasourceRef::Project { project, name },
+            Self::Dashboard { project, dashboard } => DatasourceRef::Dashboard { project, dashboard, name },
         }
-        _ => return Err(ProxyError::NotFound),
-    };
-    let key = reference.document();
-    let names = [Some(key.name.as_str()), key.project.as_deref()];
-    if reference.name().is_empty() || names.into_iter().flatten().any(|text| name::validate(text).is_err()) {
-        return Err(ProxyError::NotFound);
     }
-    Ok((reference, SubPath::parse(rest)?))
+}
+
+/// What the path of a proxy request names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Located {
+    Saved(DatasourceRef, SubPath),
+    Unsaved(Place, SubPath),
+}
+
+/// Reads the path of a proxy request (from `/proxy/` on); `fold` gives names the letter case of the store.
+pub(super) fn locate(path: &str, fold: impl Fn(&str) -> String) -> Result<Located, ProxyError> {
+    let rest = path.strip_prefix("/proxy").ok_or(ProxyError::NotFound)?;
+    if let Some(rest) = rest.strip_prefix("/unsaved") {
+        let mut segments = Segments { rest };
+        let place = segments.place(&fold)?;
+        return Ok(Located::Unsaved(place, SubPath::parse(segments.rest)?));
+    }
+    let mut segments = Segments { rest };
+    let place = segments.place(&fold)?;
+    let name = segments.next()?.into_owned();
+    let reference = place.datasource(name);
+    let reference = match reference {
+        // A key inside a document: its letter case is the document's.
+        DatasourceRef::Dashboard { .. } if reference.name().is_empty() => return Err(ProxyError::NotFound),
+        DatasourceRef::Dashboard { .. } => reference,
+        DatasourceRef::Global { name } => DatasourceRef::Global { name: known(&fold(&name))? },
+        DatasourceRef::Project { project, name } => DatasourceRef::Project { project, name: known(&fold(&name))? },
+    };
+    Ok(Located::Saved(reference, SubPath::parse(segments.rest)?))
+}
+
+/// The segments of a path, decoded one by one.
+struct Segments<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Segments<'a> {
+    fn next(&mut self) -> Result<Cow<'a, str>, ProxyError> {
+        let text = self.rest.strip_prefix('/').ok_or(ProxyError::NotFound)?;
+        let end = text.find('/').unwrap_or(text.len());
+        self.rest = &text[end..];
+        percent_decode_str(&text[..end]).decode_utf8().map_err(|_| ProxyError::NotFound)
+    }
+
+    /// `globaldatasources`, `projects/P/datasources` or `projects/P/dashboards/D/datasources`.
+    fn place(&mut self, fold: impl Fn(&str) -> String) -> Result<Place, ProxyError> {
+        match self.next()?.as_ref() {
+            "globaldatasources" => Ok(Place::Global),
+            "projects" => {
+                let project = known(&fold(&self.next()?))?;
+                match self.next()?.as_ref() {
+                    "datasources" => Ok(Place::Project { project }),
+                    "dashboards" => {
+                        let dashboard = known(&fold(&self.next()?))?;
+                        if self.next()? != "datasources" {
+                            return Err(ProxyError::NotFound);
+                        }
+                        Ok(Place::Dashboard { project, dashboard })
+                    }
+                    _ => Err(ProxyError::NotFound),
+                }
+            }
+            _ => Err(ProxyError::NotFound),
+        }
+    }
+}
+
+/// A name that a document could have.
+fn known(name: &str) -> Result<String, ProxyError> {
+    name::validate(name).map(|()| name.to_owned()).map_err(|_| ProxyError::NotFound)
 }
 
 fn decode_segment(segment: &str) -> String {
@@ -233,10 +287,10 @@ mod tests {
 
     #[test]
     fn finds_datasource_and_path() {
-        let found = |path: &str| {
-            locate(path, str::to_lowercase)
-                .map(|(reference, sub)| (reference.to_string(), sub.raw))
-                .map_err(|error| error.to_string())
+        let found = |path: &str| match locate(path, str::to_lowercase) {
+            Ok(Located::Saved(reference, sub)) => Ok((reference.to_string(), sub.raw)),
+            Ok(Located::Unsaved(place, sub)) => Ok((place.datasource("?".to_owned()).to_string(), sub.raw)),
+            Err(error) => Err(error.to_string()),
         };
         for (path, reference, sub) in [
             ("/proxy/globaldatasources/Prom", "global/prom", ""),
@@ -244,6 +298,10 @@ mod tests {
             ("/proxy/globaldatasources/prom/api/v1/query", "global/prom", "/api/v1/query"),
             ("/proxy/projects/P/datasources/D%2D1/x/y", "project/p/d-1", "/x/y"),
             ("/proxy/projects/p/dashboards/B/datasources/Local/x", "dashboard/p/b/Local", "/x"),
+            ("/proxy/unsaved/globaldatasources", "global/?", ""),
+            ("/proxy/unsaved/globaldatasources/api/v1/query", "global/?", "/api/v1/query"),
+            ("/proxy/unsaved/projects/P/datasources/", "project/p/?", "/"),
+            ("/proxy/unsaved/projects/p/dashboards/B/datasources/x", "dashboard/p/b/?", "/x"),
         ] {
             assert_eq!(found(path), Ok((reference.to_owned(), sub.to_owned())), "{path}");
         }
@@ -254,6 +312,9 @@ mod tests {
             "/proxy/globaldatasources/",
             "/proxy/globaldatasources//x",
             "/proxy/other/a",
+            "/proxy/unsaved",
+            "/proxy/unsavedglobaldatasources/a",
+            "/proxy/unsaved/projects/../datasources/x",
             "/proxy/projects/p/datasources",
             "/proxy/projects/p/folders/d",
             "/proxy/projects/p/dashboards/b/x/d",

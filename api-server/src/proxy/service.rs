@@ -1,31 +1,35 @@
 //! A proxied request from its path to its answer.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, Request, Response};
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::ProxyError;
-use super::forward::{Outgoing, send, streamed};
-use super::headers::{add_forwarded, end_to_end, is_neutral, sandbox};
-use super::location::{DatasourceRef, SubPath, locate};
+use super::forward::{Limits, Outgoing, Progress, send, streamed};
+use super::headers::{Forwarded, add_forwarded, end_to_end, is_neutral, sandbox};
+use super::location::{DatasourceRef, Located, Place, SubPath, locate};
+use super::network::DenyList;
+use super::rights::Right;
+use super::spec::{HttpProxy, SpecError};
 use super::targets::{Target, Targets};
+use super::unsaved::{self, Unsaved};
 use crate::auth::crypto::SecretBox;
 use crate::cache::Listener;
 use crate::config::Config;
 use crate::domain::document::Key;
 use crate::domain::kind::Kind;
 use crate::error::ApiError;
+use crate::intake;
 use crate::query::params::Params;
 use crate::query::plan::Endpoint;
 use crate::query::{Fetch, Freshness, QueryService};
 use crate::store::{Change, Store};
+
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// What a proxy is made of.
 #[derive(Debug)]
@@ -46,52 +50,124 @@ pub struct Proxy {
     store: Arc<dyn Store>,
     targets: Targets,
     query: QueryService,
-    timeout: Duration,
+    /// For Prometheus queries.
+    query_limits: Limits,
+    /// For everything else.
+    other_limits: Limits,
     max_body_bytes: u64,
     case_sensitive: bool,
+}
+
+/// A request that was read as far as needed to know what it asks for; see [`Asked::rights`].
+#[derive(Debug)]
+pub struct Asked {
+    reference: DatasourceRef,
+    path: SubPath,
+    request: Request<Body>,
+    forwarded: Forwarded,
+    unsaved: Option<(serde_json::Value, HttpProxy)>,
+}
+
+impl Asked {
+    /// What the caller must be allowed to do before [`Proxy::serve`] is called.
+    pub fn rights(&self) -> Vec<Right> {
+        let Some((_, proxy)) = &self.unsaved else { return vec![Right::to_use(&self.reference)] };
+        let secret = proxy.secret.is_some().then(|| Right::to_name_a_secret(&self.reference));
+        [Right::to_try(&self.reference)].into_iter().chain(secret).collect()
+    }
 }
 
 impl Proxy {
     /// Puts the parts together.
     pub fn new(config: &Config, parts: Parts) -> Self {
         let Parts { store, secrets, query, case_sensitive } = parts;
-        let timeout = config.query.timeout.0;
-        let folders = config.datasource.secret_file_folders.clone();
+        let (timeout, datasource) = (config.query.timeout.0, &config.datasource);
+        let folders = datasource.secret_file_folders.clone();
         Self {
-            targets: Targets::new(store.clone(), secrets, folders, timeout),
+            targets: Targets::new(store.clone(), secrets, folders, DenyList::new(datasource)),
             store,
             query,
-            timeout,
+            query_limits: Limits { head: timeout, idle: timeout, key: "query.timeout" },
+            other_limits: Limits {
+                head: datasource.header_timeout.0,
+                idle: datasource.idle_timeout.0,
+                key: "datasource.header_timeout",
+            },
             max_body_bytes: config.server.max_body_bytes,
             case_sensitive,
         }
     }
 
-    /// The datasource that the path of a request names.
-    pub fn locate(&self, path: &str) -> Result<DatasourceRef, ApiError> {
+    /// Reads what a request asks for whose path starts with `/proxy/`.
+    pub async fn read(&self, request: Request<Body>, forwarded: Forwarded) -> Result<Asked, ApiError> {
         let fold = |name: &str| if self.case_sensitive { name.to_owned() } else { name.to_lowercase() };
-        Ok(locate(path, fold)?.0)
+        match locate(request.uri().path(), fold)? {
+            Located::Saved(reference, path) => Ok(Asked { reference, path, request, forwarded, unsaved: None }),
+            Located::Unsaved(place, path) => self.read_unsaved(place, path, request, forwarded).await,
+        }
     }
 
-    /// Answers a request whose path starts with `/proxy/`.
-    pub async fn serve(&self, request: Request<Body>, peer: Option<IpAddr>) -> Result<Response<Body>, ApiError> {
-        let fold = |name: &str| if self.case_sensitive { name.to_owned() } else { name.to_lowercase() };
-        let (reference, path) = locate(request.uri().path(), fold)?;
-        let target = match self.targets.get(&reference).await {
-            Err(ProxyError::NotFound) => return Err(self.not_found(&reference, request.method()).await?.into()),
-            found => found?,
+    /// Turns the request inside out: what its body says becomes method and body.
+    async fn read_unsaved(
+        &self,
+        place: Place,
+        path: SubPath,
+        request: Request<Body>,
+        forwarded: Forwarded,
+    ) -> Result<Asked, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let Unsaved { name, method, body, spec } = unsaved::parse(&self.read_body(body).await?)?;
+        let reference = place.datasource(name);
+        if let Some(project) = reference.project() {
+            self.require_project(project).await?;
+        }
+        let proxy = HttpProxy::parse(&spec).map_err(|error| match error {
+            SpecError::NoProxy => ProxyError::NoProxy(reference.name().to_owned()),
+            SpecError::SqlProxy => ProxyError::SqlProxy(reference.name().to_owned()),
+            SpecError::Invalid(reason) => ProxyError::Body(format!("spec: {reason}")),
+        })?;
+        parts.method = method;
+        parts.headers.remove(header::CONTENT_LENGTH);
+        // The declared type is that of the outer body. Prometheus takes parameters as a form only.
+        parts.headers.remove(header::CONTENT_TYPE);
+        if !body.is_empty() {
+            let kind = if proxy.is_prometheus { FORM } else { "application/json" };
+            parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        let request = Request::from_parts(parts, Body::from(body));
+        Ok(Asked { reference, path, request, forwarded, unsaved: Some((spec, proxy)) })
+    }
+
+    /// Answers a request.
+    pub async fn serve(&self, asked: Asked) -> Result<Response<Body>, ApiError> {
+        let Asked { reference, path, request, forwarded, unsaved } = asked;
+        let is_saved = unsaved.is_none();
+        let target = match unsaved {
+            Some((spec, proxy)) => self.targets.of_unsaved(&reference, spec, proxy).await?,
+            None => match self.targets.get(&reference).await {
+                Err(ProxyError::NotFound) => return Err(self.not_found(&reference, request.method()).await?.into()),
+                found => found?,
+            },
         };
         if !target.proxy.allows(request.method(), &path) {
             let (method, path) = (request.method().to_string(), path.decoded().to_owned());
             return Err(ProxyError::EndpointNotAllowed { datasource: target.name.clone(), method, path }.into());
         }
-        let endpoint = Endpoint::from_path(path.decoded()).filter(|_| self.is_cacheable(&target, &request));
-        let mut response = match endpoint {
-            Some(endpoint) => self.query(&target, endpoint, &path, request, peer).await?,
-            None => self.forward(&target, &path, request, peer).await?,
+        let endpoint = Endpoint::from_path(path.decoded()).filter(|_| target.proxy.is_prometheus);
+        let limits = if endpoint.is_some() { self.query_limits } else { self.other_limits };
+        let mut response = match endpoint.filter(|_| is_saved && self.is_cacheable(&target, &request)) {
+            Some(endpoint) => self.query(&target, endpoint, &path, request, forwarded).await?,
+            None => self.forward(&target, &path, request, forwarded, limits).await?,
         };
         sandbox(response.headers_mut());
         Ok(response)
+    }
+
+    async fn require_project(&self, project: &str) -> Result<(), ApiError> {
+        match self.store.get(&Key::global(Kind::Project, project)).await? {
+            Some(_) => Ok(()),
+            None => Err(ProxyError::ProjectMissing(project.to_owned()).into()),
+        }
     }
 
     /// 404, or 400 when the project is what does not exist (GET and POST only, as upstream).
@@ -99,20 +175,17 @@ impl Proxy {
         let Some(project) = reference.project().filter(|_| matches!(*method, Method::GET | Method::POST)) else {
             return Ok(ProxyError::NotFound);
         };
-        let exists = self.store.get(&Key::global(Kind::Project, project)).await?.is_some();
-        Ok(if exists { ProxyError::NotFound } else { ProxyError::ProjectMissing(project.to_owned()) })
+        self.require_project(project).await?;
+        Ok(ProxyError::NotFound)
     }
 
     fn is_cacheable(&self, target: &Target, request: &Request<Body>) -> bool {
         let is_form = || {
             let kind =
                 request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            kind.split(';')
-                .next()
-                .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
         };
         self.query.is_enabled()
-            && target.proxy.is_prometheus
             // Parameters in the base URL are not part of the plan.
             && target.proxy.url.query().is_none()
             && match *request.method() {
@@ -128,15 +201,17 @@ impl Proxy {
         target: &Arc<Target>,
         path: &SubPath,
         request: Request<Body>,
-        peer: Option<IpAddr>,
+        forwarded: Forwarded,
+        limits: Limits,
     ) -> Result<Response<Body>, ProxyError> {
         let (parts, body) = request.into_parts();
         let mut headers = end_to_end(&parts.headers);
-        add_forwarded(&mut headers, peer);
-        let url = path.below(&target.connect_url, parts.uri.query());
-        let body = streamed(body, &mut headers);
+        add_forwarded(&mut headers, forwarded);
+        let url = path.below(&target.route.url, parts.uri.query());
+        let progress = Progress::now();
+        let body = streamed(body, &mut headers, &progress);
         let repeatable = parts.method.is_safe();
-        send(target, Outgoing { method: parts.method, url, headers, body, repeatable }, self.timeout).await
+        send(target, Outgoing { method: parts.method, url, headers, body, repeatable, progress }, limits).await
     }
 
     /// Answers a Prometheus query, from the cache if it may be.
@@ -146,22 +221,22 @@ impl Proxy {
         endpoint: Endpoint,
         path: &SubPath,
         request: Request<Body>,
-        peer: Option<IpAddr>,
+        forwarded: Forwarded,
     ) -> Result<Response<Body>, ApiError> {
         let (parts, body) = request.into_parts();
-        let form = self.read_form(body).await?;
+        let form = self.read_body(body).await?;
         let own = end_to_end(&parts.headers);
         let deciding = deciding_headers(&own, &target.proxy.headers);
         let plan = Params::parse(parts.uri.query(), Some(&form))
             .ok_or(crate::query::plan::Uncacheable::Params)
             .and_then(|params| self.query.plan(endpoint, &target.fingerprint, &params, &deciding));
         // An answer that several share is asked for in the name of none: only headers that are part of the key go along.
-        let headers = if plan.is_ok() { shared_headers(&own) } else { with_peer(own, peer) };
+        let headers = if plan.is_ok() { shared_headers(&own) } else { with_forwarded(own, forwarded) };
         let content_type = parts.headers.get(header::CONTENT_TYPE).cloned();
         let fetch = self.fetch(
             target,
             &parts.method,
-            path.below(&target.connect_url, parts.uri.query()),
+            path.below(&target.route.url, parts.uri.query()),
             headers,
             content_type,
             form,
@@ -184,7 +259,7 @@ impl Proxy {
         content_type: Option<HeaderValue>,
         form: Bytes,
     ) -> Fetch {
-        let (target, method, limit) = (target.clone(), method.clone(), self.timeout);
+        let (target, method, limits) = (target.clone(), method.clone(), self.query_limits);
         if let Some(value) = content_type.filter(|_| !form.is_empty()) {
             headers.insert(header::CONTENT_TYPE, value);
         }
@@ -198,21 +273,14 @@ impl Proxy {
                 body,
                 // Queries only read, also as POST.
                 repeatable: true,
+                progress: Progress::now(),
             };
-            async move { send(&target, outgoing, limit).await.map_err(ApiError::from) }.boxed()
+            async move { send(&target, outgoing, limits).await.map_err(ApiError::from) }.boxed()
         })
     }
 
-    async fn read_form(&self, body: Body) -> Result<Bytes, ProxyError> {
-        let limit = usize::try_from(self.max_body_bytes).unwrap_or(usize::MAX);
-        let collected = Limited::new(body, limit).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                ProxyError::TooLarge(self.max_body_bytes)
-            } else {
-                ProxyError::BrokenBody
-            }
-        })?;
-        Ok(collected.to_bytes())
+    async fn read_body(&self, body: Body) -> Result<Bytes, ProxyError> {
+        Ok(intake::read(body, self.max_body_bytes).await?)
     }
 }
 
@@ -227,8 +295,8 @@ impl Listener for Proxy {
     }
 }
 
-fn with_peer(mut headers: HeaderMap, peer: Option<IpAddr>) -> HeaderMap {
-    add_forwarded(&mut headers, peer);
+fn with_forwarded(mut headers: HeaderMap, forwarded: Forwarded) -> HeaderMap {
+    add_forwarded(&mut headers, forwarded);
     headers
 }
 
@@ -259,13 +327,16 @@ impl From<ProxyError> for ApiError {
     fn from(error: ProxyError) -> Self {
         match error {
             ProxyError::NotFound => Self::NotFound,
-            ProxyError::ProjectMissing(_)
-            | ProxyError::Path { .. }
-            | ProxyError::NoProxy(_)
-            | ProxyError::BrokenBody => Self::BadRequest(error.to_string()),
-            ProxyError::EndpointNotAllowed { .. } => Self::Forbidden(error.to_string()),
-            ProxyError::TooLarge(limit) => Self::TooLarge(limit),
-            ProxyError::Invalid { .. } | ProxyError::Unreachable { .. } => Self::BadGateway(error.to_string()),
+            ProxyError::ProjectMissing(_) | ProxyError::Path { .. } | ProxyError::NoProxy(_) | ProxyError::Body(_) => {
+                Self::BadRequest(error.to_string())
+            }
+            ProxyError::EndpointNotAllowed { .. } | ProxyError::Denied { .. } => Self::Forbidden(error.to_string()),
+            ProxyError::Unread(error) => error.into(),
+            ProxyError::SqlProxy(_) => Self::NotImplemented(error.to_string()),
+            ProxyError::Invalid { .. }
+            | ProxyError::Token { .. }
+            | ProxyError::Redirect { .. }
+            | ProxyError::Unreachable { .. } => Self::BadGateway(error.to_string()),
             ProxyError::Timeout { .. } => Self::GatewayTimeout(error.to_string()),
             ProxyError::StoreUnavailable(detail) => Self::Unavailable(detail),
             ProxyError::Failed(detail) => Self::Internal(detail),

@@ -44,7 +44,7 @@ pub(super) enum SpecError {
     #[error("there is no HTTPProxy in its plugin spec")]
     NoProxy,
     /// A proxy of another kind.
-    #[error("its plugin spec has an SQLProxy, which this version does not serve")]
+    #[error("its plugin spec has an SQLProxy, which this server does not serve: only HTTPProxy is")]
     SqlProxy,
     /// Something inside is wrong.
     #[error("{0}")]

@@ -15,12 +15,14 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use super::ProxyError;
-use super::client::Clients;
-use super::credentials::{self, Credentials, FileAccess};
+use super::client::{ClientError, Clients, Route};
+use super::credentials::{self, Credentials, FileAccess, TlsOptions};
 use super::location::DatasourceRef;
+use super::network::DenyList;
+use super::oauth::{TokenSource, TokenSources};
 use super::spec::{HttpProxy, SpecError};
 use crate::auth::crypto::SecretBox;
-use crate::domain::document::{Document, Key, Origin};
+use crate::domain::document::{Document, Key};
 use crate::domain::kind::Kind;
 use crate::store::{Change, Store, StoreError};
 
@@ -40,16 +42,23 @@ pub(super) struct Target {
     pub(super) name: String,
     /// URL, allowed endpoints, headers (credentials included).
     pub(super) proxy: HttpProxy,
-    /// The URL to connect to: `proxy.url`, or one with the TLS server name.
-    pub(super) connect_url: Url,
-    /// Value of `Host` when it is not that of `connect_url`.
-    pub(super) host: Option<header::HeaderValue>,
-    /// The pooled client.
-    pub(super) client: Arc<reqwest::Client>,
+    /// How to reach it.
+    pub(super) route: Route,
+    /// Where its access tokens come from.
+    pub(super) tokens: Option<Arc<TokenSource>>,
     /// Digest of everything that decides about answers: reference, spec, secret.
     pub(super) fingerprint: blake3::Hash,
     secret: Option<Key>,
-    from_files: bool,
+    /// What it was made of, when its credentials come from files: they change while the store is away, too.
+    remake: Option<Arc<Source>>,
+}
+
+/// What the store says about a target.
+#[derive(Debug)]
+struct Source {
+    spec: Value,
+    proxy: HttpProxy,
+    secret: Option<Document>,
 }
 
 #[derive(Debug)]
@@ -64,8 +73,10 @@ pub(super) struct Targets {
     store: Arc<dyn Store>,
     secrets: Arc<SecretBox>,
     clients: Clients,
+    tokens: TokenSources,
     file_folders: Vec<PathBuf>,
     max_age: Duration,
+    max_age_with_files: Duration,
     slots: Mutex<HashMap<DatasourceRef, Arc<Slot>>>,
 }
 
@@ -74,10 +85,19 @@ impl Targets {
         store: Arc<dyn Store>,
         secrets: Arc<SecretBox>,
         file_folders: Vec<PathBuf>,
-        read_timeout: Duration,
+        deny: DenyList,
     ) -> Self {
-        let clients = Clients::new(read_timeout);
-        Self { store, secrets, clients, file_folders, max_age: MAX_AGE, slots: Mutex::default() }
+        let (clients, tokens) = (Clients::new(deny), TokenSources::new());
+        Self {
+            store,
+            secrets,
+            clients,
+            tokens,
+            file_folders,
+            max_age: MAX_AGE,
+            max_age_with_files: MAX_AGE_WITH_FILES,
+            slots: Mutex::default(),
+        }
     }
 
     /// Forgets the targets that a change is about.
@@ -145,11 +165,12 @@ impl Targets {
     ) -> Result<(Arc<Target>, Instant), ProxyError> {
         match (self.load(reference).await, previous) {
             (Ok(target), _) => {
-                let age = if target.from_files { MAX_AGE_WITH_FILES } else { self.max_age };
+                let age = if target.remake.is_some() { self.max_age_with_files } else { self.max_age };
                 Ok((Arc::new(target), Instant::now() + age))
             }
             (Err(ProxyError::StoreUnavailable(_)), Some(previous)) => {
-                Ok((previous.clone(), Instant::now() + RETRY_AFTER))
+                let remade = previous.remake.as_ref().and_then(|source| self.assemble_saved(reference, source).ok());
+                Ok((remade.map_or_else(|| previous.clone(), Arc::new), Instant::now() + RETRY_AFTER))
             }
             (Err(error), _) => Err(error),
         }
@@ -157,20 +178,64 @@ impl Targets {
 
     async fn load(&self, reference: &DatasourceRef) -> Result<Target, ProxyError> {
         let name = reference.name();
-        let invalid = |reason: String| ProxyError::Invalid { datasource: name.to_owned(), reason };
         let document = self.read(&reference.document()).await?.ok_or(ProxyError::NotFound)?;
-        let spec: Value = serde_json::from_str(document.spec.get())
-            .map_err(|error| invalid(format!("its stored document is no JSON: {error}")))?;
-        let spec = match reference {
-            DatasourceRef::Dashboard { .. } => {
-                spec.get("datasources").and_then(|all| all.get(name)).ok_or(ProxyError::NotFound)?
-            }
-            _ => &spec,
-        };
-        let mut proxy = HttpProxy::parse(spec).map_err(|error| match error {
-            SpecError::NoProxy => ProxyError::NoProxy(name.to_owned()),
-            other => invalid(other.to_string()),
+        let mut spec: Value = serde_json::from_str(document.spec.get()).map_err(|error| ProxyError::Invalid {
+            datasource: name.to_owned(),
+            reason: format!("its stored document is no JSON: {error}"),
         })?;
+        if let DatasourceRef::Dashboard { .. } = reference {
+            let inside = spec.get_mut("datasources").and_then(|all| all.get_mut(name));
+            spec = inside.map(Value::take).ok_or(ProxyError::NotFound)?;
+        }
+        let proxy = HttpProxy::parse(&spec).map_err(|error| match error {
+            SpecError::NoProxy => ProxyError::NoProxy(name.to_owned()),
+            SpecError::SqlProxy => ProxyError::SqlProxy(name.to_owned()),
+            SpecError::Invalid(reason) => ProxyError::Invalid { datasource: name.to_owned(), reason },
+        })?;
+        let source = Arc::new(self.source(reference, spec, proxy).await?);
+        self.assemble_saved(reference, &source)
+    }
+
+    fn assemble_saved(&self, reference: &DatasourceRef, source: &Arc<Source>) -> Result<Target, ProxyError> {
+        self.assemble(reference, source, |base, tls| self.clients.get(base, tls))
+    }
+
+    /// The target of a datasource that is not saved; nothing of it is kept but its client, for a while.
+    pub(super) async fn of_unsaved(
+        &self,
+        reference: &DatasourceRef,
+        spec: Value,
+        proxy: HttpProxy,
+    ) -> Result<Arc<Target>, ProxyError> {
+        let source = Arc::new(self.source(reference, spec, proxy).await?);
+        self.assemble(reference, &source, |base, tls| self.clients.get_passing(base, tls)).map(Arc::new)
+    }
+
+    /// Adds the secret that the spec names.
+    async fn source(&self, reference: &DatasourceRef, spec: Value, proxy: HttpProxy) -> Result<Source, ProxyError> {
+        let secret = match proxy.secret.as_deref().map(|secret| reference.secret(secret)) {
+            None => None,
+            Some(key) => Some(self.read(&key).await?.ok_or_else(|| {
+                tracing::debug!(datasource = %reference, secret = %key.path(), "the datasource names a secret that does not exist");
+                ProxyError::NotFound
+            })?),
+        };
+        Ok(Source { spec, proxy, secret })
+    }
+
+    /// Opens the secret and finds client and tokens.
+    fn assemble(
+        &self,
+        reference: &DatasourceRef,
+        source: &Arc<Source>,
+        route: impl Fn(&Url, &TlsOptions) -> Result<Route, ClientError>,
+    ) -> Result<Target, ProxyError> {
+        let name = reference.name().to_owned();
+        let invalid = |reason: String| ProxyError::Invalid { datasource: name.clone(), reason };
+        let refused = |error: ClientError| match error {
+            ClientError::Settings(reason) => invalid(format!("its secret: {reason}")),
+            ClientError::Denied(denied) => ProxyError::Denied { datasource: name.clone(), reason: denied.to_string() },
+        };
 
         // Content instead of revisions: a database that was restored or made anew may repeat revisions.
         let mut fingerprint = blake3::Hasher::new();
@@ -179,44 +244,43 @@ impl Targets {
             fingerprint.update(text.as_bytes());
         };
         absorb(&reference.to_string());
-        absorb(&spec.to_string());
-        let secret = proxy.secret.as_deref().map(|secret| reference.secret(secret));
+        absorb(&source.spec.to_string());
         let mut credentials = Credentials::default();
-        if let Some(key) = &secret {
-            let document = self.read(key).await?.ok_or_else(|| {
-                tracing::debug!(datasource = %reference, secret = %key.path(), "the datasource names a secret that does not exist");
-                ProxyError::NotFound
-            })?;
+        if let Some(document) = &source.secret {
             absorb(document.spec.get());
-            credentials =
-                self.credentials(&document).map_err(|error| invalid(format!("its secret {:?}: {error}", key.name)))?;
+            credentials = self
+                .credentials(document)
+                .map_err(|error| invalid(format!("its secret {:?}: {error}", document.key.name)))?;
             if credentials.from_files {
                 absorb(credentials.authorization.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default());
                 absorb(credentials.tls.identity.as_deref().unwrap_or_default());
+                if let Some(settings) = &credentials.oauth {
+                    absorb(&settings.digest(&credentials.tls).to_string());
+                }
             }
         }
+        let (mut proxy, tls) = (source.proxy.clone(), &credentials.tls);
+        let tokens = match &credentials.oauth {
+            Some(settings) => Some(self.tokens.get(&self.clients, settings, tls, &proxy.url).map_err(refused)?),
+            None => None,
+        };
         if let Some(value) = credentials.authorization {
             proxy.headers.insert(header::AUTHORIZATION, value);
         }
-        let (client, connect_url) = self.clients.get(&proxy.url, &credentials.tls).map_err(invalid)?;
-        let host = (connect_url.host_str() != proxy.url.host_str()).then(|| host_header(&proxy.url)).flatten();
         Ok(Target {
-            name: name.to_owned(),
+            name: name.clone(),
+            route: route(&proxy.url, tls).map_err(refused)?,
             proxy,
-            connect_url,
-            host,
-            client,
+            tokens,
             fingerprint: fingerprint.finalize(),
-            secret,
-            from_files: credentials.from_files,
+            secret: source.secret.as_ref().map(|document| document.key.clone()),
+            remake: credentials.from_files.then(|| source.clone()),
         })
     }
 
     fn credentials(&self, document: &Document) -> Result<Credentials, credentials::CredentialsError> {
-        let files = match document.origin {
-            Origin::Provisioned => FileAccess::Any,
-            Origin::Api => FileAccess::Below(&self.file_folders),
-        };
+        let files =
+            if document.origin.may_name_files() { FileAccess::Any } else { FileAccess::Below(&self.file_folders) };
         credentials::parse(document.spec.get(), &self.secrets, files)
     }
 
@@ -226,12 +290,6 @@ impl Targets {
             other => ProxyError::Failed(other.to_string()),
         })
     }
-}
-
-fn host_header(url: &Url) -> Option<header::HeaderValue> {
-    let host = url.host_str()?;
-    let text = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    header::HeaderValue::try_from(text).ok()
 }
 
 #[cfg(test)]

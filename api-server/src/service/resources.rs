@@ -301,7 +301,12 @@ impl Resources {
                     self.store.create(self.seal(wanted.clone(), None).await?).await
                 }
                 Some(stored) => {
-                    if same_tags(&wanted.tags, &stored.tags) && self.sealer.same(kind, &wanted.spec, &stored.spec).await
+                    // A client's secret becomes the administrator's, with the right to name files.
+                    let promoted =
+                        kind.holds_secrets() && wanted.origin.may_name_files() && !stored.origin.may_name_files();
+                    if !promoted
+                        && same_tags(&wanted.tags, &stored.tags)
+                        && self.sealer.same(kind, &wanted.spec, &stored.spec).await
                     {
                         return Ok(Applied::Unchanged);
                     }

@@ -1,9 +1,11 @@
 //! What is wrong gets a clear error and changes nothing.
 
 use axum::body::Body;
+use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::http::Server;
+use crate::pod::Pod;
 
 const PATH: &str = "/api/v1/projects/home/dashboards";
 
@@ -193,4 +195,96 @@ async fn unknown_routes_and_methods_answer_as_echo_does() {
     server.send("PATCH", PATH, &json!({})).await.assert_error(405, "Method Not Allowed");
     server.delete(PATH).await.assert_error(405, "Method Not Allowed");
     assert_nothing_changed(&server, &before).await;
+}
+
+/// Where a body goes that somebody sends.
+const BODIES: [(&str, &str); 9] = [
+    ("POST", "/api/v1/projects"),
+    ("POST", "/api/v1/dashboards"),
+    ("POST", "/api/v1/projects/home/dashboards"),
+    ("PUT", "/api/v1/projects/home/dashboards/kept"),
+    ("PUT", "/api/v1/projects/home/secrets/s"),
+    ("POST", "/api/v1/users"),
+    ("POST", "/api/validate/dashboards"),
+    ("POST", "/api/v1/view"),
+    ("POST", "/proxy/unsaved/globaldatasources/x"),
+];
+
+#[tokio::test]
+async fn every_body_may_be_hostile() {
+    let (server, before) = server().await;
+    let nested = |open: &str, close: &str| format!("{}{}", open.repeat(10_000), close.repeat(10_000));
+    let bodies: Vec<Vec<u8>> = vec![
+        nested("[", "]").into_bytes(),
+        nested("{\"spec\":", "}").replace(":}", ":1}").into_bytes(),
+        format!(r#"{{"kind":"Dashboard","metadata":{{"name":"x"}},"method":"GET","spec":{}}}"#, nested("[", "]"))
+            .into_bytes(),
+        format!(r#"{{"kind":"Dashboard","metadata":{},"spec":{{}}}}"#, nested("{\"name\":", "}").replace(":}", ":1}"))
+            .into_bytes(),
+        b"{\"metadata\":{\"name\":\"\xff\xfe\"},\"spec\":{}}".to_vec(),
+        b"\xef\xbb\xbf{}".to_vec(),
+        b"{\"metadata\":{\"name\":\"\\ud800\"},\"spec\":{}}".to_vec(),
+        vec![0; 1000],
+        b"{\"kind\":1e999999}".to_vec(),
+        b"nul".to_vec(),
+    ];
+    for (method, path) in BODIES {
+        for body in &bodies {
+            let reply = server.text(method, path, "application/json", body.clone()).await;
+            let start = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+            assert!(reply.status.is_client_error(), "{method} {path} {start}: {reply:?}");
+            let message = reply.json()["message"].as_str().unwrap_or_default().to_owned();
+            assert!(!message.is_empty(), "{method} {path} {start}: {reply:?}");
+        }
+    }
+    assert_nothing_changed(&server, &before).await;
+}
+
+#[tokio::test]
+async fn every_path_and_query_may_be_hostile() {
+    let (server, before) = server().await;
+    let long = "x".repeat(76);
+    for name in ["..", ".", "%2e%2e", "%2E%2e%2f", "a%00b", "%ff", "%c0%ae", "a%20b", "..%5c..", "%25", &long] {
+        for path in [
+            format!("{PATH}/{name}"),
+            format!("/api/v1/projects/{name}"),
+            format!("/api/v1/projects/{name}/dashboards"),
+            format!("/api/v1/projects/{name}/dashboards/kept"),
+            format!("/api/v1/users/{name}"),
+            format!("/proxy/globaldatasources/{name}/x"),
+            format!("/proxy/projects/{name}/datasources/x"),
+        ] {
+            let reply = server.get(&path).await;
+            assert!(reply.status.is_client_error(), "{path}: {reply:?}");
+            assert!(!reply.json()["message"].as_str().unwrap_or_default().is_empty(), "{path}: {reply:?}");
+        }
+        let reply = server.get(&format!("/api/v1/dashboards?project={name}")).await;
+        let fine = reply.status.is_client_error() && !reply.json()["message"].as_str().unwrap_or_default().is_empty();
+        assert!(fine, "project={name}: {reply:?}");
+        let reply = server.get(&format!("/api/v1/dashboards?name={name}")).await;
+        assert_eq!(reply.ok(), json!([]), "a prefix that nothing starts with: {name}");
+    }
+    // What the framework refuses has the shape of every error.
+    server.get(&format!("{PATH}?name=a&name=b")).await.assert_error_with(400, "duplicate field");
+    server.get(&format!("{PATH}/%ff")).await.assert_error_with(400, "Invalid UTF-8");
+    assert_nothing_changed(&server, &before).await;
+}
+
+#[tokio::test]
+async fn fifty_megabytes_are_413_for_who_sends_them() {
+    let pod = Pod::start().await;
+    pod.apply("projects", "Project", "home", &json!({})).await;
+    pod.datasource("http://127.0.0.1:1", Value::Null).await;
+    let query = ("POST", "/proxy/globaldatasources/prom/api/v1/query");
+    let zeros = bytes::Bytes::from(vec![b' '; 50 << 20]);
+    for (method, path) in BODIES.into_iter().chain([query]) {
+        let kind = if path == query.1 { "application/x-www-form-urlencoded" } else { "application/json" };
+        let request = pod.client.request(Method::from_bytes(method.as_bytes()).unwrap(), format!("{}{path}", pod.url));
+        let answer = request.header("content-type", kind).body(zeros.clone()).send().await;
+        let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: the answer was not seen: {error}"));
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE, "{method} {path}");
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("4194304 bytes"), "{method} {path}: {text}");
+    }
+    assert_eq!(pod.get("/livez").await.status(), StatusCode::OK);
 }

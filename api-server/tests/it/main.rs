@@ -8,6 +8,7 @@ mod backends;
 mod bad_input;
 mod cache;
 mod differential;
+mod edge;
 mod file_store;
 mod http;
 mod percli;

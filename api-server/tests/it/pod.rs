@@ -31,13 +31,15 @@ impl Pod {
         let mut config = Config::default();
         config.database.file = Some(FileDatabase { folder: folder.path().join("db"), ..FileDatabase::default() });
         configure(&mut config);
+        let tls = config.server.tls.as_ref().map(|tls| server::Tls::open(tls).unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let state = AppState::build(config, None).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(async move {
             // Dropping the sender stops as well.
-            server::run(listener, state, async {
+            server::run_over(listener, tls, state, async {
                 let _ = stopped.await;
             })
             .await;
@@ -48,7 +50,7 @@ impl Pod {
 
     /// `host:port`.
     pub fn address(&self) -> &str {
-        self.url.strip_prefix("http://").unwrap()
+        self.url.split_once("://").unwrap().1
     }
 
     pub async fn get(&self, path: &str) -> Response {

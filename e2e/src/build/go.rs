@@ -45,8 +45,14 @@ pub const CLUSTER: Module = Module {
 };
 
 /// What `kubectl top` and the HPA read. Its releases need a newer Kubernetes library than the kubelet that we run.
-pub const METRICS_SERVER: Module =
-    Module { name: "metrics-server", packages: &["."], variables: &[], programs: &["metrics-server"], links: &[], copies: None };
+pub const METRICS_SERVER: Module = Module {
+    name: "metrics-server",
+    packages: &["."],
+    variables: &[],
+    programs: &["metrics-server"],
+    links: &[],
+    copies: None,
+};
 
 /// Perses' own command line client.
 pub const PERCLI: Module = Module {

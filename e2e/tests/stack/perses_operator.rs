@@ -24,10 +24,8 @@ async fn upstreams_operator_runs_our_image_and_never_loops() -> Result<()> {
     let kubectl = world.cluster.kubectl();
     let crds = PERSES_OPERATOR.require()?.join("bases");
     kubectl.run(&["apply", "--server-side", "-f", &crds.to_string_lossy()]).await?;
-    let result = world
-        .cluster
-        .with_temp_namespace("perses-operator", async |namespace| story(&world, &namespace).await)
-        .await;
+    let result =
+        world.cluster.with_temp_namespace("perses-operator", async |namespace| story(&world, &namespace).await).await;
     kubectl.run(&["delete", "--wait=false", "-f", &crds.to_string_lossy()]).await?;
     result
 }
@@ -37,7 +35,8 @@ async fn story(world: &World, namespace: &str) -> Result<()> {
     let manifest = MANIFEST.replace("${IMAGE}", &product::name("perses-operator")).replace("${NAMESPACE}", namespace);
     kubectl.apply(namespace, &manifest).await?;
     let resources = RESOURCES.replace("${IMAGE}", &product::name("api-server"));
-    wait_for("the resources to be taken", DEADLINE, || async { Ok(kubectl.apply(namespace, &resources).await.ok()) }).await?;
+    wait_for("the resources to be taken", DEADLINE, || async { Ok(kubectl.apply(namespace, &resources).await.ok()) })
+        .await?;
 
     let services: Api<Service> = Api::namespaced(world.stack.client.clone(), namespace);
     let address = wait_for("the Service of the server", DEADLINE, || async {
@@ -75,8 +74,10 @@ async fn story(world: &World, namespace: &str) -> Result<()> {
     })
     .await?;
     kubectl.run(&["-n", namespace, "delete", "persesdashboard", "sample"]).await?;
-    wait_for("the dashboard to go", DEADLINE, || async { Ok((server.get(&dashboard).await?.status == 404).then_some(())) })
-        .await?;
+    wait_for("the dashboard to go", DEADLINE, || async {
+        Ok((server.get(&dashboard).await?.status == 404).then_some(()))
+    })
+    .await?;
     // What is left has finalizers that only the running operator removes.
     for kind in ["persesdatasource", "persesglobaldatasource", "perses"] {
         kubectl.run(&["-n", namespace, "delete", kind, "--all"]).await?;
@@ -102,12 +103,15 @@ async fn requests(server: &Perses, method: &str) -> Result<f64> {
             && line.contains("handler=\"/api/v1/")
     });
     lines
-        .map(|line| line.rsplit(' ').next().context("a metric without value")?.parse::<f64>().context("a metric is no number"))
+        .map(|line| {
+            line.rsplit(' ').next().context("a metric without value")?.parse::<f64>().context("a metric is no number")
+        })
         .sum()
 }
 
 fn load_operator(world: &World) -> Result<()> {
-    let node = world.cluster.node().context("the image of upstream's operator can only be loaded into the local cluster")?;
+    let node =
+        world.cluster.node().context("the image of upstream's operator can only be loaded into the local cluster")?;
     let mut layer = Files::default();
     layer.copy(PERSES_OPERATOR.require()?.join("perses-operator"), "perses-operator", 0o755).folder("tmp", 0o1777);
     let config =

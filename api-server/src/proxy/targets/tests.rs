@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::config::FileDatabase;
-use crate::domain::document::Draft;
+use crate::domain::document::{Draft, Origin};
 use crate::store::file::FileStore;
 use crate::store::{Changes, Cursor, ListQuery, Precondition};
 
@@ -80,7 +80,7 @@ fn world(max_age: Duration) -> World {
     let store =
         Arc::new(Gate { inner, away: AtomicBool::new(false), pass: Semaphore::new(MANY), stopped: Semaphore::new(0) });
     let secrets = Arc::new(SecretBox::new(&[7; 32]).unwrap());
-    let mut targets = Targets::new(store.clone(), secrets, Vec::new(), Duration::from_secs(1));
+    let mut targets = Targets::new(store.clone(), secrets, Vec::new(), DenyList::default());
     targets.max_age = max_age;
     World { store, targets: Arc::new(targets), _folder: folder }
 }
@@ -92,8 +92,12 @@ fn reference() -> DatasourceRef {
 impl World {
     /// Writes a document without telling the targets.
     async fn write(&self, key: Key, spec: serde_json::Value) -> Change {
+        self.write_as(Origin::Api, key, spec).await
+    }
+
+    async fn write_as(&self, origin: Origin, key: Key, spec: serde_json::Value) -> Change {
         let spec = RawValue::from_string(spec.to_string()).unwrap();
-        let draft = Draft { key, tags: Vec::new(), spec, origin: Origin::Api };
+        let draft = Draft { key, tags: Vec::new(), spec, origin };
         let document = match self.store.create(draft.clone()).await {
             Err(StoreError::AlreadyExists) => self.store.update(draft, Precondition::None).await.unwrap(),
             created => created.unwrap(),
@@ -114,7 +118,7 @@ impl World {
 
     async fn host(&self) -> Result<String, ProxyError> {
         let target = self.targets.get(&reference()).await?;
-        Ok(target.connect_url.host_str().unwrap().to_owned())
+        Ok(target.route.url.host_str().unwrap().to_owned())
     }
 }
 
@@ -131,7 +135,7 @@ async fn what_was_read_before_a_change_is_not_used_after_it() {
     let change = world.point_to("new").await;
     world.targets.apply(&[change]);
     world.store.pass.add_permits(MANY);
-    assert_eq!(slow.await.unwrap().unwrap().connect_url.host_str(), Some("old"), "it came before the change");
+    assert_eq!(slow.await.unwrap().unwrap().route.url.host_str(), Some("old"), "it came before the change");
     assert_eq!(world.host().await.unwrap(), "new");
 
     // The same for the secret, while it is loading and after.
@@ -201,4 +205,34 @@ async fn what_does_not_exist_leaves_nothing_behind() {
     world.point_to("host").await;
     world.sign_in_as("me").await;
     assert_eq!(world.host().await.unwrap(), "host");
+}
+
+#[tokio::test]
+async fn credentials_in_files_may_rotate() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let mut world = world(MAX_AGE);
+    Arc::get_mut(&mut world.targets).unwrap().max_age_with_files = Duration::ZERO;
+    world.point_to("host").await;
+    let spec = serde_json::json!({"authorization": {"credentialsFile": file}});
+    world.write_as(Origin::Provisioned, Key::global(Kind::GlobalSecret, "s"), spec.clone()).await;
+    let mut prints = Vec::new();
+    for token in ["one", "two"] {
+        std::fs::write(&file, token).unwrap();
+        let target = world.targets.get(&reference()).await.unwrap();
+        assert_eq!(target.proxy.headers[header::AUTHORIZATION], format!("Bearer {token}"));
+        prints.push(target.fingerprint);
+    }
+    assert_ne!(prints[0], prints[1], "answers of other credentials are other answers");
+    // Also while the store is away.
+    world.store.away.store(true, Ordering::SeqCst);
+    std::fs::write(&file, "three").unwrap();
+    let target = world.targets.get(&reference()).await.unwrap();
+    assert_eq!(target.proxy.headers[header::AUTHORIZATION], "Bearer three");
+    world.store.away.store(false, Ordering::SeqCst);
+    world.targets.clear();
+    // The same secret from a client of the API.
+    world.write(Key::global(Kind::GlobalSecret, "s"), spec).await;
+    let error = world.targets.get(&reference()).await.unwrap_err().to_string();
+    assert!(error.contains("datasource.secret_file_folders"), "{error}");
 }

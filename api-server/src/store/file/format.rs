@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::config::FileExtension;
-use crate::domain::document::Document;
+use crate::domain::document::{Document, Origin};
+use crate::domain::kind::Kind;
 
 /// A document as it stands in a file; what a hand-made file leaves out is `None`.
 #[derive(Debug, Deserialize)]
@@ -40,6 +41,21 @@ pub(super) struct StoredMetadata {
     pub(super) version: u64,
     #[serde(default)]
     pub(super) tags: Option<Vec<String>>,
+    /// Ours, of secrets only: who wrote the document ([`Origin`]). Perses ignores it.
+    #[serde(default)]
+    pub(super) origin: Option<String>,
+}
+
+impl StoredMetadata {
+    /// Who wrote the document. A file without our mark was put there by whoever has access to the folder.
+    pub(super) fn written_by(&self) -> Origin {
+        self.origin.as_deref().map_or(Origin::Administrator, Origin::parse)
+    }
+}
+
+/// Whether the files of this kind say who wrote them: what a secret may name depends on it, also after a restart.
+pub(super) const fn keeps_origin(kind: Kind) -> bool {
+    matches!(kind, Kind::Secret | Kind::GlobalSecret)
 }
 
 /// Reads a file's text. JSON in a YAML file is fine: JSON is YAML, and reading it as JSON keeps `spec` to the byte.
@@ -59,6 +75,10 @@ pub(super) fn encode(document: &Document, extension: FileExtension) -> String {
     let mut json = String::with_capacity(document.spec.get().len() + 512);
     document.write_json(&mut json, Some(document.spec.get()));
     json.push('\n');
+    if keeps_origin(document.key.kind) && document.origin != Origin::Administrator {
+        let mark = format!(r#""metadata":{{"origin":"{}","#, document.origin.as_str());
+        json = json.replacen(r#""metadata":{"#, &mark, 1);
+    }
     match extension {
         FileExtension::Json => json,
         FileExtension::Yaml => to_yaml(&json).unwrap_or(json),
@@ -210,8 +230,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::document::{Key, Origin};
-    use crate::domain::kind::Kind;
+    use crate::domain::document::Key;
 
     fn document(spec: &str) -> Document {
         Document {
@@ -277,6 +296,23 @@ mod tests {
         let spec = r#"{"b": 1.0,  "a":[ 1e2 ]}"#;
         let text = encode(&document(spec), FileExtension::Json);
         assert_eq!(decode(&text, FileExtension::Json).unwrap().spec.unwrap().get(), spec);
+    }
+
+    #[test]
+    fn secrets_say_who_wrote_them() {
+        for (kind, origin, read) in [
+            (Kind::GlobalSecret, Origin::Api, Origin::Api),
+            (Kind::GlobalSecret, Origin::Provisioned, Origin::Provisioned),
+            (Kind::GlobalSecret, Origin::Administrator, Origin::Administrator),
+            (Kind::GlobalDatasource, Origin::Api, Origin::Administrator),
+        ] {
+            let secret = Document { key: Key::global(kind, "s"), origin, ..document(r#"{"metadata":{"a":1}}"#) };
+            for extension in [FileExtension::Json, FileExtension::Yaml] {
+                let stored = decode(&encode(&secret, extension), extension).unwrap();
+                assert_eq!(stored.metadata.written_by(), read, "{kind}");
+                assert_eq!(stored.spec.unwrap().get(), secret.spec.get());
+            }
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::index::{Entry, Index};
 use super::layout::{EXTENSIONS, Found, Signature};
 use super::{disk, format, layout};
 use crate::config::FileExtension;
-use crate::domain::document::{Document, Draft, Key, Origin};
+use crate::domain::document::{Document, Draft, Key};
 use crate::domain::kind::Kind;
 use crate::store::{Change, Precondition, StoreError, empty_spec};
 
@@ -267,6 +267,7 @@ fn read(file: &Found) -> Result<Document, String> {
         return Err(format!("its kind is {:?}, its folder is that of {}", stored.kind, key.kind.plural()));
     }
     let metadata = stored.metadata;
+    let origin = metadata.written_by();
     let differs = |text: &str, place: Option<&str>| !text.is_empty() && place.is_some_and(|place| place != text);
     if differs(&metadata.name, Some(&key.name)) {
         return Err(format!("metadata.name is {:?}, the file is named {:?}", metadata.name, key.name));
@@ -282,14 +283,15 @@ fn read(file: &Found) -> Result<Document, String> {
         version: metadata.version,
         tags: metadata.tags.unwrap_or_default(),
         spec: stored.spec.unwrap_or_else(empty_spec),
-        origin: Origin::Api,
+        origin,
         revision: 0,
     })
 }
 
 fn same(a: &Document, b: &Document) -> bool {
-    (a.created_at, a.updated_at, a.version, &a.tags, a.spec.get())
-        == (b.created_at, b.updated_at, b.version, &b.tags, b.spec.get())
+    let origin = |document: &Document| format::keeps_origin(document.key.kind).then(|| document.origin.as_str());
+    (a.created_at, a.updated_at, a.version, &a.tags, a.spec.get(), origin(a))
+        == (b.created_at, b.updated_at, b.version, &b.tags, b.spec.get(), origin(b))
 }
 
 fn document(draft: Draft, created_at: Timestamp, updated_at: Timestamp, version: u64, revision: i64) -> Document {
