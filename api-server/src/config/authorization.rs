@@ -71,7 +71,7 @@ mod tests {
             (r#"{"role_mappings": [{"group": "g", "claim": "c", "value": "v", "role": "a"}]}"#, "give either"),
             (r#"{"role_mappings": [{"claim": "c", "role": "a"}]}"#, "give either"),
             (r#"{"role_mappings": [{"group": "g"}]}"#, "role is required"),
-            (r#"{"role_mappings": [{"group": "g\\u001f", "role": "a"}]}"#, "control characters"),
+            (r#"{"role_mappings": [{"group": "g\u001f", "role": "a"}]}"#, "control characters"),
         ] {
             let error = checked(native).unwrap_err();
             assert!(error.contains(part), "{native}: {error}");

@@ -55,7 +55,7 @@ fn holds(found: &Value, wanted: &str) -> bool {
     match found {
         Value::String(text) => text == wanted,
         Value::Array(list) => list.iter().any(|one| one.as_str() == Some(wanted)),
-        Value::Bool(_) | Value::Number(_) => found.to_string() == wanted,
+        Value::Bool(found) => wanted == if *found { "true" } else { "false" },
         _ => false,
     }
 }

@@ -45,7 +45,9 @@ fn binding(project: Option<&str>, name: &str, role: &str, users: &[&str]) -> Doc
 
 fn graph(documents: &[Document], rules: &Rules) -> Graph {
     let mut facts = Facts::default();
-    documents.iter().for_each(|document| facts.put(document));
+    for document in documents {
+        facts.put(document);
+    }
     Graph::build(&facts, rules)
 }
 
@@ -285,26 +287,33 @@ proptest! {
     #[test]
     fn facts_that_come_one_by_one_in_any_order_are_those_of_now(before in worlds(), after in worlds(), order in any::<u64>()) {
         let mut facts = Facts::default();
-        before.documents().iter().for_each(|document| facts.put(document));
+        for document in &before.documents() {
+            facts.put(document);
+        }
         let mut wanted: Vec<Document> = after.documents();
-        wanted.iter_mut().for_each(|document| document.revision = 5);
+        for document in &mut wanted {
+            document.revision = 5;
+        }
         let kept: BTreeSet<Key> = wanted.iter().map(|document| document.key.clone()).collect();
-        let gone: Vec<Key> = before.documents().into_iter().map(|document| document.key).filter(|key| !kept.contains(key)).collect();
-        // What is late and old, between what is new, changes nothing.
-        let mut steps: Vec<Box<dyn Fn(&mut Facts)>> = Vec::new();
+        let gone = before.documents().into_iter().map(|document| document.key).filter(|key| !kept.contains(key));
+        // A step is a document that is put, or a key and the revision of its end. What is late and old, between what is new,
+        // changes nothing.
+        let mut steps: Vec<Result<&Document, (Key, i64)>> = Vec::new();
         for document in &wanted {
-            steps.push(Box::new(move |facts| facts.put(document)));
-            steps.push(Box::new(move |facts| _ = facts.remove(&document.key, 0)));
+            steps.extend([Ok(document), Err((document.key.clone(), 0))]);
         }
-        for key in &gone {
-            steps.push(Box::new(move |facts| _ = facts.remove(key, 4)));
-        }
+        steps.extend(gone.map(|key| Err((key, 4))));
         let length = steps.len().max(1);
         for at in 0..steps.len() {
             let other = usize::try_from(order.rotate_left(u32::try_from(at % 64).unwrap()) % length as u64).unwrap();
             steps.swap(at, other);
         }
-        steps.iter().for_each(|step| step(&mut facts));
+        for step in steps {
+            match step {
+                Ok(document) => facts.put(document),
+                Err((key, revision)) => _ = facts.remove(&key, revision),
+            }
+        }
         let (built, fresh) = (Graph::build(&facts, &after.rules()), graph(&wanted, &after.rules()));
         for user in 0..4 {
             let claims = who(&format!("u{user}"));
