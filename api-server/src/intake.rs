@@ -15,6 +15,9 @@ const DISCARD: u64 = 64 << 20;
 /// How long that may take.
 const DISCARD_TIME: Duration = Duration::from_secs(10);
 
+/// Bytes of room that a body gets before anything of it has come.
+const FIRST_ROOM: usize = 64 << 10;
+
 /// Why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
@@ -31,14 +34,14 @@ pub enum Unread {
 
 /// Reads a whole body of at most `limit` bytes.
 pub async fn read(body: Body, limit: u64) -> Result<Bytes, Unread> {
-    // What the client declares; a hint only, but within the limit it may be believed.
     let declared = body.size_hint().exact().unwrap_or(0);
     let mut body = body.into_data_stream();
     if declared > limit {
         discard(&mut body).await;
         return Err(Unread::TooLarge(limit));
     }
-    let mut read = BytesMut::with_capacity(usize::try_from(declared).unwrap_or(0));
+    // Only so much room on a mere promise.
+    let mut read = BytesMut::with_capacity(usize::try_from(declared).unwrap_or(0).min(FIRST_ROOM));
     while let Some(chunk) = body.next().await {
         let chunk =
             chunk.map_err(|error| if TooSlow::is_cause_of(&error) { Unread::TooSlow } else { Unread::Broken })?;

@@ -120,7 +120,9 @@ mod tests {
 
     fn set_all(variables: &[(&str, &str)]) -> Value {
         let (schema, mut tree) = (schema(), json!({}));
-        variables.iter().for_each(|(name, text)| set(&mut tree, &schema, name, text));
+        for (name, text) in variables {
+            set(&mut tree, &schema, name, text);
+        }
         tree
     }
 

@@ -61,7 +61,7 @@ impl Config {
             Kind::GlobalDatasource => !datasource.global.disable,
             // Variables go with the datasources that they would ask.
             Kind::GlobalVariable => !variable.global.disable && !datasource.global.disable,
-            Kind::Variable => !variable.project.disable && !(datasource.global.disable && datasource.project.disable),
+            Kind::Variable => !(variable.project.disable || datasource.global.disable && datasource.project.disable),
             Kind::EphemeralDashboard => self.ephemeral_dashboard.enable,
             kind if kind.is_authorization() => self.native_authorization(),
             _ => true,

@@ -18,7 +18,8 @@ use super::headers::clean_response;
 use super::network::Denied;
 use super::oauth::Token;
 use super::targets::Target;
-use crate::pace::{Pace, Paced};
+use crate::intake::Unread;
+use crate::pace::{Pace, Paced, TooSlow};
 
 /// A request to a datasource, without what the target adds.
 pub(super) struct Outgoing {
@@ -147,6 +148,10 @@ impl Exchange<'_> {
         };
         answer.map_err(|error| {
             let datasource = self.target.name.clone();
+            if TooSlow::is_cause_of(&error) {
+                // Not the datasource: the client's body.
+                return ProxyError::Unread(Unread::TooSlow);
+            }
             match Denied::cause_of(&error) {
                 Some(denied) => ProxyError::Denied { datasource, reason: denied.to_string() },
                 None => ProxyError::Unreachable { datasource, reason: reason(&error) },

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::pod::{Pod, until};
+use crate::upstream::Upstream;
 
 const fn millis(millis: u64) -> ConfigDuration {
     ConfigDuration(Duration::from_millis(millis))
@@ -43,6 +44,8 @@ async fn who_sends_a_byte_now_and_then_is_cut() {
         config.server.body_timeout = millis(800);
     })
     .await;
+    let upstream = Upstream::saying("{}").await;
+    pod.datasource(&upstream.url(), Value::Null).await;
     let post = |path: &str| {
         format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n")
     };
@@ -57,6 +60,7 @@ async fn who_sends_a_byte_now_and_then_is_cut() {
         ("a chunked body by the byte", chunked.to_owned(), b"1\r\n \r\n", Some("408")),
         ("a body that stops", post("/api/v1/projects"), b"", Some("408")),
         ("a sign-in by the byte", post("/api/auth/providers/native/login"), b" ", None),
+        ("an upload to a datasource by the byte", post("/proxy/globaldatasources/prom/write"), b" ", Some("408")),
         ("an unsaved datasource by the byte", post("/proxy/unsaved/globaldatasources/x"), b" ", Some("408")),
     ] {
         let before = Instant::now();

@@ -55,6 +55,40 @@ async fn the_proxy_needs_the_right_to_read_the_datasource() {
 }
 
 #[tokio::test]
+async fn an_unsaved_datasource_needs_the_right_to_create_it_and_to_read_its_secret() {
+    let upstream = Upstream::saying("{}").await;
+    let server = server(None, json!({})).await;
+    let admin = server.caller("admin");
+    admin.users(&["viewer", "maker", "editor"]).await;
+    admin.project("p").await.ok();
+    admin.role(Some("p"), "maker", &["create"], &["Datasource"]).await;
+    for role in ["viewer", "maker", "editor"] {
+        admin.bind(Some("p"), &format!("{role}s"), role, &[role]).await;
+    }
+    let secret = json!({"kind": "Secret", "metadata": {"name": "s"}, "spec": {"authorization": {"credentials": "t"}}});
+    admin.send("POST", "/api/v1/projects/p/secrets", &secret).await.ok();
+    let body = |secret: &Value| json!({"method": "GET", "spec": datasource("Datasource", "x", &upstream.url(), secret)["spec"]});
+    let (plain, with_secret) = (body(&Value::Null), body(&json!("s")));
+    let mut statuses = Vec::new();
+    for name in ["viewer", "maker", "editor"] {
+        let caller = server.caller(name);
+        for path in ["/proxy/unsaved/projects/p/datasources/x", "/proxy/unsaved/projects/p/dashboards/d/datasources/x"]
+        {
+            for body in [&plain, &with_secret] {
+                statuses.push(caller.send("POST", path, body).await.status.as_u16());
+            }
+        }
+        let global = caller.send("POST", "/proxy/unsaved/globaldatasources/x", &plain).await;
+        global.assert_error(403, "forbidden access: missing 'create' global permission for 'GlobalDatasource' kind");
+    }
+    assert_eq!(statuses, [403, 403, 403, 403, 200, 403, 200, 403, 200, 200, 200, 200]);
+    assert_eq!(upstream.seen().len(), 6, "what is refused is not sent");
+    let refused = server.caller("maker").send("POST", "/proxy/unsaved/projects/p/datasources/x", &with_secret).await;
+    refused.assert_error(403, "forbidden access: missing 'read' permission in 'p' project for 'Secret' kind");
+    assert_eq!(admin.send("POST", "/proxy/unsaved/globaldatasources/x", &plain).await.status.as_u16(), 200);
+}
+
+#[tokio::test]
 async fn a_view_needs_the_right_to_read_the_dashboard() {
     let server = server(None, json!({})).await;
     let admin = server.caller("admin");
