@@ -7,6 +7,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::Config;
 
+use crate::commands::lint::LintArgs;
+
 /// A Perses-compatible dashboard server on files or PostgreSQL.
 #[derive(Debug, Parser)]
 #[command(name = "perses-api-server", version, about, long_about = None, args_override_self = true)]
@@ -20,12 +22,14 @@ pub struct Cli {
 }
 
 /// Subcommands.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Serve the API and the web UI (the default)
     Serve,
     /// Bring the schema of the PostgreSQL database up to date, then exit
     Migrate,
+    /// Check documents in files with the rules of this server, without a server
+    Lint(LintArgs),
 }
 
 /// Flags.

@@ -9,6 +9,7 @@
 //! Start at [`router`]: it is the table of contents. `domain` is pure; nothing on the right imports from the left.
 
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod server;
 pub mod state;

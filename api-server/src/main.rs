@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use perses_api_server::cli::{Cli, Command, listen_address, normalise};
-use perses_api_server::{config, server, store, telemetry};
+use perses_api_server::{commands, config, server, store, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse_from(normalise(std::env::args()));
     match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(message) => {
             eprintln!("perses-api-server: {message}");
             ExitCode::FAILURE
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<(), String> {
+fn run(cli: &Cli) -> Result<ExitCode, String> {
     let options = &cli.options;
     telemetry::init(&options.log_level, &options.log_format, options.web.method_trace)?;
     // An error here means that a provider is already set, which is as good.
@@ -30,13 +30,18 @@ fn run(cli: &Cli) -> Result<(), String> {
     let mut config = config::load(options.config.as_deref(), &environment).map_err(|error| error.to_string())?;
     options.web.apply(&mut config)?;
     config::check(&config).map_err(|error| error.to_string())?;
+    if let Some(Command::Lint(args)) = &cli.command {
+        let report = commands::lint::run(&config, options.ui_dir.clone(), args)?;
+        print!("{}", report.print(args.form.output));
+        return Ok(if report.is_bad(args.form.strict) { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+    }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => {
+    match &cli.command {
+        None | Some(Command::Serve | Command::Lint(_)) => {
             let address = listen_address(&options.listen_address)?;
             runtime.block_on(server::serve(config, address, options.ui_dir.clone()))
         }
-        Command::Migrate => runtime.block_on(async {
+        Some(Command::Migrate) => runtime.block_on(async {
             let postgres = config
                 .database
                 .postgres
@@ -46,5 +51,6 @@ fn run(cli: &Cli) -> Result<(), String> {
             println!("{report}");
             Ok(())
         }),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

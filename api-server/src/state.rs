@@ -23,6 +23,7 @@ use crate::query::QueryService;
 use crate::service::admin;
 use crate::service::provisioning::Provisioner;
 use crate::service::resources::Resources;
+use crate::service::validation::Checks;
 use crate::store::file::FileStore;
 use crate::store::postgres::PostgresStore;
 use crate::store::{Store, StoreError};
@@ -111,9 +112,15 @@ impl AppState {
         ));
         let authorizer = authorizer(&config, &store, &metrics);
         let follower = Arc::new(Follower::new(store.clone(), cache.clone()));
-        let resources =
-            Resources::new(store.clone(), cache.clone(), sealer.clone(), metrics.clone(), case_sensitive(&config));
-        let resources = resources.forbid_local_datasources(config.datasource.disable_local);
+        let rules = Checks::new(&config, assets.plugin_kinds())?;
+        let resources = Resources::new(
+            store.clone(),
+            cache.clone(),
+            sealer.clone(),
+            metrics.clone(),
+            rules,
+            case_sensitive(&config),
+        );
         let resources = Arc::new(resources.with_rights(authorizer.native().cloned()));
         let query = QueryService::new(&config.query, config.cache.l1_max_bytes / 2, redis, metrics.clone());
         let parts = proxy::Parts {

@@ -9,6 +9,7 @@ mod load;
 mod providers;
 mod security;
 mod types;
+mod validation;
 mod values;
 
 pub use database::*;
@@ -17,4 +18,5 @@ pub use load::{ConfigError, check, load};
 pub use providers::*;
 pub use security::*;
 pub use types::*;
+pub use validation::*;
 pub use values::{ConfigDuration, Hidden, Network};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::database::Database;
 use super::frontend::Frontend;
 use super::security::Security;
+use super::validation::Validation;
 use super::values::{ConfigDuration, Hidden, Network};
 use crate::domain::kind::Kind;
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub variable: Variable,
     /// Rules for dashboards.
     pub dashboard: Dashboard,
+    /// Checks of documents beyond what Perses itself refuses.
+    pub validation: Validation,
     /// Dashboards with a time to live.
     pub ephemeral_dashboard: EphemeralDashboard,
     /// What the UI shows.
@@ -282,6 +285,8 @@ pub struct Datasource {
     pub project: Switch,
     /// Datasources inside dashboards.
     pub disable_local: bool,
+    /// Datasources that the browser calls itself (`directUrl`), past every protection of this server: refused.
+    pub disable_direct_url: bool,
     /// Folders whose files secrets that clients wrote may name (`passwordFile`, ...). Provisioned secrets may name any file,
     /// and so may those that somebody put into the folder of the file store.
     pub secret_file_folders: Vec<PathBuf>,
@@ -302,6 +307,7 @@ impl Default for Datasource {
             global: GlobalDatasources::default(),
             project: Switch::default(),
             disable_local: false,
+            disable_direct_url: false,
             secret_file_folders: Vec::new(),
             header_timeout: ConfigDuration::from_secs(60),
             idle_timeout: ConfigDuration::from_secs(60),

@@ -3,6 +3,8 @@
 pub mod document;
 pub mod duration;
 pub mod kind;
+pub mod lint;
 pub mod name;
+pub mod promql;
 pub mod secret;
 pub mod spec;

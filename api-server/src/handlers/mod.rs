@@ -11,3 +11,4 @@ pub mod ui;
 pub mod users;
 pub mod validate;
 pub mod view;
+pub mod warnings;

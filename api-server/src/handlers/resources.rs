@@ -16,9 +16,10 @@ use crate::domain::kind::Kind;
 use crate::domain::{name, spec};
 use crate::error::ApiError;
 use crate::handlers::body::{self, JsonBody};
+use crate::handlers::warnings;
 use crate::middleware::caller::Caller;
 use crate::negotiate::{self, matches_any, wants_gzip};
-use crate::service::resources::{ListOptions, Read};
+use crate::service::resources::{ListOptions, Read, Written};
 use crate::state::AppState;
 use crate::store::Precondition;
 
@@ -174,13 +175,14 @@ async fn create(
     }
     caller.require(state, Action::Create, kind, project.as_deref()).await?;
     require_secrets(state, caller, kind, project.as_deref(), &envelope).await?;
-    let encoded = match (kind, caller.login()) {
+    let result = match (kind, caller.login()) {
         (Kind::Project, Some(creator)) if state.authorizer.native().is_some() => {
-            state.resources.create_project(envelope, creator).await?
+            let encoded = state.resources.create_project(envelope, creator).await?;
+            Written { encoded, warnings: Vec::new() }
         }
         _ => state.resources.create(kind, project.as_deref(), envelope).await?,
     };
-    Ok(written(encoded))
+    Ok(written(result))
 }
 
 async fn update(
@@ -193,8 +195,7 @@ async fn update(
     let envelope: Envelope = body::parse(&body)?;
     require_on(state, caller, Action::Update, key).await?;
     require_secrets(state, caller, key.kind, key.project.as_deref(), &envelope).await?;
-    let encoded = state.resources.update(key, envelope, precondition(headers)?).await?;
-    Ok(written(encoded))
+    Ok(written(state.resources.update(key, envelope, precondition(headers)?).await?))
 }
 
 async fn delete(state: &AppState, caller: &Caller, key: &Key) -> Result<StatusCode, ApiError> {
@@ -307,10 +308,11 @@ async fn list(
     Ok(body_of(list, zipped))
 }
 
-fn written(encoded: Encoded) -> Response {
-    let etag = etag(&encoded, false);
-    let mut response = json(StatusCode::OK, encoded.body);
+fn written(written: Written) -> Response {
+    let etag = etag(&written.encoded, false);
+    let mut response = json(StatusCode::OK, written.encoded.body);
     response.headers_mut().insert(header::ETAG, etag);
+    warnings::add(response.headers_mut(), &written.warnings);
     response
 }
 

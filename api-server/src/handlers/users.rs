@@ -55,8 +55,8 @@ async fn create(State(state): State<AppState>, headers: HeaderMap, request: Requ
     if !may {
         check_sign_up(&state, &envelope)?;
     }
-    let encoded = state.resources.create(Kind::User, None, envelope).await?;
-    Ok((StatusCode::OK, [(header::CONTENT_TYPE, body::JSON)], encoded.body).into_response())
+    let written = state.resources.create(Kind::User, None, envelope).await?;
+    Ok((StatusCode::OK, [(header::CONTENT_TYPE, body::JSON)], written.encoded.body).into_response())
 }
 
 /// What nobody may give themselves by choosing a name: the rights that a binding already holds for it (the first user's

@@ -3,11 +3,12 @@
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
 use axum::routing::post;
 
 use crate::domain::kind::Kind;
 use crate::error::ApiError;
-use crate::handlers::body;
+use crate::handlers::{body, warnings};
 use crate::state::AppState;
 
 const KINDS: [Kind; 5] =
@@ -18,8 +19,10 @@ pub fn routes() -> Router<AppState> {
     KINDS.into_iter().fold(Router::new(), |router, kind| {
         let handler = move |State(state): State<AppState>, request: Request| async move {
             let envelope = body::bind(request, &state).await?;
-            state.resources.validate(kind, envelope).await?;
-            Ok::<_, ApiError>(StatusCode::OK)
+            let findings = state.resources.validate(kind, envelope).await?;
+            let mut response = StatusCode::OK.into_response();
+            warnings::add(response.headers_mut(), &findings);
+            Ok::<_, ApiError>(response)
         };
         router.route(&format!("/api/validate/{}", kind.plural()), post(handler))
     })

@@ -1,15 +1,11 @@
 //! What the cache must know of a PromQL expression: a canonical text, and how far into the future of the evaluation it looks.
 //! Pure; the parser is promql-parser.
 
-use std::panic::catch_unwind;
 use std::time::UNIX_EPOCH;
 
-use promql_parser::parser::{AtModifier, Expr, FunctionArgs, Offset, VectorSelector};
+use promql_parser::parser::{AtModifier, Expr, Offset, VectorSelector};
 
-/// Longer texts are not parsed.
-const MAX_LENGTH: usize = 16 * 1024;
-/// Bounds the depth of the tree: walking, printing and dropping it recurse, and a stack overflow would end the process.
-const MAX_OPERATORS: usize = 300;
+use crate::domain::promql;
 
 /// The facts about one expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,32 +42,13 @@ impl Reach {
 
 /// Looks at an expression. Never fails: what is not understood keeps its text.
 pub fn analyse(query: &str) -> Analysis {
-    let raw = || Analysis { text: query.to_owned(), reach: Reach::Unknown };
-    if query.len() > MAX_LENGTH || operators(query) > MAX_OPERATORS {
-        return raw();
-    }
-    // A parser of texts that strangers send must not be able to take the request down.
-    catch_unwind(|| {
-        let expr = promql_parser::parser::parse(query).ok()?;
-        let reach = reach(&expr);
+    let analysis = promql::parse(query, |expr| {
         let printed = expr.to_string();
         // The canonical text counts only if it means the same: it must read back as the same tree.
-        let same = promql_parser::parser::parse(&printed).is_ok_and(|again| again == expr);
-        Some(Analysis { text: if same { printed } else { query.to_owned() }, reach })
-    })
-    .ok()
-    .flatten()
-    .unwrap_or_else(raw)
-}
-
-/// An upper bound of the depth of the tree.
-fn operators(query: &str) -> usize {
-    let signs = query.bytes().filter(|byte| b"([+-*/%^<>=!@".contains(byte)).count();
-    let words = query
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| ["and", "or", "unless", "atan2"].iter().any(|operator| word.eq_ignore_ascii_case(operator)))
-        .count();
-    signs + words
+        let same = promql_parser::parser::parse(&printed).is_ok_and(|again| again == *expr);
+        Analysis { text: if same { printed } else { query.to_owned() }, reach: reach(expr) }
+    });
+    analysis.unwrap_or_else(|_| Analysis { text: query.to_owned(), reach: Reach::Unknown })
 }
 
 fn reach(expr: &Expr) -> Reach {
@@ -89,27 +66,14 @@ fn reach(expr: &Expr) -> Reach {
     let mut todo = vec![expr];
     while let Some(expr) = todo.pop() {
         match expr {
-            Expr::Aggregate(aggregate) => {
-                todo.push(&aggregate.expr);
-                todo.extend(aggregate.param.as_deref());
-            }
-            Expr::Unary(unary) => todo.push(&unary.expr),
-            Expr::Binary(binary) => todo.extend([&*binary.lhs, &*binary.rhs]),
-            Expr::Paren(paren) => todo.push(&paren.expr),
-            Expr::Subquery(subquery) => {
-                add(subquery.offset.as_ref(), subquery.at.as_ref());
-                todo.push(&subquery.expr);
-            }
-            Expr::Call(call) => {
-                let FunctionArgs { args } = &call.args;
-                todo.extend(args.iter().map(|arg| &**arg));
-            }
+            Expr::Subquery(subquery) => add(subquery.offset.as_ref(), subquery.at.as_ref()),
             Expr::VectorSelector(VectorSelector { offset, at, .. }) => add(offset.as_ref(), at.as_ref()),
             Expr::MatrixSelector(matrix) => add(matrix.vs.offset.as_ref(), matrix.vs.at.as_ref()),
-            Expr::NumberLiteral(_) | Expr::StringLiteral(_) => {}
             // Nobody makes these; if somebody did, we would not know what they read.
             Expr::Extension(_) => return Reach::Unknown,
+            _ => {}
         }
+        todo.extend(promql::parts(expr));
     }
     Reach::Until { ahead, latest_at }
 }
@@ -192,7 +156,7 @@ mod tests {
     /// The deepest trees that are let through, on a stack as small as that of a worker thread.
     #[test]
     fn deep_expressions_do_not_overflow_the_stack() {
-        let n = MAX_OPERATORS;
+        let n = promql::MAX_OPERATORS;
         let deep = [
             format!("{}1{}", "(".repeat(n), ")".repeat(n)),
             format!("{}1", "-".repeat(n)),

@@ -6,3 +6,4 @@ pub mod projects;
 pub mod provisioning;
 pub mod references;
 pub mod resources;
+pub mod validation;

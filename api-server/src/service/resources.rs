@@ -13,11 +13,13 @@ use crate::auth::seal::Sealer;
 use crate::cache::{DocumentCache, Encoded, Tier};
 use crate::domain::document::{Document, Draft, Envelope, Key, Origin};
 use crate::domain::kind::Kind;
+use crate::domain::lint::{Finding, Subject};
 use crate::domain::{name, secret, spec};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::service::listing::list_within;
-use crate::service::references::{check_same_role, check_variables};
+use crate::service::references::check_same_role;
+use crate::service::validation::Checks;
 use crate::store::{Change, ListQuery, Precondition, Store, StoreError};
 
 /// Most tags of a document (Perses v0.54).
@@ -35,6 +37,15 @@ pub struct Read {
     pub encoded: Encoded,
     /// The tier that had it; `None` is the store.
     pub tier: Option<Tier>,
+}
+
+/// A document that was written.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The body and its validators.
+    pub encoded: Encoded,
+    /// What is to be told about it.
+    pub warnings: Vec<Finding>,
 }
 
 /// What [`Resources::apply`] did.
@@ -72,8 +83,8 @@ pub struct Resources {
     cache: Arc<DocumentCache>,
     sealer: Arc<Sealer>,
     metrics: Arc<Metrics>,
+    rules: Checks,
     case_sensitive: bool,
-    local_datasources: bool,
     /// Told of by the cache; waited for after what changes rights was written.
     rights: Option<Arc<Rbac>>,
 }
@@ -85,16 +96,10 @@ impl Resources {
         cache: Arc<DocumentCache>,
         sealer: Arc<Sealer>,
         metrics: Arc<Metrics>,
+        rules: Checks,
         case_sensitive: bool,
     ) -> Self {
-        Self { store, cache, sealer, metrics, case_sensitive, local_datasources: true, rights: None }
-    }
-
-    /// Refuses dashboards that bring datasources of their own (`datasource.disable_local`).
-    #[must_use]
-    pub fn forbid_local_datasources(mut self, forbid: bool) -> Self {
-        self.local_datasources = !forbid;
-        self
+        Self { store, cache, sealer, metrics, rules, case_sensitive, rights: None }
     }
 
     /// Answers writes of roles, bindings and users once they are in force here.
@@ -180,27 +185,27 @@ impl Resources {
     }
 
     /// Creates a document.
-    pub async fn create(&self, kind: Kind, project: Option<&str>, envelope: Envelope) -> Result<Encoded, ApiError> {
+    pub async fn create(&self, kind: Kind, project: Option<&str>, envelope: Envelope) -> Result<Written, ApiError> {
         let draft = self.draft(kind, project, None, envelope)?;
         if let Some(project) = &draft.key.project {
             self.require_project(project).await?;
         }
-        let draft = self.prepare(draft, None).await?;
+        let (draft, warnings) = self.prepare(draft, None).await?;
         let document = self.store.create(draft).await?;
         self.written(&document).await;
-        Ok(encode(&document))
+        Ok(Written { encoded: encode(&document), warnings })
     }
 
     /// Replaces a document.
-    pub async fn update(&self, key: &Key, envelope: Envelope, precondition: Precondition) -> Result<Encoded, ApiError> {
+    pub async fn update(&self, key: &Key, envelope: Envelope, precondition: Precondition) -> Result<Written, ApiError> {
         require_sane(key)?;
         let draft = self.draft(key.kind, key.project.as_deref(), Some(&key.name), envelope)?;
         let needs_stored = key.kind.holds_secrets() || key.kind.is_binding();
         let stored = if needs_stored { Some(self.store.get(key).await?.ok_or(ApiError::NotFound)?) } else { None };
-        let draft = self.prepare(draft, stored.as_ref()).await?;
+        let (draft, warnings) = self.prepare(draft, stored.as_ref()).await?;
         let document = self.store.update(draft, precondition).await?;
         self.written(&document).await;
-        Ok(encode(&document))
+        Ok(Written { encoded: encode(&document), warnings })
     }
 
     /// Deletes a document; of a project also everything in it.
@@ -211,29 +216,17 @@ impl Resources {
         Ok(())
     }
 
-    /// Checks a document without writing it (`/api/validate/*`): the project may be empty.
-    pub async fn validate(&self, kind: Kind, envelope: Envelope) -> Result<(), ApiError> {
+    /// Checks a document without writing it (`/api/validate/*`): the project may be empty. Returns what is to be told about it.
+    pub async fn validate(&self, kind: Kind, envelope: Envelope) -> Result<Vec<Finding>, ApiError> {
         check_kind(kind, &envelope.kind)?;
         let spec = required_spec(envelope.spec)?;
         check_name(kind, &envelope.metadata.name)?;
-        check_tags(envelope.metadata.tags.unwrap_or_default())?;
-        spec::check(kind, &spec).map_err(|error| ApiError::BadRequest(error.to_string()))?;
-        if kind == Kind::Dashboard {
-            let project = self.fold(&envelope.metadata.project);
-            let project = (!project.is_empty()).then_some(project);
-            self.check_dashboard(project.as_deref(), &spec).await?;
-        }
-        Ok(())
-    }
-
-    /// What depends on the configuration and on other documents.
-    async fn check_dashboard(&self, project: Option<&str>, spec: &RawValue) -> Result<(), ApiError> {
-        if !self.local_datasources && spec::has_local_datasources(spec) {
-            return Err(ApiError::BadRequest(
-                "local datasource cannot be used as it has been disabled in the configuration".to_owned(),
-            ));
-        }
-        check_variables(&*self.store, project, spec).await
+        let tags = check_tags(envelope.metadata.tags.unwrap_or_default())?;
+        let checked = spec::check(kind, &spec).map_err(|error| ApiError::BadRequest(error.to_string()))?;
+        let project = self.fold(&envelope.metadata.project);
+        let project = (!project.is_empty()).then_some(&*project);
+        let subject = Subject { kind, project, name: &envelope.metadata.name, tags: &tags, spec: &checked.value };
+        self.rules.check(&*self.store, &subject).await
     }
 
     /// Envelope and path become a draft: an empty name or project is filled from the path, another one is refused.
@@ -289,7 +282,7 @@ impl Resources {
             .ok_or_else(|| ApiError::BadRequest(format!("kind: {:?} is not a kind of this server", envelope.kind)))?;
         let mut wanted = self.draft(kind, None, None, envelope)?;
         wanted.origin = origin;
-        let wanted = self.normalise(wanted).await?;
+        let (wanted, warnings) = self.normalise(wanted).await?;
         let mut last = ApiError::AlreadyExists;
         for _ in 0..APPLY_ATTEMPTS {
             let stored = self.store.get(&wanted.key).await?;
@@ -318,6 +311,7 @@ impl Resources {
             match written {
                 Ok(document) => {
                     self.written(&document).await;
+                    log_warnings(&wanted.key, &warnings);
                     return Ok(if stored.is_some() { Applied::Updated } else { Applied::Created });
                 }
                 Err(
@@ -332,17 +326,17 @@ impl Resources {
     }
 
     /// Validates the spec, fills upstream's defaults in, seals secrets.
-    async fn prepare(&self, draft: Draft, stored: Option<&Document>) -> Result<Draft, ApiError> {
-        let draft = self.normalise(draft).await?;
+    async fn prepare(&self, draft: Draft, stored: Option<&Document>) -> Result<(Draft, Vec<Finding>), ApiError> {
+        let (draft, warnings) = self.normalise(draft).await?;
         if let Some(stored) = stored {
             check_same_role(draft.key.kind, &draft.spec, &stored.spec)?;
         }
-        self.seal(draft, stored).await
+        Ok((self.seal(draft, stored).await?, warnings))
     }
 
     /// A draft of a global document, ready to be written.
     pub(super) async fn prepared(&self, kind: Kind, envelope: Envelope) -> Result<Draft, ApiError> {
-        self.prepare(self.draft(kind, None, None, envelope)?, None).await
+        Ok(self.prepare(self.draft(kind, None, None, envelope)?, None).await?.0)
     }
 
     /// Creates a project and what is in it, in one write.
@@ -361,20 +355,20 @@ impl Resources {
         Ok(!self.store.list_primary(&query).await?.is_empty())
     }
 
-    /// Validates the spec, alone and against the store, and fills upstream's defaults in.
-    async fn normalise(&self, mut draft: Draft) -> Result<Draft, ApiError> {
+    /// Validates the spec, alone and against the store, and fills upstream's defaults in. Also returns what is to be told.
+    async fn normalise(&self, mut draft: Draft) -> Result<(Draft, Vec<Finding>), ApiError> {
         let kind = draft.key.kind;
         let checked = spec::check(kind, &draft.spec).map_err(|error| ApiError::BadRequest(error.to_string()))?;
-        if let Some(normalised) = checked {
+        let Key { project, name, .. } = &draft.key;
+        let subject = Subject { kind, project: project.as_deref(), name, tags: &draft.tags, spec: &checked.value };
+        let warnings = self.rules.check(&*self.store, &subject).await?;
+        if let Some(normalised) = checked.normalised {
             draft.spec = normalised;
-        }
-        if kind == Kind::Dashboard {
-            self.check_dashboard(draft.key.project.as_deref(), &draft.spec).await?;
         }
         if matches!(kind, Kind::Datasource | Kind::GlobalDatasource) {
             self.check_single_default(&draft).await?;
         }
-        Ok(draft)
+        Ok((draft, warnings))
     }
 
     /// Encrypts or hashes what must not be stored in the clear.
@@ -425,6 +419,13 @@ impl Resources {
     }
 }
 
+/// Documents from files have no answer that could tell.
+fn log_warnings(key: &Key, warnings: &[Finding]) {
+    if let Some(first) = warnings.first() {
+        tracing::warn!(kind = %key.kind, document = key.path(), findings = warnings.len(), %first, "written with findings");
+    }
+}
+
 fn check_kind(kind: Kind, text: &str) -> Result<(), ApiError> {
     // Upstream looks at the kind of most types only.
     let may_be_absent =
@@ -435,13 +436,14 @@ fn check_kind(kind: Kind, text: &str) -> Result<(), ApiError> {
     Err(ApiError::BadRequest(format!("invalid kind: {text:?} for a {kind} type")))
 }
 
-fn check_name(kind: Kind, text: &str) -> Result<(), ApiError> {
+/// Checks `metadata.name`.
+pub(crate) fn check_name(kind: Kind, text: &str) -> Result<(), ApiError> {
     name::validate(text).map_err(|error| ApiError::BadRequest(format!("metadata.name: {error}")))?;
     spec::check_name(kind, text).map_err(|error| ApiError::BadRequest(error.to_string()))
 }
 
 /// The tag rules of Perses v0.54; duplicates are dropped, the order sent is kept.
-fn check_tags(tags: Vec<String>) -> Result<Vec<String>, ApiError> {
+pub(crate) fn check_tags(tags: Vec<String>) -> Result<Vec<String>, ApiError> {
     let mut unique: Vec<String> = Vec::with_capacity(tags.len());
     for tag in tags {
         let length = tag.chars().count();

@@ -20,6 +20,7 @@ use percent_encoding::percent_decode_str;
 
 use self::asset::Asset;
 pub use self::disk::UiError;
+use crate::domain::lint::plugins::PluginKinds;
 
 /// First path segments that the UI routes itself, as upstream (`index.html` answers them); the empty one is `/`.
 const ROUTES: [&str; 10] =
@@ -84,6 +85,11 @@ impl Assets {
     /// The answer of `GET /api/v1/plugins`: a JSON array of `PluginModule`.
     pub fn plugin_modules(&self) -> Bytes {
         self.modules.clone()
+    }
+
+    /// The plugins of the modules.
+    pub fn plugin_kinds(&self) -> PluginKinds {
+        serde_json::from_slice(&self.modules).map(|list| PluginKinds::from_modules(&list)).unwrap_or_default()
     }
 
     /// Answers a GET or HEAD of a file or of a page of the UI; `None` means 404 (or another method).

@@ -22,3 +22,4 @@ mod replicas;
 mod resources;
 mod store;
 mod upstream;
+mod validation;

@@ -207,6 +207,8 @@ fn annotations(spec: &Node<'_>) -> Result<(), SpecError> {
         if display.str_or_empty("name")?.is_empty() {
             return Err(display.error("annotation name cannot be empty"));
         }
+        display.opt_str("description")?;
+        display.opt_str("color")?;
         display.bool_or_false("hidden")?;
         plugin(&annotation)?;
     }

@@ -32,6 +32,11 @@ pub(super) fn check(spec: &Node<'_>) -> Result<(), SpecError> {
     if kind_is(proxy.value(), HTTP_PROXY) { http(&body) } else { sql(&body) }
 }
 
+/// Whether the browser is to call the datasource itself, past this server: `plugin.spec.directUrl` is set.
+pub fn is_direct(datasource: &Value) -> bool {
+    datasource.pointer("/plugin/spec/directUrl").and_then(Value::as_str).is_some_and(|url| !url.is_empty())
+}
+
 /// The proxy block of a datasource's `plugin.spec`, at any depth: its kind is `HTTPProxy` or `SQLProxy`.
 pub fn find_proxy(plugin_spec: &Value) -> Option<&Map<String, Value>> {
     find(&Node::root("", plugin_spec)).and_then(|node| node.value().as_object())

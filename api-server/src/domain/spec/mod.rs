@@ -1,13 +1,14 @@
 //! Validation of specs, by the rules of Perses v0.54. Pure: what depends on other documents (one default datasource per
 //! scope, for example) is checked by the service.
 //!
-//! Every error names the place in the document; fields that this version does not know are kept and not looked at. What the
-//! plugins' own schemas say about `plugin.spec` is not checked here.
+//! Every error names the place in the document; fields that this version does not know are kept and not looked at. What
+//! plugins say about their `plugin.spec` is for [`super::lint`].
 
 mod dashboard;
 mod datasource;
 mod folder;
-mod node;
+pub(in crate::domain) mod node;
+pub mod references;
 mod role;
 mod secret;
 mod splice;
@@ -16,7 +17,8 @@ mod variable;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-pub use datasource::{HTTP_PROXY, find_proxy};
+pub use datasource::{HTTP_PROXY, find_proxy, is_direct};
+pub use variable::{circle, used as used_variables};
 
 use self::node::Node;
 use super::kind::Kind;
@@ -31,12 +33,31 @@ pub struct SpecError {
     pub message: String,
 }
 
-/// Checks the spec of a document of this kind. `Some` is the spec with upstream's defaults filled in (the rest of the text
-/// stays as sent); `None` when it is stored as it is.
-pub fn check(kind: Kind, spec: &RawValue) -> Result<Option<Box<RawValue>>, SpecError> {
-    let value: Value = serde_json::from_str(spec.get())
-        .map_err(|error| SpecError { path: "spec".to_owned(), message: error.to_string() })?;
-    let root = Node::root("spec", &value);
+/// A spec that passed the checks.
+#[derive(Debug)]
+pub struct Checked {
+    /// The spec, parsed, with upstream's defaults.
+    pub value: Value,
+    /// The text with upstream's defaults filled in, the rest as sent; `None` when it is stored as it is.
+    pub normalised: Option<Box<RawValue>>,
+}
+
+/// Checks the spec of a document of this kind.
+pub fn check(kind: Kind, spec: &RawValue) -> Result<Checked, SpecError> {
+    let parse = |text: &RawValue| {
+        let parsed = serde_json::from_str::<Value>(text.get());
+        parsed.map_err(|error| SpecError { path: "spec".to_owned(), message: error.to_string() })
+    };
+    let mut value = parse(spec)?;
+    let normalised = check_value(kind, &value, spec)?;
+    if let Some(text) = &normalised {
+        value = parse(text)?;
+    }
+    Ok(Checked { value, normalised })
+}
+
+fn check_value(kind: Kind, value: &Value, spec: &RawValue) -> Result<Option<Box<RawValue>>, SpecError> {
+    let root = Node::root("spec", value);
     if value.is_null() {
         return Err(root.error("spec cannot be empty"));
     }
@@ -73,16 +94,13 @@ pub fn check_name(kind: Kind, name: &str) -> Result<(), SpecError> {
     variable::check_name(name).map_err(|message| SpecError { path: "metadata.name".to_owned(), message })
 }
 
-/// Variables that a dashboard's variables use and that it does not define, each with its user: they must exist in the
-/// project or globally.
-pub fn undefined_variables(dashboard: &RawValue) -> Vec<(String, String)> {
-    serde_json::from_str(dashboard.get()).map(|value| variable::undefined(&value)).unwrap_or_default()
-}
-
-/// Whether a dashboard brings datasources of its own.
-pub fn has_local_datasources(dashboard: &RawValue) -> bool {
-    let spec: Value = serde_json::from_str(dashboard.get()).unwrap_or_default();
-    spec.get("datasources").and_then(Value::as_object).is_some_and(|local| !local.is_empty())
+/// Whether a dashboard has members of this name of its own: `datasources` or `variables`.
+pub fn has_local(dashboard: &Value, key: &str) -> bool {
+    match dashboard.get(key) {
+        Some(Value::Object(members)) => !members.is_empty(),
+        Some(Value::Array(elements)) => !elements.is_empty(),
+        _ => false,
+    }
 }
 
 /// The role that a (global) role binding gives; empty when the spec names none.

@@ -36,6 +36,15 @@ pub(super) fn check_secret(spec: &Node<'_>) -> Result<(), SpecError> {
                 oauth.error("when using oauth, clientID, clientSecret/clientSecretFile, and tokenURL cannot be empty")
             );
         }
+        if let Some(scopes) = oauth.get("scopes") {
+            scopes.elements()?.try_for_each(|scope| scope.str().map(|_| ()))?;
+        }
+        if let Some(parameters) = oauth.get("endpointParams") {
+            for (_, values) in parameters.members()? {
+                values.elements()?.try_for_each(|value| value.str().map(|_| ()))?;
+            }
+        }
+        oauth.opt_int("authStyle")?;
         if secret && file {
             return Err(oauth.error("at most one of oauth clientSecret & clientSecretFile must be configured"));
         }

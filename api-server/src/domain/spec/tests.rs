@@ -6,6 +6,10 @@ fn raw(value: &Value) -> Box<RawValue> {
     RawValue::from_string(value.to_string()).unwrap()
 }
 
+fn normalised(kind: Kind, text: &RawValue) -> Option<Box<RawValue>> {
+    check(kind, text).unwrap().normalised
+}
+
 fn refusal(kind: Kind, value: &Value) -> String {
     check(kind, &raw(value)).unwrap_err().to_string()
 }
@@ -28,11 +32,11 @@ fn a_missing_duration_is_spliced_in_and_the_rest_stays_as_sent() {
         (r#"{"duration":null}"#, r#"{"duration":"1h"}"#),
     ] {
         let raw: Box<RawValue> = serde_json::from_str(sent).unwrap();
-        let normalised = check(Kind::Dashboard, &raw).unwrap().unwrap();
-        assert_eq!(normalised.get(), stored);
-        assert!(check(Kind::Dashboard, &normalised).unwrap().is_none(), "the second time nothing changes");
+        let text = normalised(Kind::Dashboard, &raw).unwrap();
+        assert_eq!(text.get(), stored);
+        assert!(normalised(Kind::Dashboard, &text).is_none(), "the second time nothing changes");
     }
-    assert!(check(Kind::Dashboard, &raw(&grid("#/spec/panels/a"))).unwrap().is_none());
+    assert!(normalised(Kind::Dashboard, &raw(&grid("#/spec/panels/a"))).is_none());
 }
 
 #[test]
@@ -41,16 +45,16 @@ fn a_single_default_value_becomes_a_string() {
         r#"{"variables": [{"kind":"TextVariable","spec":{"name":"t","value":"x"}}, {"kind":"ListVariable","spec":"#,
         r#"{"name":"l", "defaultValue": [ "a\"b" ], "plugin":{"kind":"P"}}}]}"#
     );
-    let normalised = check(Kind::Dashboard, &RawValue::from_string(sent.to_owned()).unwrap()).unwrap().unwrap();
+    let found = normalised(Kind::Dashboard, &RawValue::from_string(sent.to_owned()).unwrap()).unwrap();
     let stored = sent.replace(r#"[ "a\"b" ]"#, r#""a\"b""#).replacen('{', r#"{"duration":"1h","#, 1);
-    assert_eq!(normalised.get(), stored);
+    assert_eq!(found.get(), stored);
 
     let variable = r#"{"kind":"ListVariable","spec":{"defaultValue":["one"],"plugin":{"kind":"P"}}}"#;
-    let normalised = check(Kind::Variable, &RawValue::from_string(variable.to_owned()).unwrap()).unwrap().unwrap();
-    assert_eq!(normalised.get(), variable.replace(r#"["one"]"#, r#""one""#));
+    let found = normalised(Kind::Variable, &RawValue::from_string(variable.to_owned()).unwrap()).unwrap();
+    assert_eq!(found.get(), variable.replace(r#"["one"]"#, r#""one""#));
 
     let many = json!({"kind": "ListVariable", "spec": {"defaultValue": ["a"], "allowMultiple": true, "plugin": {"kind": "P"}}});
-    assert!(check(Kind::Variable, &raw(&many)).unwrap().is_none());
+    assert!(normalised(Kind::Variable, &raw(&many)).is_none());
 }
 
 #[test]
@@ -134,11 +138,40 @@ fn dashboards_refuse_what_upstream_refuses() {
 }
 
 #[test]
-fn undefined_variables_are_found_with_their_user() {
-    let spec = json!({"variables": [
-        {"kind": "ListVariable", "spec": {"name": "a", "plugin": {"kind": "P", "spec": {"expr": "x{b=\"$b\",c=\"$__range\",d=\"$1\",e=\"$gone\"}"}}}},
-        {"kind": "TextVariable", "spec": {"name": "b", "value": "v"}}]});
-    assert_eq!(variable::undefined(&spec), [("gone".to_owned(), "a".to_owned())]);
+fn undefined_variables_are_found_wherever_they_are_used() {
+    use references::{Place, undefined};
+    let query =
+        |text: &str| json!({"kind": "TimeSeriesQuery", "spec": {"plugin": {"kind": "P", "spec": {"query": text}}}});
+    let spec = json!({
+        "variables": [
+            {"kind": "ListVariable", "spec": {"name": "a", "plugin": {"kind": "P", "spec": {"expr": "x{b=\"$b\",c=\"$__range\",d=\"$1\",e=\"$gone\"}", "m": ["${far:csv}"]}}}},
+            {"kind": "TextVariable", "spec": {"name": "b", "value": "v"}}],
+        "panels": {"p": {"kind": "Panel", "spec": {
+            "display": {"name": "of ${b} and $title"},
+            "plugin": {"kind": "Markdown", "spec": {"text": "costs $5, ${unclosed, $text"}},
+            "links": [{"url": "/$off"}, {"url": "/$on", "renderVariables": true}],
+            "queries": [query("up{a=\"$a\"}[$__rate_interval]"), query("up{x=\"${q.label}\"} + up{x=\"$q\"}")]}}},
+        "annotations": [{"display": {"name": "n"}, "plugin": {"kind": "P", "spec": {"expr": "$event"}}}],
+        "layouts": [{"kind": "Grid", "spec": {"repeatVariable": "row", "items": [{"repeatVariable": {"value": "b"}}, {"repeatVariable": {"value": "cell"}}]}}]
+    });
+    let found: Vec<(String, String, bool)> =
+        undefined(&spec).into_iter().map(|one| (one.name, one.path, one.braced)).collect();
+    let wanted = [
+        ("gone", "spec.variables[0].spec.plugin.spec.expr", false),
+        ("far", "spec.variables[0].spec.plugin.spec.m[0]", true),
+        ("title", "spec.panels.p.spec.display.name", false),
+        ("text", "spec.panels.p.spec.plugin.spec.text", false),
+        ("on", "spec.panels.p.spec.links[1].url", false),
+        ("q", "spec.panels.p.spec.queries[1].spec.plugin.spec.query", true),
+        ("event", "spec.annotations[0].plugin.spec.expr", false),
+        ("row", "spec.layouts[0].spec.repeatVariable", false),
+        ("cell", "spec.layouts[0].spec.items[1].repeatVariable.value", false),
+    ];
+    let wanted: Vec<(String, String, bool)> =
+        wanted.map(|(name, path, braced)| (name.to_owned(), path.to_owned(), braced)).to_vec();
+    assert_eq!(found, wanted);
+    assert_eq!(undefined(&spec)[0].place, Place::Variable("a".to_owned()));
+    assert_eq!(undefined(&spec)[5].place, Place::Request);
 }
 
 #[test]

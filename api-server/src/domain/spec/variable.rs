@@ -1,14 +1,12 @@
 //! Variables, of dashboards and as documents: kinds, names, defaults, references among them.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::LazyLock;
+use std::collections::{BTreeSet, HashMap};
 
-use regex::Regex;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::node::Node;
-use super::{SpecError, plugin, splice};
+use super::{SpecError, plugin, references, splice};
 
 const SORTS: [&str; 8] = [
     "",
@@ -129,77 +127,50 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
 /// No variable may need itself, directly or through others. (Whether a name that is not in the dashboard exists in the
 /// project or globally is for the service to say.)
 pub(super) fn check_order(variables: &Node<'_>) -> Result<(), SpecError> {
-    let mut needs: HashMap<&str, HashSet<String>> = HashMap::new();
+    let mut needs = HashMap::new();
     for entry in variables.elements()? {
         let Some(spec) = entry.get("spec") else { continue };
-        needs.insert(spec.str_or_empty("name")?, used(&spec));
+        needs.insert(spec.str_or_empty("name")?.to_owned(), used(spec.value()));
     }
-    while !needs.is_empty() {
-        let ready: Vec<&str> = needs
-            .iter()
-            .filter(|(_, used)| !used.iter().any(|name| needs.contains_key(name.as_str())))
-            .map(|(name, _)| *name)
-            .collect();
-        if ready.is_empty() {
-            let mut names: Vec<&str> = needs.into_keys().collect();
-            names.sort_unstable();
-            return Err(variables.error(format!("circular dependency detected (among {})", names.join(", "))));
-        }
-        for name in ready {
-            needs.remove(name);
-        }
-    }
-    Ok(())
+    circle(needs).map_or(Ok(()), |names| {
+        Err(variables.error(format!("circular dependency detected (among {})", names.join(", "))))
+    })
 }
 
-/// Names that a variable's plugin or text uses.
-fn used(spec: &Node<'_>) -> HashSet<String> {
-    let mut names = HashSet::new();
-    if let Some(text) = spec.get("value").and_then(|node| node.value().as_str()) {
-        collect(&Value::String(text.to_owned()), &mut names);
+/// The names of variables that need each other in a circle, or need one that does; sorted. `needs` holds what each one uses.
+pub fn circle(mut needs: HashMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    while !needs.is_empty() {
+        let waits = |used: &BTreeSet<String>| used.iter().any(|name| needs.contains_key(name));
+        let ready: Vec<String> = needs.iter().filter(|(_, used)| !waits(used)).map(|(name, _)| name.clone()).collect();
+        if ready.is_empty() {
+            let mut names: Vec<String> = needs.into_keys().collect();
+            names.sort_unstable();
+            return Some(names);
+        }
+        for name in ready {
+            needs.remove(&name);
+        }
+    }
+    None
+}
+
+/// Names that a variable's plugin or text uses. `spec` is the inner spec: with `value` or `plugin`.
+pub fn used(spec: &Value) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    if let Some(text @ Value::String(_)) = spec.get("value") {
+        collect(text, &mut names);
     }
     if let Some(inner) = spec.get("plugin").and_then(|plugin| plugin.get("spec")) {
-        collect(inner.value(), &mut names);
+        collect(inner, &mut names);
     }
     names
 }
 
-fn collect(value: &Value, names: &mut HashSet<String>) {
-    static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\$([0-9A-Za-z_]+)").ok());
+fn collect(value: &Value, names: &mut BTreeSet<String>) {
     match value {
-        Value::String(text) => {
-            let Some(reference) = REFERENCE.as_ref() else { return };
-            for found in reference.captures_iter(text) {
-                // `$1` is a placeholder of PromQL's label_replace.
-                if !found[1].bytes().all(|b| b.is_ascii_digit()) {
-                    names.insert(found[1].to_owned());
-                }
-            }
-        }
+        Value::String(text) => names.extend(references::names(text).map(|(name, _)| name.to_owned())),
         Value::Array(values) => values.iter().for_each(|value| collect(value, names)),
         Value::Object(members) => members.values().for_each(|value| collect(value, names)),
         _ => {}
     }
-}
-
-/// Names that a dashboard's variables use and that neither it nor Perses itself (`__...`) defines, with the variable that
-/// uses them: they must exist in the project or globally.
-pub(super) fn undefined(dashboard: &Value) -> Vec<(String, String)> {
-    let root = Node::root("spec", dashboard);
-    let Some(Ok(entries)) = root.get("variables").map(|node| node.elements().map(Iterator::collect::<Vec<_>>)) else {
-        return Vec::new();
-    };
-    let specs: Vec<Node<'_>> = entries.iter().filter_map(|entry| entry.get("spec")).collect();
-    let names: HashSet<&str> = specs.iter().filter_map(|spec| spec.value().get("name")?.as_str()).collect();
-    let mut missing = Vec::new();
-    for spec in &specs {
-        let by = spec.value().get("name").and_then(Value::as_str).unwrap_or_default();
-        for name in used(spec) {
-            if !names.contains(name.as_str()) && !name.starts_with("__") {
-                missing.push((name, by.to_owned()));
-            }
-        }
-    }
-    missing.sort_unstable();
-    missing
 }

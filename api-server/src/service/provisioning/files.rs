@@ -75,6 +75,19 @@ fn rank(kind: &str) -> u8 {
     }
 }
 
+/// The files with resources in a folder, sorted, and what could not be read.
+pub(crate) fn list(folder: &Path) -> (Vec<PathBuf>, Vec<String>) {
+    let (mut paths, mut errors) = (Vec::new(), Vec::new());
+    walk(folder, 0, &mut paths, &mut errors);
+    paths.sort();
+    (paths, errors)
+}
+
+/// The resources of one file.
+pub(crate) fn read(path: &Path) -> Result<Vec<Envelope>, String> {
+    parse(path, &fs::read_to_string(path).map_err(|error| error.to_string())?)
+}
+
 fn walk(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>, errors: &mut Vec<String>) {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

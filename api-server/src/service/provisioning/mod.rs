@@ -1,7 +1,7 @@
 //! Provisioning: resources in folders are applied at start, when a file changed and at every interval. Nothing is written
 //! when nothing differs, and nothing is ever deleted. A bad document is reported and does not hold up the others.
 
-mod files;
+pub(crate) mod files;
 
 use std::path::PathBuf;
 use std::sync::Arc;

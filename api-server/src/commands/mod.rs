@@ -1,0 +1,3 @@
+//! Subcommands that are more than a call.
+
+pub mod lint;
