@@ -108,23 +108,3 @@ async fn a_pooler_that_is_replaced_under_load_costs_no_request() {
     idle.get(&keys[0]).await.unwrap();
     assert_eq!(load.finish().await, Vec::<String>::new());
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_too_old_is_not_used_once_more() {
-    let server = shared::postgres().await.unwrap();
-    let service = TcpProxy::to_port(server.port()).await.unwrap();
-    let config = config::Postgres { port: service.port(), max_lifetime: LIFETIME, ..migrated(server).await };
-    let store = PostgresStore::new(&config).unwrap();
-    let key = project("p");
-    create(&store, &key, "{}").await;
-    let connected = std::time::Instant::now();
-    // Whatever is sent on the connection from now on is not answered.
-    let mut held = service.hold_answer_to("p");
-    wait_until("the connection to be too old", Duration::from_secs(30), || async {
-        Ok(connected.elapsed() > LIFETIME.0)
-    })
-    .await
-    .unwrap();
-    drop(held.arrived());
-    assert!(store.get(&key).await.unwrap().is_some());
-}

@@ -230,20 +230,14 @@ async fn relay(
     let (client_read, client_write) = client.split();
     let (server_read, server_write) = server.split();
     let held = Mutex::new(None);
-    let request = async |data: &[u8]| {
+    let request = |data: &[u8]| {
         let mut trap = lock(&route.trap);
         if trap.as_ref().is_some_and(|trap| holds(data, &trap.pattern)) {
             *lock(&held) = trap.take().map(|trap| trap.hold);
         }
+        None
     };
-    let answer = async |_: &[u8]| {
-        let hold = lock(&held).take();
-        if let Some(Hold { arrived, released }) = hold {
-            _ = arrived.send(());
-            // Also when its holder is gone.
-            _ = released.await;
-        }
-    };
+    let answer = |_: &[u8]| lock(&held).take();
     tokio::join!(copy(client_read, server_write, mode.clone(), request), copy(server_read, client_write, mode, answer));
 }
 
@@ -256,7 +250,7 @@ async fn copy(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut mode: watch::Receiver<Mode>,
-    look: impl AsyncFn(&[u8]),
+    look: impl Fn(&[u8]) -> Option<Hold>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read) = from.read(&mut buffer).await {
@@ -265,7 +259,11 @@ async fn copy(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        look(&buffer[..read]).await;
+        if let Some(Hold { arrived, released }) = look(&buffer[..read]) {
+            _ = arrived.send(());
+            // Also when its holder is gone.
+            _ = released.await;
+        }
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }

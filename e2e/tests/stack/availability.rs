@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, EvictParams};
 
-use crate::outage::sample_paths;
+use crate::storage::sample_paths;
 use crate::steady::Steady;
 use crate::world::World;
 
