@@ -104,8 +104,8 @@ async fn rolled_to(world: &World, image: &str) -> Result<()> {
     world.stack.wait_ready(READY_DEADLINE, |_| {}).await
 }
 
-async fn gone(pods: &Api<Pod>, name: &str) -> Result<()> {
-    wait_until(&format!("pod {name} to be gone"), Duration::from_secs(90), || async {
+pub(crate) async fn gone(pods: &Api<Pod>, name: &str) -> Result<()> {
+    wait_until(&format!("pod {name} to be gone"), Duration::from_secs(120), || async {
         Ok(pods.get_opt(name).await?.is_none())
     })
     .await

@@ -321,6 +321,33 @@ fn the_migration_is_named_after_image_and_database_and_nothing_else() {
 }
 
 #[test]
+fn connections_of_the_api_end_before_a_pooler_that_must_stop() {
+    let v = run(&external(), &database(&[])).expect("valid");
+    let r = build::build(&v, &sizing::size(&v.inputs)).expect("built");
+    let pod = r.pooler.expect("pooler").deployment.expect("pods").spec.expect("spec").template.spec.expect("pod");
+    let grace = pod.termination_grace_period_seconds.expect("grace");
+    let pre_stop = pod.containers[0].lifecycle.clone().and_then(|lifecycle| lifecycle.pre_stop).expect("preStop");
+    let listens = pre_stop.sleep.expect("sleep").seconds;
+    let config = r.api.config.expect("config").data.expect("data")["config.yaml"].0.clone();
+    let config: Value = serde_saphyr::from_str(std::str::from_utf8(&config).expect("text")).expect("YAML");
+    let seconds = |key: &str| {
+        let text = config["database"]["postgres"][key].as_str().expect(key);
+        text.strip_suffix('s').and_then(|number| number.parse::<i64>().ok()).expect(key)
+    };
+    // One second is what the server waits on top of the limit of a statement.
+    let longest = listens + seconds("max_lifetime") + seconds("statement_timeout") + 1;
+    assert!(longest < grace, "{longest} of {grace} seconds");
+    assert!(listens > 0 && seconds("max_lifetime") >= 30, "connections are not made all the time");
+
+    let mut direct = external();
+    direct["pooler"] = json!({ "type": "None" });
+    let v = run(&direct, &database(&[])).expect("valid");
+    let r = build::build(&v, &sizing::size(&v.inputs)).expect("built");
+    let config = r.api.config.expect("config").data.expect("data")["config.yaml"].0.clone();
+    assert!(!String::from_utf8(config).expect("text").contains("max_lifetime"), "the server's own default");
+}
+
+#[test]
 fn a_changed_password_rolls_the_pooler_and_nothing_that_reads_files() {
     let hashes = |password: &str| {
         let v = run(&external(), &database(&[("password", password)])).expect("valid");
