@@ -71,7 +71,7 @@ async fn the_first_user_is_made_by_one_pod() {
         let (database, pods) = pods(server).await;
         let made = at_once(&pods, |pod| {
             let (resources, config) = (Arc::clone(&pod.state.resources), config.clone());
-            async move { admin::ensure(&resources, &config).await }
+            async move { admin::ensure(&resources, &config, false).await }
         })
         .await;
         let made: Vec<bool> = made.into_iter().map(|made| made.expect("nobody fails")).collect();
