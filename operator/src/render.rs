@@ -125,16 +125,16 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
     if let Some(build::Database { config, service, stateful_set }) = database {
         push(&mut out, config)?;
         push(&mut out, service)?;
-        push_all(&mut out, stateful_set)?;
+        push_some(&mut out, stateful_set.as_ref())?;
     }
     if let Some(build::Cache { service, deployment }) = cache {
         push(&mut out, service)?;
-        push_all(&mut out, deployment)?;
+        push_some(&mut out, deployment.as_ref())?;
     }
     if let Some(build::Pooler { config, service, deployment, pdb }) = pooler {
-        push_all(&mut out, config)?;
+        push_some(&mut out, config.as_ref())?;
         push(&mut out, service)?;
-        push_all(&mut out, deployment)?;
+        push_some(&mut out, deployment.as_ref())?;
         push(&mut out, pdb)?;
     }
     if let Some(build::Migration { config, job }) = migration {
@@ -143,10 +143,10 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
     }
     let build::Api { config, provisioning, service_account, service, deployment, hpa, pdb } = api;
     push(&mut out, service_account)?;
-    push_all(&mut out, config)?;
+    push_some(&mut out, config.as_ref())?;
     push(&mut out, provisioning)?;
     push(&mut out, service)?;
-    push_all(&mut out, deployment)?;
+    push_some(&mut out, deployment.as_ref())?;
     push(&mut out, hpa)?;
     push(&mut out, pdb)?;
 
@@ -167,8 +167,8 @@ fn push<T: Serialize>(out: &mut Vec<Value>, object: &T) -> Result<(), RenderErro
     Ok(())
 }
 
-fn push_all<T: Serialize>(out: &mut Vec<Value>, object: &Option<T>) -> Result<(), RenderError> {
-    object.iter().try_for_each(|object| push(out, object))
+fn push_some<T: Serialize>(out: &mut Vec<Value>, object: Option<&T>) -> Result<(), RenderError> {
+    object.map_or(Ok(()), |object| push(out, object))
 }
 
 /// All objects as one YAML stream.

@@ -20,8 +20,8 @@ const PODS: usize = 4;
 /// Chance decides who comes first.
 const ROUNDS: usize = 5;
 
-fn write(folder: &Path, name: &str, text: impl ToString) {
-    fs::write(folder.join(name), text.to_string()).unwrap();
+fn write(folder: &Path, name: &str, text: &str) {
+    fs::write(folder.join(name), text).unwrap();
 }
 
 /// Pods with sign-in on one new database.
@@ -63,10 +63,8 @@ async fn the_first_user_is_made_by_one_pod() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "user", "admin\n");
     write(folder.path(), "password", "secret\n");
-    let config = InitialAdmin {
-        username_file: folder.path().join("user"),
-        password_file: folder.path().join("password"),
-    };
+    let config =
+        InitialAdmin { username_file: folder.path().join("user"), password_file: folder.path().join("password") };
     for _ in 0..ROUNDS {
         let (database, pods) = pods(server).await;
         let made = at_once(&pods, |pod| {
@@ -76,7 +74,8 @@ async fn the_first_user_is_made_by_one_pod() {
         .await;
         let made: Vec<bool> = made.into_iter().map(|made| made.expect("nobody fails")).collect();
         assert_eq!(made.iter().filter(|made| **made).count(), 1, "{made:?}");
-        let stored = server.sql(&database, "SELECT count(*), max(version) FROM perses.resource WHERE kind = 'User'").await;
+        let stored =
+            server.sql(&database, "SELECT count(*), max(version) FROM perses.resource WHERE kind = 'User'").await;
         assert_eq!(stored.unwrap().split_whitespace().collect::<String>(), "1|0");
         for pod in &pods {
             pod.login("admin", "secret").await.ok();
@@ -101,7 +100,7 @@ async fn what_is_provisioned_is_made_by_one_pod_each() {
         documents.push(named("Dashboard", json!({"name": format!("d{number}"), "project": "p"}), spec));
     }
     let count = documents.len();
-    write(folder.path(), "all.json", Value::Array(documents));
+    write(folder.path(), "all.json", &Value::Array(documents).to_string());
     let config: config::Provisioning = serde_json::from_value(json!({"folders": [folder.path()]})).unwrap();
     for _ in 0..ROUNDS {
         let (database, pods) = pods(server).await;

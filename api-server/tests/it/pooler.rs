@@ -77,7 +77,8 @@ impl Load {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_is_replaced_under_load_costs_no_request() {
     let server = shared::postgres().await.unwrap();
-    let (old, new) = (PgBouncer::start(server, PoolSettings::default()), PgBouncer::start(server, PoolSettings::default()));
+    let (old, new) =
+        (PgBouncer::start(server, PoolSettings::default()), PgBouncer::start(server, PoolSettings::default()));
     let (old, new) = tokio::try_join!(old, new).unwrap();
     let service = TcpProxy::to_port(old.port()).await.unwrap();
     let config = config::Postgres {

@@ -114,7 +114,12 @@ async fn shows(process: &Process, project: &str, name: &str, expected: u64, sinc
         if found == expected {
             return;
         }
-        assert!(since.elapsed() < STALE_LIMIT + SLACK, "version {found} after {:?}:\n{}", since.elapsed(), process.log());
+        assert!(
+            since.elapsed() < STALE_LIMIT + SLACK,
+            "version {found} after {:?}:\n{}",
+            since.elapsed(),
+            process.log()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -213,12 +213,7 @@ async fn forward(mut client: TcpStream, route: Arc<Route>, mode: watch::Receiver
     }
 }
 
-async fn relay(
-    client: &mut TcpStream,
-    server: &mut Option<TcpStream>,
-    route: &Route,
-    mut mode: watch::Receiver<Mode>,
-) {
+async fn relay(client: &mut TcpStream, server: &mut Option<TcpStream>, route: &Route, mut mode: watch::Receiver<Mode>) {
     if passing(&mut mode).await.is_none() {
         return;
     }

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, EvictParams};
 
-use crate::storage::sample_paths;
 use crate::steady::Steady;
+use crate::storage::sample_paths;
 use crate::world::World;
 
 /// A second name of the same image, so that a roll of the image can be seen.

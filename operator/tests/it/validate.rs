@@ -296,7 +296,14 @@ fn ownership_follows_the_deletion_policy() {
 fn replicas_are_ours_only_before_the_deployment_exists() {
     let replicas = |observed: &Observed| {
         let v = run(&json!({ "users": 5 }), observed).expect("valid");
-        build::build(&v, &sizing::size(&v.inputs)).expect("built").api.deployment.expect("deployment").spec.expect("spec").replicas
+        build::build(&v, &sizing::size(&v.inputs))
+            .expect("built")
+            .api
+            .deployment
+            .expect("deployment")
+            .spec
+            .expect("spec")
+            .replicas
     };
     assert_eq!(replicas(&Observed::default()), Some(2));
     assert_eq!(replicas(&Observed { api_replicas: Some(7), ..with_key() }), None);

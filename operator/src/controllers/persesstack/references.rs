@@ -43,7 +43,11 @@ fn required<'a>(secret: &'a SecretData, name: &str, key: &str, purpose: &str) ->
 fn password(secret: &SecretData, name: &str, key: &str, purpose: &str) -> Result<Redacted, Invalid> {
     let value = required(secret, name, key, purpose)?;
     if value.chars().any(char::is_control) {
-        return Err(unreadable(name, key, "contains a control character such as a line break: write the value without it"));
+        return Err(unreadable(
+            name,
+            key,
+            "contains a control character such as a line break: write the value without it",
+        ));
     }
     Ok(Redacted(value.to_owned()))
 }

@@ -98,11 +98,7 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
     }
 }
 
-fn endpoints(
-    validated: &Validated,
-    old: Option<EndpointsStatus>,
-    host: &impl Fn(String) -> String,
-) -> EndpointsStatus {
+fn endpoints(validated: &Validated, old: Option<EndpointsStatus>, host: &impl Fn(String) -> String) -> EndpointsStatus {
     let names = &validated.names;
     let pooler = validated.spec.pooler.type_ == PoolerType::PgBouncer;
     let cache = validated.spec.cache.type_ == CacheType::Standalone;

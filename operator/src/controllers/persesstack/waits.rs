@@ -50,11 +50,7 @@ impl Waits {
     ///
     /// # Errors
     /// What waiting does not cure: only a changed spec does.
-    pub(super) fn hold<T>(
-        &mut self,
-        result: Result<T, Invalid>,
-        holds: &'static [Part],
-    ) -> Result<Option<T>, Invalid> {
+    pub(super) fn hold<T>(&mut self, result: Result<T, Invalid>, holds: &'static [Part]) -> Result<Option<T>, Invalid> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(invalid) if invalid.terminal => Err(invalid),
