@@ -7,8 +7,8 @@
 mod autoscaler;
 mod availability;
 mod browser;
+mod clients;
 mod perses_operator;
-mod serving;
 mod steady;
 mod storage;
 mod tapering;
