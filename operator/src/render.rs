@@ -81,6 +81,10 @@ fn one(document: &Value, observed: &Observed, settings: &Settings) -> Result<Ren
     let stack = accept(document).map_err(|problems| RenderError::Refused { name: name.clone(), problems })?;
     let invalid = |invalid| RenderError::Invalid { name: name.clone(), invalid };
     let validated = validate::validate(&stack, observed, settings, &Entropy::fixed()).map_err(invalid)?;
+    // Half of a stack is no use in a file.
+    if let Some(missing) = validated.waits.first() {
+        return Err(invalid(missing.clone()));
+    }
     let sizing = sizing::size(&validated.inputs);
     let resources = build::build(&validated, &sizing).map_err(invalid)?;
     Ok(Rendered { validated, sizing, resources })
@@ -121,27 +125,28 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
     if let Some(build::Database { config, service, stateful_set }) = database {
         push(&mut out, config)?;
         push(&mut out, service)?;
-        push(&mut out, stateful_set)?;
+        push_some(&mut out, stateful_set.as_ref())?;
     }
     if let Some(build::Cache { service, deployment }) = cache {
         push(&mut out, service)?;
-        push(&mut out, deployment)?;
+        push_some(&mut out, deployment.as_ref())?;
     }
     if let Some(build::Pooler { config, service, deployment, pdb }) = pooler {
-        push(&mut out, config)?;
+        push_some(&mut out, config.as_ref())?;
         push(&mut out, service)?;
-        push(&mut out, deployment)?;
+        push_some(&mut out, deployment.as_ref())?;
         push(&mut out, pdb)?;
     }
-    let build::Migration { config, job } = migration;
-    push(&mut out, config)?;
-    push(&mut out, job)?;
+    if let Some(build::Migration { config, job }) = migration {
+        push(&mut out, config)?;
+        push(&mut out, job)?;
+    }
     let build::Api { config, provisioning, service_account, service, deployment, hpa, pdb } = api;
     push(&mut out, service_account)?;
-    push(&mut out, config)?;
+    push_some(&mut out, config.as_ref())?;
     push(&mut out, provisioning)?;
     push(&mut out, service)?;
-    push(&mut out, deployment)?;
+    push_some(&mut out, deployment.as_ref())?;
     push(&mut out, hpa)?;
     push(&mut out, pdb)?;
 
@@ -160,6 +165,10 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
 fn push<T: Serialize>(out: &mut Vec<Value>, object: &T) -> Result<(), RenderError> {
     out.push(serde_json::to_value(object).map_err(|error| RenderError::Write(error.to_string()))?);
     Ok(())
+}
+
+fn push_some<T: Serialize>(out: &mut Vec<Value>, object: Option<&T>) -> Result<(), RenderError> {
+    object.map_or(Ok(()), |object| push(out, object))
 }
 
 /// All objects as one YAML stream.
@@ -197,7 +206,7 @@ fn readable(secret: &mut Value) {
 
 /// Values that are never shown: generated ones and those of referenced Secrets.
 fn confidential(v: &Validated) -> Vec<String> {
-    let mut values = vec![v.endpoint.login.password.0.clone()];
+    let mut values: Vec<_> = v.endpoint.iter().map(|endpoint| endpoint.login.password.0.clone()).collect();
     for (secret, keys) in &v.generated.secrets {
         for (key, value) in keys {
             match (key.as_str(), std::str::from_utf8(value)) {

@@ -83,6 +83,9 @@ pub struct Postgres {
     pub statement_cache: usize,
     /// PostgreSQL's `statement_timeout` for our statements.
     pub statement_timeout: ConfigDuration,
+    /// A connection is closed and made anew after this long, when no statement runs on it. Behind a pooler whose pods come
+    /// and go, this plus `statement_timeout` must be below the time that such a pod is given to end.
+    pub max_lifetime: ConfigDuration,
     /// Whether names keep their letter case.
     pub case_sensitive: bool,
     /// The primary itself, past any pooler: for `migrate` only.
@@ -106,6 +109,8 @@ impl Default for Postgres {
             acquire_timeout: ConfigDuration::from_secs(3),
             statement_cache: 100,
             statement_timeout: ConfigDuration::from_secs(10),
+            // Load spreads over poolers that came later.
+            max_lifetime: ConfigDuration::from_secs(30 * 60),
             case_sensitive: false,
             direct: None,
         }

@@ -32,7 +32,7 @@ pub async fn run(
     let mut pause = FIRST_PAUSE;
     loop {
         match ensure(&resources, &config, with_roles).await {
-            Ok(()) => {
+            Ok(_) => {
                 metrics.initial_admin_exists.set(1);
                 return;
             }
@@ -45,12 +45,16 @@ pub async fn run(
     }
 }
 
-/// Creates the user when absent. Several pods may do so at once: one wins, the others find it there.
+/// Creates the user when absent, and says whether it did. Several pods may do so at once: one wins, the others find it
+/// there.
 ///
 /// The binding comes first, so that the user is never there without it, whenever this is cut short. Of a user who is there
 /// already nothing is changed, but for one thing: without any global binding nobody could ever give rights (a server from
 /// before there were roles, or somebody deleted the last one), so the first user gets the binding back.
-async fn ensure(resources: &Resources, config: &InitialAdmin, with_roles: bool) -> Result<(), String> {
+///
+/// # Errors
+/// What a later attempt may cure, in words: a file or the store is not there yet.
+pub async fn ensure(resources: &Resources, config: &InitialAdmin, with_roles: bool) -> Result<bool, String> {
     let name = resources.fold(&read(&config.username_file).await?);
     let exists = match resources.load(&Key::global(Kind::User, &*name)).await {
         Ok(_) => true,
@@ -63,23 +67,23 @@ async fn ensure(resources: &Resources, config: &InitialAdmin, with_roles: bool) 
         let binding = json!({"role": ADMIN, "subjects": [{"kind": "User", "name": name}]});
         create(resources, Kind::GlobalRoleBinding, ADMIN, binding).await?;
     }
-    if !exists {
-        let password = read(&config.password_file).await?;
-        create(resources, Kind::User, &name, json!({"nativeProvider": {"password": password}})).await?;
+    if exists {
+        return Ok(false);
     }
-    Ok(())
+    let password = read(&config.password_file).await?;
+    create(resources, Kind::User, &name, json!({"nativeProvider": {"password": password}})).await
 }
 
-/// Creates a document unless there is one of that name, which wins.
-async fn create(resources: &Resources, kind: Kind, name: &str, spec: Value) -> Result<(), String> {
+/// Creates a document unless there is one of that name, which wins; says whether it did.
+async fn create(resources: &Resources, kind: Kind, name: &str, spec: Value) -> Result<bool, String> {
     let envelope = json!({"kind": kind.as_str(), "metadata": {"name": name}, "spec": spec});
     let envelope: Envelope = serde_json::from_str(&envelope.to_string()).map_err(|error| error.to_string())?;
     match resources.create(kind, None, envelope).await {
         Ok(_) => {
             tracing::info!(%kind, name, "created for the first user");
-            Ok(())
+            Ok(true)
         }
-        Err(ApiError::AlreadyExists) => Ok(()),
+        Err(ApiError::AlreadyExists) => Ok(false),
         Err(error) => Err(describe(&error)),
     }
 }

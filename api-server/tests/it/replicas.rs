@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::backends::{create, dashboard, draft, migrated, project};
 
 /// The bound of the design: no pod shows an old document for longer.
-const STALE_LIMIT: Duration = Duration::from_secs(1);
+pub const STALE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Store, cache and follower of one pod; the follower ends with it.
 pub struct Pod {

@@ -101,6 +101,12 @@ impl PgBouncer {
         self.sandbox.end("QUIT", Duration::from_secs(10)).await
     }
 
+    /// Asks the pooler to end as the kubelet does: it takes no new clients, serves those that it has, and ends when the last
+    /// one has gone. Fails when that takes longer than `timeout`.
+    pub async fn drain(&self, timeout: Duration) -> Result<()> {
+        self.sandbox.end("TERM", timeout).await
+    }
+
     /// Starts the stopped pooler and waits until its console answers, which does not need the server behind it.
     pub async fn start_again(&self) -> Result<()> {
         self.sandbox.start(&["pgbouncer", &format!("{DATA}/pgbouncer.ini")]).await?;

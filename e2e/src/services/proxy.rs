@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
-    sync::{Notify, watch},
+    sync::{Notify, oneshot, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -30,11 +30,51 @@ enum Mode {
     Cut,
 }
 
+/// Where new connections go, and what is waited for on all of them.
+#[derive(Debug)]
+struct Route {
+    target: Mutex<SocketAddr>,
+    trap: Mutex<Option<Trap>>,
+}
+
+/// Springs on the connection whose client sends `pattern`.
+#[derive(Debug)]
+struct Trap {
+    pattern: Vec<u8>,
+    hold: Hold,
+}
+
+/// What the relay of a connection does with the answer.
+#[derive(Debug)]
+struct Hold {
+    arrived: oneshot::Sender<()>,
+    released: oneshot::Receiver<()>,
+}
+
+/// An answer that is held back; dropping this lets it go on.
+#[derive(Debug)]
+pub struct HeldAnswer {
+    arrived: oneshot::Receiver<()>,
+    _release: oneshot::Sender<()>,
+}
+
+impl HeldAnswer {
+    /// Waits until the server has answered. From then on nothing of its connection reaches the client.
+    pub async fn arrived(&mut self) -> Result<()> {
+        (&mut self.arrived).await.context("the connection ended, or another answer is held back instead")
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A running proxy; dropping it closes its connections. Needs the runtime it was started on.
 #[derive(Debug)]
 pub struct TcpProxy {
     port: Port,
     mode: watch::Sender<Mode>,
+    route: Arc<Route>,
     /// Told after each change of mode, when the listener has followed it.
     settled: Arc<Notify>,
     task: JoinHandle<()>,
@@ -47,8 +87,9 @@ impl TcpProxy {
         let (mode, watched) = watch::channel(Mode::Pass(Duration::ZERO));
         let listener = listen(port.number()).await?;
         let settled = Arc::new(Notify::new());
-        let task = tokio::spawn(serve(listener, port.number(), target, watched, Arc::clone(&settled)));
-        Ok(Self { port, mode, settled, task })
+        let route = Arc::new(Route { target: Mutex::new(target), trap: Mutex::new(None) });
+        let task = tokio::spawn(serve(listener, port.number(), Arc::clone(&route), watched, Arc::clone(&settled)));
+        Ok(Self { port, mode, route, settled, task })
     }
 
     /// As [`Self::start`], to a port on 127.0.0.1.
@@ -74,6 +115,21 @@ impl TcpProxy {
     /// Holds each piece of data back for `delay`, in both directions.
     pub async fn delay(&self, delay: Duration) {
         self.set(Mode::Pass(delay)).await;
+    }
+
+    /// Sends new connections to another port on 127.0.0.1; those that are open stay where they are. So does a Service whose
+    /// endpoints change.
+    pub fn redirect(&self, port: u16) {
+        *lock(&self.route.target) = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    }
+
+    /// Holds back the next answer on the connection on which a client next sends `pattern` within one piece of data, and
+    /// everything that follows it there. Other connections go on.
+    pub fn hold_answer_to(&self, pattern: impl Into<Vec<u8>>) -> HeldAnswer {
+        let (arrived, told) = oneshot::channel();
+        let (release, released) = oneshot::channel();
+        *lock(&self.route.trap) = Some(Trap { pattern: pattern.into(), hold: Hold { arrived, released } });
+        HeldAnswer { arrived: told, _release: release }
     }
 
     /// Back to normal; connections that hang go on.
@@ -102,7 +158,7 @@ async fn listen(port: u16) -> Result<TcpListener> {
 async fn serve(
     listener: TcpListener,
     port: u16,
-    target: SocketAddr,
+    route: Arc<Route>,
     mut mode: watch::Receiver<Mode>,
     settled: Arc<Notify>,
 ) {
@@ -126,7 +182,7 @@ async fn serve(
                 settled.notify_one();
             }
             Some(client) = accept(listener.as_ref()) => {
-                connections.spawn(forward(client, target, mode.clone()));
+                connections.spawn(forward(client, Arc::clone(&route), mode.clone()));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -142,11 +198,11 @@ async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
 }
 
 /// One connection, until both sides have ended it or the proxy is cut.
-async fn forward(mut client: TcpStream, target: SocketAddr, mode: watch::Receiver<Mode>) {
+async fn forward(mut client: TcpStream, route: Arc<Route>, mode: watch::Receiver<Mode>) {
     let mut cut = mode.clone();
     let mut server = None;
     let cut = tokio::select! {
-        () = relay(&mut client, &mut server, target, mode) => false,
+        () = relay(&mut client, &mut server, &route, mode) => false,
         mode = cut.wait_for(|mode| *mode == Mode::Cut) => mode.is_ok(),
     };
     if cut {
@@ -157,31 +213,51 @@ async fn forward(mut client: TcpStream, target: SocketAddr, mode: watch::Receive
     }
 }
 
-async fn relay(
-    client: &mut TcpStream,
-    server: &mut Option<TcpStream>,
-    target: SocketAddr,
-    mut mode: watch::Receiver<Mode>,
-) {
+async fn relay(client: &mut TcpStream, server: &mut Option<TcpStream>, route: &Route, mut mode: watch::Receiver<Mode>) {
     if passing(&mut mode).await.is_none() {
         return;
     }
+    let target = *lock(&route.target);
     let Ok(connected) = TcpStream::connect(target).await else { return };
     let server = server.insert(connected);
     _ = client.set_nodelay(true);
     _ = server.set_nodelay(true);
     let (client_read, client_write) = client.split();
     let (server_read, server_write) = server.split();
-    tokio::join!(copy(client_read, server_write, mode.clone()), copy(server_read, client_write, mode));
+    let held = Mutex::new(None);
+    let request = |data: &[u8]| {
+        let mut trap = lock(&route.trap);
+        if trap.as_ref().is_some_and(|trap| holds(data, &trap.pattern)) {
+            *lock(&held) = trap.take().map(|trap| trap.hold);
+        }
+        None
+    };
+    let answer = |_: &[u8]| lock(&held).take();
+    tokio::join!(copy(client_read, server_write, mode.clone(), request), copy(server_read, client_write, mode, answer));
 }
 
-async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut mode: watch::Receiver<Mode>) {
+/// Whether `data` has `pattern` in it.
+fn holds(data: &[u8], pattern: &[u8]) -> bool {
+    !pattern.is_empty() && data.windows(pattern.len()).any(|window| window == pattern)
+}
+
+async fn copy(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut mode: watch::Receiver<Mode>,
+    look: impl Fn(&[u8]) -> Option<Hold>,
+) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read) = from.read(&mut buffer).await {
         // The mode counts after the read: bytes that arrive during a stall stay here.
         let Some(delay) = passing(&mut mode).await else { break };
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
+        }
+        if let Some(Hold { arrived, released }) = look(&buffer[..read]) {
+            _ = arrived.send(());
+            // Also when its holder is gone.
+            _ = released.await;
         }
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             break;

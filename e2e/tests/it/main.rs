@@ -7,3 +7,4 @@ mod images;
 mod load;
 mod node;
 mod services;
+mod workspace;

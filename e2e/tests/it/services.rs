@@ -226,6 +226,54 @@ async fn proxy_delays_stalls_cuts_and_heals() {
     echo.abort();
 }
 
+#[tokio::test]
+async fn proxy_holds_an_answer_back_and_follows_its_target() {
+    let (first, second) = (echo_server("1").await, echo_server("2").await);
+    let proxy = TcpProxy::to_port(first).await.unwrap();
+    let connect = || TcpStream::connect(("127.0.0.1", proxy.port()));
+    let (mut one, mut other) = (connect().await.unwrap(), connect().await.unwrap());
+    assert_eq!(ask(&mut one, "a").await, "1a");
+    let mut held = proxy.hold_answer_to("hold");
+    assert_eq!(ask(&mut one, "b").await, "1b", "another request");
+    one.write_all(b"please hold this").await.unwrap();
+    held.arrived().await.unwrap();
+    let mut byte = [0; 64];
+    assert!(tokio::time::timeout(Duration::from_millis(100), one.read(&mut byte)).await.is_err());
+    assert_eq!(ask(&mut other, "hold").await, "1hold", "one answer only");
+    drop(held);
+    let read = tokio::time::timeout(DEADLINE, one.read(&mut byte)).await.unwrap().unwrap();
+    assert_eq!(&byte[..read], b"1please hold this");
+
+    proxy.redirect(second);
+    assert_eq!(ask(&mut one, "c").await, "1c", "an open connection stays");
+    assert_eq!(ask(&mut connect().await.unwrap(), "d").await, "2d");
+}
+
+/// Answers each piece of data with itself behind `name`; gives its port.
+async fn echo_server(name: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0; 64];
+                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                    let answer = [name.as_bytes(), &buffer[..read]].concat();
+                    stream.write_all(&answer).await.unwrap();
+                }
+            });
+        }
+    });
+    port
+}
+
+async fn ask(stream: &mut TcpStream, text: &str) -> String {
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut buffer = [0; 64];
+    let read = tokio::time::timeout(DEADLINE, stream.read(&mut buffer)).await.unwrap().unwrap();
+    String::from_utf8_lossy(&buffer[..read]).into_owned()
+}
+
 async fn echo_byte(stream: &mut TcpStream) -> std::io::Result<usize> {
     stream.write_all(b"x").await?;
     let mut byte = [0];

@@ -1,4 +1,4 @@
-//! The real autoscaler at work. What it took up is looked at again in [`crate::calm`].
+//! The real autoscaler at work. What it took up is looked at again in [`crate::tapering`].
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Api;
 
 use crate::availability::patch;
-use crate::outage::sample_paths;
 use crate::steady::Steady;
+use crate::storage::sample_paths;
 use crate::world::World;
 
 /// Lists per second: well over what two pods of the demo's size may use.

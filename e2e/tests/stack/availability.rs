@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, EvictParams};
 
-use crate::outage::sample_paths;
 use crate::steady::Steady;
+use crate::storage::sample_paths;
 use crate::world::World;
 
 /// A second name of the same image, so that a roll of the image can be seen.
@@ -104,8 +104,8 @@ async fn rolled_to(world: &World, image: &str) -> Result<()> {
     world.stack.wait_ready(READY_DEADLINE, |_| {}).await
 }
 
-async fn gone(pods: &Api<Pod>, name: &str) -> Result<()> {
-    wait_until(&format!("pod {name} to be gone"), Duration::from_secs(90), || async {
+pub(crate) async fn gone(pods: &Api<Pod>, name: &str) -> Result<()> {
+    wait_until(&format!("pod {name} to be gone"), Duration::from_secs(120), || async {
         Ok(pods.get_opt(name).await?.is_none())
     })
     .await

@@ -2,11 +2,13 @@
 //!
 //! - [`kind`]: which kinds there are; [`inventory`]: what exists.
 //! - [`owner`]: whose is it (pure); [`compare`]: does it already say what we want (pure).
-//! - [`ssa`]: one object; [`order`]: all objects of a stack, in order; [`prune`]: what is no longer wanted.
+//! - [`ssa`]: one object; [`order`]: all objects of a stack, in order; [`mounts`]: what pods need; [`prune`]: what is no
+//!   longer wanted.
 
 pub mod compare;
 pub mod inventory;
 pub mod kind;
+pub mod mounts;
 pub mod order;
 pub mod owner;
 pub mod prune;

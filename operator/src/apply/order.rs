@@ -4,27 +4,25 @@
 //! before the pooler before the migration before the API pods. The API Deployment and its autoscaler come last and only
 //! when the schema is there: pods that start before it would only crash-loop.
 
-use serde_json::json;
-
 use super::inventory::Inventory;
 use super::kind::Kind;
 use super::ssa::{Child, Lifecycle};
-use crate::controllers::persesstack::build::{Api, Cache, Database, Migration, Pooler, Resources, Retained};
-
-/// Annotation of the API Deployment: the migration that was complete when it was applied.
-pub const MIGRATION_ANNOTATION: &str = "persesstack.io/migration";
+use crate::controllers::persesstack::build::{self, Api, Cache, Database, Migration, Pooler, Resources, Retained};
 
 /// Desired objects, in order.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Generated once. If one cannot be created nothing else is: the others embed its content.
+    /// Generated once. If one cannot be created nothing else is: the others embed its content. Those that are waited for
+    /// are not here, and neither is what needs them.
     pub generated: Vec<Child>,
     /// Everything that does not wait.
     pub base: Vec<Child>,
-    /// What waits for the migration: API Deployment, then its autoscaler.
+    /// What waits for the migration: API Deployment, then its autoscaler, which comes only where the Deployment is.
     pub gated: Vec<Child>,
-    /// Name of the migration Job.
-    pub migration: String,
+    /// Name of the migration Job; `None` while the database's credentials are waited for.
+    pub migration: Option<String>,
+    /// Nothing is held back.
+    pub complete: bool,
 }
 
 impl Plan {
@@ -35,10 +33,10 @@ impl Plan {
 
     /// Whether the live API Deployment was applied for this migration: then it need not wait for the Job again, which may
     /// have been deleted since.
-    pub fn deployed_for(&self, inventory: &Inventory) -> bool {
+    pub fn deployed_for(&self, migration: &str, inventory: &Inventory) -> bool {
         let api = self.gated.iter().find(|child| child.kind == Kind::Deployment);
         let live = api.and_then(|api| inventory.get(api.kind, &api.name));
-        live.is_some_and(|live| live["metadata"]["annotations"][MIGRATION_ANNOTATION] == self.migration.as_str())
+        live.is_some_and(|live| live["metadata"]["annotations"][build::MIGRATION] == migration)
     }
 }
 
@@ -54,32 +52,33 @@ pub fn plan(resources: &Resources) -> Plan {
     if let Some(Database { config, service, stateful_set }) = database {
         base.push(Child::new(Kind::ConfigMap, Applied, config));
         base.push(Child::new(Kind::Service, Applied, service));
-        base.push(Child::new(Kind::StatefulSet, Applied, stateful_set));
+        base.extend(stateful_set.iter().map(|set| Child::new(Kind::StatefulSet, Applied, set)));
     }
     if let Some(Cache { service, deployment }) = cache {
         base.push(Child::new(Kind::Service, Applied, service));
-        base.push(Child::new(Kind::Deployment, Applied, deployment));
+        base.extend(deployment.iter().map(|deployment| Child::new(Kind::Deployment, Applied, deployment)));
     }
     if let Some(Pooler { config, service, deployment, pdb }) = pooler {
-        base.push(Child::new(Kind::Secret, Applied, config));
+        base.extend(config.iter().map(|config| Child::new(Kind::Secret, Applied, config)));
         base.push(Child::new(Kind::Service, Applied, service));
-        base.push(Child::new(Kind::Deployment, Applied, deployment));
+        base.extend(deployment.iter().map(|deployment| Child::new(Kind::Deployment, Applied, deployment)));
         base.push(Child::new(Kind::PodDisruptionBudget, Applied, pdb));
     }
-    let Migration { config, job } = migration;
-    base.push(Child::new(Kind::Secret, Immutable, config));
-    let job = Child::new(Kind::Job, Immutable, job);
-    let name = job.name.clone();
-    base.push(job);
+    if let Some(Migration { config, job }) = migration {
+        base.push(Child::new(Kind::Secret, Immutable, config));
+        base.push(Child::new(Kind::Job, Immutable, job));
+    }
+    let migration = migration.as_ref().and_then(|migration| migration.job.metadata.name.clone());
 
     let Api { config, provisioning, service_account, service, deployment, hpa, pdb } = api;
     base.push(Child::new(Kind::ServiceAccount, Applied, service_account));
-    base.push(Child::new(Kind::Secret, Immutable, config));
+    base.extend(config.iter().map(|config| Child::new(Kind::Secret, Immutable, config)));
     base.push(Child::new(Kind::Secret, Applied, provisioning));
     base.push(Child::new(Kind::Service, Applied, service));
     base.push(Child::new(Kind::PodDisruptionBudget, Applied, pdb));
-    let mut deployment = Child::new(Kind::Deployment, Applied, deployment);
-    deployment.value["metadata"]["annotations"][MIGRATION_ANNOTATION] = json!(name);
-    let gated = vec![deployment, Child::new(Kind::HorizontalPodAutoscaler, Applied, hpa)];
-    Plan { generated, base, gated, migration: name }
+    // Everything that can be held back holds back the API pods too.
+    let complete = deployment.is_some();
+    let deployment = deployment.iter().map(|deployment| Child::new(Kind::Deployment, Applied, deployment));
+    let gated = deployment.chain([Child::new(Kind::HorizontalPodAutoscaler, Applied, hpa)]).collect();
+    Plan { generated, base, gated, migration, complete }
 }

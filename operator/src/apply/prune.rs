@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::inventory::{Inventory, list};
 use super::kind::Kind;
+use super::mounts::mounts;
 use super::owner::{Claim, StackId, claim, terminating};
 use super::ssa::Applier;
 use super::{ApplyError, verb};
@@ -34,17 +35,8 @@ pub async fn secrets_in_use(
         wanted.contains(&(Kind::Deployment, name.to_owned()))
     };
     let staying = sets.iter().filter(|(_, set)| stays(set));
-    Ok(staying.flat_map(|(_, set)| mounted_secrets(&set["spec"]["template"]["spec"])).collect())
-}
-
-fn mounted_secrets(pod: &Value) -> Vec<String> {
-    let volumes = pod["volumes"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let direct = volumes.iter().map(|volume| &volume["secret"]["secretName"]);
-    let projected = volumes
-        .iter()
-        .flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten())
-        .map(|source| &source["secret"]["name"]);
-    direct.chain(projected).filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    let mounted = staying.flat_map(|(_, set)| mounts(&set["spec"]["template"]["spec"]));
+    Ok(mounted.filter(|(kind, _)| *kind == Kind::Secret).map(|(_, name)| name.to_owned()).collect())
 }
 
 /// The objects to delete. PURE.
@@ -117,13 +109,5 @@ mod tests {
         let found: Vec<_> =
             leftovers(&inventory, &wanted, &in_use, &stack).into_iter().map(|(kind, name, _)| (kind, name)).collect();
         assert_eq!(found, [(Kind::Secret, "s-api-config-older"), (Kind::Deployment, "s-redis")]);
-    }
-
-    #[test]
-    fn mounted_secrets_of_both_forms() {
-        let pod = json!({"volumes": [
-            {"name": "a", "secret": {"secretName": "one"}}, {"name": "b", "emptyDir": {}},
-            {"name": "c", "projected": {"sources": [{"secret": {"name": "two"}}, {"configMap": {"name": "x"}}]}}]});
-        assert_eq!(mounted_secrets(&pod), ["one", "two"]);
     }
 }

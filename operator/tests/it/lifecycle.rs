@@ -93,15 +93,18 @@ async fn a_secret_that_is_missing_is_waited_for() {
     let database = json!({"type": "External", "external": {"secretRef": {"name": "pg"}, "maxConnections": 200}});
     space.create(&json!({"users": 10, "database": database})).await;
     let message = space.condition("Reconciling", "True", "SecretNotFound").await;
-    assert!(message.contains("pg"), "{message}");
-    assert!(space.get(Kind::Deployment, "perses-api").await.is_none());
+    assert!(message.contains("Secret pg"), "{message}");
+    within("what does not need it", DEADLINE, async || space.get(Kind::Service, "perses-api").await).await;
+    for name in ["perses-pgbouncer", "perses-api"] {
+        assert!(space.get(Kind::Deployment, name).await.is_none(), "{name}");
+    }
 
     let secrets: Api<Secret> = Api::namespaced(space.client.clone(), &space.namespace);
     let secret = json!({"metadata": {"name": "pg"}, "stringData": {
         "host": "pg.example", "dbname": "perses", "user": "perses", "password": "secret-word"}});
     let started = std::time::Instant::now();
     secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
-    within("the stack to go on", REPAIR, async || space.get(Kind::Service, "perses-api").await).await;
+    within("the stack to go on", REPAIR, async || space.get(Kind::Deployment, "perses-pgbouncer").await).await;
     assert!(started.elapsed() < REPAIR);
     space.settled().await;
     assert!(space.get(Kind::StatefulSet, "perses-db").await.is_none());

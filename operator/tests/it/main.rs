@@ -13,3 +13,4 @@ mod golden;
 mod lifecycle;
 mod samples;
 mod validate;
+mod waits;

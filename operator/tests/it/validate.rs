@@ -18,8 +18,15 @@ fn stack(spec: &Value) -> PersesStack {
     render::accept(&document).unwrap_or_else(|problems| panic!("{spec}: {problems:?}"))
 }
 
-fn run(spec: &Value, observed: &Observed) -> Result<Validated, Invalid> {
+/// What can be built now.
+fn partial(spec: &Value, observed: &Observed) -> Result<Validated, Invalid> {
     validate(&stack(spec), observed, &Settings::default(), &Entropy::fixed())
+}
+
+/// A whole stack, or the first thing that is wrong or missing.
+fn run(spec: &Value, observed: &Observed) -> Result<Validated, Invalid> {
+    let validated = partial(spec, observed)?;
+    validated.waits.first().cloned().map_or(Ok(validated), Err)
 }
 
 fn secret(pairs: &[(&str, &str)], ours: bool) -> SecretData {
@@ -93,17 +100,71 @@ fn a_missing_secret_or_key_is_waited_for_by_name() {
     assert_eq!(invalid.waiting_for, Some(SecretRef { name: "db".to_owned(), key: Some("password".to_owned()) }));
 }
 
+/// What is built of each part: database, cache, pooler, migration, API.
+fn pods(v: &Validated) -> [bool; 5] {
+    let r = build::build(v, &sizing::size(&v.inputs)).expect("built");
+    [
+        r.database.is_some_and(|database| database.stateful_set.is_some()),
+        r.cache.is_some_and(|cache| cache.deployment.is_some()),
+        r.pooler.is_some_and(|pooler| pooler.deployment.is_some() && pooler.config.is_some()),
+        r.migration.is_some(),
+        r.api.deployment.is_some() && r.api.config.is_some(),
+    ]
+}
+
+#[test]
+fn what_is_missing_holds_back_what_needs_it_and_nothing_else() {
+    let spec = json!({ "users": 5 });
+    let foreign = |name: &str| with_secret(name, secret(&[("password", "x")], false));
+    let lost = Observed { api_replicas: Some(2), ..Observed::default() };
+    for (spec, observed, built) in [
+        (&spec, Observed::default(), [true; 5]),
+        (&spec, foreign("perses-keys"), [true, true, true, true, false]),
+        (&spec, foreign("perses-admin"), [true, true, true, true, false]),
+        (&spec, foreign("perses-redis"), [true, false, true, true, false]),
+        (&spec, foreign("perses-db"), [false, true, false, false, false]),
+        (&spec, lost, [true, true, true, true, false]),
+        (&external(), Observed::default(), [false, true, false, false, false]),
+        (&external(), database(&[]), [false, true, true, true, true]),
+    ] {
+        let v = partial(spec, &observed).expect("nothing terminal");
+        assert_eq!(pods(&v), built, "{:?}", v.waits);
+        for name in observed.secrets.keys().filter(|name| *name != "db") {
+            assert!(!v.generated.secrets.contains_key(name), "{name} is somebody else's");
+        }
+    }
+}
+
+#[test]
+fn a_datasource_without_its_secret_holds_back_nothing_but_itself() {
+    let datasources = json!([
+        { "name": "open", "url": "http://a:9090" },
+        { "name": "closed", "url": "http://b:9090", "auth": { "bearer": { "secretRef": { "name": "token" } } } },
+    ]);
+    let spec = json!({ "users": 5, "datasources": datasources });
+    let v = partial(&spec, &Observed::default()).expect("nothing terminal");
+    assert_eq!(pods(&v), [true; 5]);
+    let names: Vec<_> = v.datasources.iter().map(|datasource| datasource.spec.name.as_str()).collect();
+    assert_eq!(names, ["open"]);
+    let message = &v.waits.first().expect("waits").message;
+    assert!(message.contains("Secret token") && message.contains("datasource closed"), "{message}");
+    // What only a changed spec cures still stops everything.
+    let wrong = json!({ "users": 5, "datasources": [{ "name": "p", "url": "http://u:p@h:9090" }] });
+    assert!(partial(&wrong, &Observed::default()).expect_err("refused").terminal);
+}
+
 #[test]
 fn the_external_endpoint_is_what_the_secret_says() {
     let v = run(&external(), &database(&[("port", "6432")])).expect("valid");
-    assert_eq!((v.endpoint.host.as_str(), v.endpoint.port), ("pg.example", 6432));
-    assert_eq!(v.endpoint.direct, ("pg.example".to_owned(), 6432));
-    assert_eq!(v.endpoint.login.password.0, "pa'ss \"word\"");
+    let endpoint = v.endpoint.clone().expect("endpoint");
+    assert_eq!((endpoint.host.as_str(), endpoint.port), ("pg.example", 6432));
+    assert_eq!(endpoint.direct, ("pg.example".to_owned(), 6432));
+    assert_eq!(endpoint.login.password.0, "pa'ss \"word\"");
     let sizing = sizing::size(&v.inputs);
     let resources = build::build(&v, &sizing).expect("built");
     assert!(resources.database.is_none() && resources.retained.claim.is_none());
     let pooler = resources.pooler.expect("pooler");
-    let data = pooler.config.data.expect("data");
+    let data = pooler.config.expect("config").data.expect("data");
     let text = |key: &str| String::from_utf8(data[key].0.clone()).expect("text");
     assert_eq!(text("userlist.txt"), "\"app\" \"pa'ss \"\"word\"\"\"\n");
     assert!(text("pgbouncer.ini").contains("* = host='pg.example' port=6432"));
@@ -122,7 +183,8 @@ fn values_that_would_break_a_configuration_file_are_refused() {
         assert_eq!(invalid.reason, "SecretInvalid", "{key}: {}", invalid.message);
         assert!(!invalid.message.contains(value), "the value is shown: {}", invalid.message);
     }
-    assert_eq!(run(&external(), &database(&[("port", "0")])).expect_err("refused").reason, "DatabaseSecretInvalid");
+    let invalid = run(&external(), &database(&[("port", "0")])).expect_err("refused");
+    assert!(invalid.reason == "SecretInvalid" && invalid.message.contains("key port in Secret db"), "{invalid}");
 }
 
 #[test]
@@ -197,6 +259,7 @@ fn generated_secrets_are_made_once_and_adopted_afterwards() {
     let second = validate(&stack(&spec), &observed, &Settings::default(), &other).expect("valid");
     assert_eq!(first.generated, second.generated);
     assert_eq!(first.endpoint, second.endpoint);
+    assert!(first.endpoint.is_some());
 }
 
 #[test]
@@ -221,7 +284,7 @@ fn ownership_follows_the_deletion_policy() {
             assert_eq!(secret.metadata.owner_references.is_some(), owned, "{policy}: {:?}", secret.metadata.name);
         }
         assert_eq!(resources.retained.claim.expect("claim").metadata.owner_references.is_some(), owned, "{policy}");
-        let owner = &resources.api.deployment.metadata.owner_references.expect("owner")[0];
+        let owner = &resources.api.deployment.expect("deployment").metadata.owner_references.expect("owner")[0];
         assert_eq!(
             (owner.uid.as_str(), owner.controller, owner.block_owner_deletion),
             ("7d1f", Some(true), Some(true))
@@ -233,7 +296,14 @@ fn ownership_follows_the_deletion_policy() {
 fn replicas_are_ours_only_before_the_deployment_exists() {
     let replicas = |observed: &Observed| {
         let v = run(&json!({ "users": 5 }), observed).expect("valid");
-        build::build(&v, &sizing::size(&v.inputs)).expect("built").api.deployment.spec.expect("spec").replicas
+        build::build(&v, &sizing::size(&v.inputs))
+            .expect("built")
+            .api
+            .deployment
+            .expect("deployment")
+            .spec
+            .expect("spec")
+            .replicas
     };
     assert_eq!(replicas(&Observed::default()), Some(2));
     assert_eq!(replicas(&Observed { api_replicas: Some(7), ..with_key() }), None);
@@ -243,7 +313,8 @@ fn replicas_are_ours_only_before_the_deployment_exists() {
 fn the_migration_is_named_after_image_and_database_and_nothing_else() {
     let job = |spec: &Value, observed: &Observed| {
         let v = run(spec, observed).expect("valid");
-        build::build(&v, &sizing::size(&v.inputs)).expect("built").migration.job.metadata.name.expect("name")
+        let migration = build::build(&v, &sizing::size(&v.inputs)).expect("built").migration.expect("migration");
+        migration.job.metadata.name.expect("name")
     };
     let first = job(&external(), &database(&[]));
     let mut more_users = external();
@@ -257,15 +328,43 @@ fn the_migration_is_named_after_image_and_database_and_nothing_else() {
 }
 
 #[test]
+fn connections_of_the_api_end_before_a_pooler_that_must_stop() {
+    let v = run(&external(), &database(&[])).expect("valid");
+    let r = build::build(&v, &sizing::size(&v.inputs)).expect("built");
+    let pod = r.pooler.expect("pooler").deployment.expect("pods").spec.expect("spec").template.spec.expect("pod");
+    let grace = pod.termination_grace_period_seconds.expect("grace");
+    let pre_stop = pod.containers[0].lifecycle.clone().and_then(|lifecycle| lifecycle.pre_stop).expect("preStop");
+    let listens = pre_stop.sleep.expect("sleep").seconds;
+    let config = r.api.config.expect("config").data.expect("data")["config.yaml"].0.clone();
+    let config: Value = serde_saphyr::from_str(std::str::from_utf8(&config).expect("text")).expect("YAML");
+    let seconds = |key: &str| {
+        let text = config["database"]["postgres"][key].as_str().expect(key);
+        text.strip_suffix('s').and_then(|number| number.parse::<i64>().ok()).expect(key)
+    };
+    // One second is what the server waits on top of the limit of a statement.
+    let longest = listens + seconds("max_lifetime") + seconds("statement_timeout") + 1;
+    assert!(longest < grace, "{longest} of {grace} seconds");
+    assert!(listens > 0 && seconds("max_lifetime") >= 30, "connections are not made all the time");
+
+    let mut direct = external();
+    direct["pooler"] = json!({ "type": "None" });
+    let v = run(&direct, &database(&[])).expect("valid");
+    let r = build::build(&v, &sizing::size(&v.inputs)).expect("built");
+    let config = r.api.config.expect("config").data.expect("data")["config.yaml"].0.clone();
+    assert!(!String::from_utf8(config).expect("text").contains("max_lifetime"), "the server's own default");
+}
+
+#[test]
 fn a_changed_password_rolls_the_pooler_and_nothing_that_reads_files() {
     let hashes = |password: &str| {
         let v = run(&external(), &database(&[("password", password)])).expect("valid");
         let r = build::build(&v, &sizing::size(&v.inputs)).expect("built");
-        let pooler = r.pooler.expect("pooler").deployment.spec.expect("spec").template.metadata.expect("meta");
+        let pooler = r.pooler.expect("pooler").deployment.expect("deployment");
+        let pooler = pooler.spec.expect("spec").template.metadata.expect("meta");
         (
             pooler.annotations.expect("annotations")[build::CONFIG_HASH].clone(),
-            r.api.config.metadata.name,
-            r.api.deployment,
+            r.api.config.expect("config").metadata.name,
+            r.api.deployment.expect("deployment"),
         )
     };
     let (before, after) = (hashes("one"), hashes("two"));

@@ -18,10 +18,11 @@ use crate::store::StoreError;
 
 /// A connection that was idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// A connection that was idle for longer is closed, or earlier where connections live shortly: a pooler that must end waits
+/// for idle clients too.
+const LONGEST_IDLE: Duration = Duration::from_mins(10);
 /// How long all connections are suspect after one was found dead: a restarted server kills them all.
 const SUSPICION: Duration = Duration::from_secs(30);
-/// Connections are made anew after this long, so that load spreads over poolers that came later.
-const MAX_LIFETIME: Duration = Duration::from_mins(30);
 /// While the database is away, one caller in this time tries it; the others fail at once.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// A read of one document, a look at the tail: milliseconds on a database that works.
@@ -144,16 +145,19 @@ impl Database {
     pub(super) fn new(config: &config::Postgres) -> Self {
         let credentials = Credentials::read(config).ok();
         let past = Arc::new(Past::default());
-        let seen = Arc::clone(&past);
+        let (seen, max_lifetime) = (Arc::clone(&past), config.max_lifetime.0);
         // Files that are not there yet are read again before each attempt to connect.
         let unusable = Credentials { user: String::new(), password: None };
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections.max(1))
             .acquire_timeout(config.acquire_timeout.0)
-            .max_lifetime(MAX_LIFETIME)
+            .max_lifetime(max_lifetime)
+            .idle_timeout(LONGEST_IDLE.min(max_lifetime / 3))
             .test_before_acquire(false)
             .before_acquire(move |connection, meta| {
-                let outdated = seen.is_outdated(meta.age);
+                // The pool itself looks at the age only when a connection comes back and at long intervals: one that was
+                // idle for long would be used once more.
+                let outdated = seen.is_outdated(meta.age) || meta.age >= max_lifetime;
                 let try_first = meta.idle_for > TRUSTED_IDLE || seen.is_suspect(meta.age);
                 Box::pin(async move {
                     if !outdated && try_first {

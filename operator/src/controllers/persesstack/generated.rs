@@ -6,6 +6,7 @@ use super::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY};
 use super::build::names::Names;
 use super::observed::{Observed, SecretData};
 use super::validate::{Endpoint, Generated, Invalid, Login, Redacted, SecretRef};
+use super::waits::{Part, Waits};
 use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStackSpec};
 use crate::settings::Entropy;
 
@@ -14,38 +15,33 @@ type Data = BTreeMap<String, Vec<u8>>;
 /// Key of the 32 bytes in `<stack>-keys`.
 const ENCRYPTION_KEY: &str = "encryption-key";
 
-/// Values of every generated Secret that this stack needs.
+/// Values of every generated Secret that this stack needs, without those that cannot be used: they are noted in `waits`.
 pub(super) fn resolve(
     spec: &PersesStackSpec,
     database_type: DatabaseType,
     names: &Names,
     observed: &Observed,
     entropy: &Entropy,
+    waits: &mut Waits,
 ) -> Result<Generated, Invalid> {
-    let has_data = observed.api_replicas.is_some() || observed.database.is_some();
-    if has_data && !observed.secrets.contains_key(&names.keys()) {
-        return Err(key_lost(&names.keys(), names.stack()));
-    }
     let mut secrets = BTreeMap::new();
-    let mut add = |name: String, keys: &[&str], fresh: Data| -> Result<(), Invalid> {
+    let mut add = |name: String, keys: &[&str], fresh: Data, holds| -> Result<(), Invalid> {
         let data = match observed.secrets.get(&name) {
-            None => fresh,
-            Some(existing) => adopt(&name, existing, keys)?,
+            None => Ok(fresh),
+            Some(existing) => adopt(&name, existing, keys),
         };
-        secrets.insert(name, data);
+        if let Some(data) = waits.hold(data, holds)? {
+            secrets.insert(name, data);
+        }
         Ok(())
     };
-    add(names.keys(), &[ENCRYPTION_KEY], Data::from([(ENCRYPTION_KEY.to_owned(), entropy.encryption_key.to_vec())]))?;
-    add(
-        names.admin(),
-        &["username", "password"],
-        data([("username", "admin".to_owned()), ("password", word(&entropy.admin_password))]),
-    )?;
+    let fresh = data([("username", "admin".to_owned()), ("password", word(&entropy.admin_password))]);
+    add(names.admin(), &["username", "password"], fresh, Part::WITH_KEYS)?;
     if spec.cache.type_ == CacheType::Standalone {
         let password = word(&entropy.redis_password);
         let acl = redis_acl("perses", &password);
         let fresh = data([("username", "perses".to_owned()), ("password", password), ("users.acl", acl)]);
-        add(names.redis(), &["username", "password", "users.acl"], fresh)?;
+        add(names.redis(), &["username", "password", "users.acl"], fresh, Part::WITH_CACHE)?;
     }
     if database_type == DatabaseType::Standalone {
         let fresh = data([
@@ -55,14 +51,27 @@ pub(super) fn resolve(
             ("user", "perses".to_owned()),
             ("password", word(&entropy.database_password)),
         ]);
-        add(names.database(), &["dbname", "user", "password"], fresh)?;
+        add(names.database(), &["dbname", "user", "password"], fresh, Part::WITH_DATABASE)?;
     }
-    if let Some(key) = secrets.get(&names.keys()).and_then(|d| d.get(ENCRYPTION_KEY))
-        && key.len() != 32
-    {
-        return Err(damaged(&names.keys(), ENCRYPTION_KEY, "does not have 32 bytes"));
+    if let Some(data) = waits.hold(encryption_key(names, observed, entropy), Part::WITH_KEYS)? {
+        secrets.insert(names.keys(), data);
     }
     Ok(Generated { secrets })
+}
+
+/// The 32 bytes that protect stored secrets. Where there is data they are not made anew.
+fn encryption_key(names: &Names, observed: &Observed, entropy: &Entropy) -> Result<Data, Invalid> {
+    let name = names.keys();
+    let has_data = observed.api_replicas.is_some() || observed.database.is_some();
+    let data = match observed.secrets.get(&name) {
+        Some(existing) => adopt(&name, existing, &[ENCRYPTION_KEY])?,
+        None if has_data => return Err(key_lost(&name, names.stack())),
+        None => Data::from([(ENCRYPTION_KEY.to_owned(), entropy.encryption_key.to_vec())]),
+    };
+    match data.get(ENCRYPTION_KEY) {
+        Some(key) if key.len() == 32 => Ok(data),
+        _ => Err(damaged(&name, ENCRYPTION_KEY, "does not have 32 bytes")),
+    }
 }
 
 impl Generated {

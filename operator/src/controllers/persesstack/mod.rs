@@ -9,8 +9,10 @@ mod inputs;
 pub mod observe;
 pub mod observed;
 pub mod reconcile;
+mod references;
 pub mod status;
 pub mod validate;
+pub mod waits;
 
 use std::fmt::Debug;
 use std::future::Future;

@@ -22,10 +22,11 @@ use super::status::{self, Planned, Report, condition};
 use super::validate::{Invalid, Validated, validate};
 use crate::api::v1alpha1::{PersesStack, PersesStackStatus};
 use crate::apply::kind::Kind;
+use crate::apply::mounts::mounts;
 use crate::apply::order::{Plan, plan};
 use crate::apply::owner::StackId;
 use crate::apply::prune::{leftovers, secrets_in_use};
-use crate::apply::ssa::{Applier, Outcome};
+use crate::apply::ssa::{Applier, Child, Outcome};
 use crate::apply::{ApplyError, STATUS_MANAGER};
 use crate::conditions::is_true;
 use crate::settings::Entropy;
@@ -63,7 +64,7 @@ impl Error {
     }
 }
 
-/// A spec that can be carried out.
+/// A spec that can be carried out, as far as nothing is waited for.
 struct Ready {
     validated: Validated,
     sizing: Sizing,
@@ -123,7 +124,7 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
         plan: decided.as_ref().map(|ready| Planned {
             validated: &ready.validated,
             sizing: &ready.sizing,
-            migration: &ready.plan.migration,
+            migration: ready.plan.migration.as_deref(),
         }),
         workloads: &after,
         foreign: &applied.foreign,
@@ -140,9 +141,9 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
         return Err(Error::Apply(error));
     }
     Ok(match (&decided, applied.retry_migration) {
-        (Err(invalid), _) if invalid.terminal => (Action::requeue(RESYNC), "invalid"),
-        (Err(_), _) => (Action::requeue(WAITING), "waiting"),
+        (Err(_), _) => (Action::requeue(RESYNC), "invalid"),
         (Ok(_), Some(wait)) => (Action::requeue(wait), "migration-failed"),
+        (Ok(ready), None) if ready.validated.waits.first().is_some() => (Action::requeue(WAITING), "waiting"),
         (Ok(_), None) => (Action::requeue(RESYNC), "ok"),
     })
 }
@@ -192,11 +193,16 @@ async fn everything(
     }
     if migrated(applier, plan, applied).await? {
         for child in &plan.gated {
-            attempt(applier, child, applied).await?;
+            // The Deployment comes first; where it could not come an autoscaler would only complain, or scale a stranger's.
+            let scales_nothing = child.kind == Kind::HorizontalPodAutoscaler
+                && applier.inventory.get(Kind::Deployment, &child.name).is_none();
+            if !scales_nothing {
+                attempt(applier, child, applied).await?;
+            }
         }
     }
     // With something undone nothing is deleted: what looks unwanted may still be needed.
-    if applied.failed.is_some() || !applied.terminating.is_empty() {
+    if applied.failed.is_some() || !applied.terminating.is_empty() || !plan.complete {
         return Ok(());
     }
     let wanted = plan.children().map(|child| (child.kind, child.name.clone())).collect();
@@ -216,12 +222,15 @@ async fn everything(
     Ok(())
 }
 
-/// Applies one object; one that the server refuses does not keep the others from being applied.
-async fn attempt(
-    applier: &mut Applier<'_>,
-    child: &crate::apply::ssa::Child,
-    applied: &mut Applied,
-) -> Result<(), ApplyError> {
+/// Applies one object; one that the server refuses does not keep the others from being applied. Pods that would mount
+/// somebody else's object wait until it is out of the way.
+async fn attempt(applier: &mut Applier<'_>, child: &Child, applied: &mut Applied) -> Result<(), ApplyError> {
+    let is_foreign = |(kind, name): &(Kind, &str)| {
+        applied.foreign.iter().any(|foreign| foreign.kind == kind.name() && foreign.name == *name)
+    };
+    if mounts(&child.value["spec"]["template"]["spec"]).iter().any(is_foreign) {
+        return Ok(());
+    }
     match applier.apply(child).await {
         Ok(outcome) => note(outcome, &child.name, child.kind, applied),
         Err(error) if error.is_refusal() => _ = applied.failed.get_or_insert(error),
@@ -242,11 +251,13 @@ fn note(outcome: Outcome, name: &str, kind: Kind, applied: &mut Applied) {
 
 /// Whether the schema for this image and database is there. A migration that failed is started again after a while.
 async fn migrated(applier: &mut Applier<'_>, plan: &Plan, applied: &mut Applied) -> Result<bool, ApplyError> {
+    // Without one the Deployment is held back, and what is left needs no schema.
+    let Some(migration) = &plan.migration else { return Ok(true) };
     // Pods for this migration have been started before: its Job did complete, wherever it is now.
-    if plan.deployed_for(applier.inventory) {
+    if plan.deployed_for(migration, applier.inventory) {
         return Ok(true);
     }
-    let Some(job) = applier.inventory.typed::<k8s_openapi::api::batch::v1::Job>(Kind::Job, &plan.migration) else {
+    let Some(job) = applier.inventory.typed::<k8s_openapi::api::batch::v1::Job>(Kind::Job, migration) else {
         return Ok(false);
     };
     let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
@@ -259,9 +270,9 @@ async fn migrated(applier: &mut Applier<'_>, plan: &Plan, applied: &mut Applied)
         let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
         if let Some(wait) = MIGRATION_RETRY.checked_sub(age) {
             applied.retry_migration = Some(wait.max(Duration::from_secs(1)));
-        } else if let Some(live) = applier.inventory.get(Kind::Job, &plan.migration).cloned() {
-            applier.delete(Kind::Job, &plan.migration, &live).await?;
-            applied.terminating.push(format!("Job {}", plan.migration));
+        } else if let Some(live) = applier.inventory.get(Kind::Job, migration).cloned() {
+            applier.delete(Kind::Job, migration, &live).await?;
+            applied.terminating.push(format!("Job {migration}"));
         }
     }
     Ok(false)

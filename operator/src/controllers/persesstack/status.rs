@@ -11,6 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::observed::{ForeignObject, JobState, WorkloadState, Workloads};
 use super::validate::{Invalid, Validated};
+use super::waits::{Part, Waits};
 use crate::api::v1alpha1::{
     ApiStatus, CacheType, DatabaseStatus, DatabaseType, DerivationStatus, EndpointsStatus, PersesStack,
     PersesStackStatus, PoolerType, SecretsStatus, SizingStatus,
@@ -34,6 +35,8 @@ pub mod condition {
     pub const CACHE: &str = "CacheReady";
     /// The API pods answer.
     pub const API: &str = "ApiReady";
+    /// The credentials of all declared datasources are there; present only when datasources are declared.
+    pub const DATASOURCES: &str = "DatasourcesReady";
     /// The connections of all layers fit into each other.
     pub const BUDGET: &str = "ConnectionBudget";
     /// The spec can be carried out.
@@ -60,12 +63,12 @@ pub struct Report<'a> {
 /// A spec that can be carried out.
 #[derive(Clone, Copy, Debug)]
 pub struct Planned<'a> {
-    /// Every reference resolved.
+    /// Every reference resolved or waited for.
     pub validated: &'a Validated,
     /// Every number.
     pub sizing: &'a Sizing,
-    /// Name of the migration Job.
-    pub migration: &'a str,
+    /// Name of the migration Job; `None` while the database's credentials are waited for.
+    pub migration: Option<&'a str>,
 }
 
 /// The new status of `stack`.
@@ -87,7 +90,7 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
                 url: Some(format!("http://{}:8080", host(names.api()))),
                 api: api_status(report.workloads),
                 database: Some(DatabaseStatus { type_: validated.database_type }),
-                endpoints: Some(endpoints(validated, &host)),
+                endpoints: Some(endpoints(validated, old.endpoints, &host)),
                 secrets: Some(SecretsStatus { admin: Some(names.admin()), keys: Some(names.keys()) }),
                 sizing: Some(sizing_status(planned.sizing)),
             }
@@ -95,18 +98,20 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
     }
 }
 
-fn endpoints(validated: &Validated, host: &impl Fn(String) -> String) -> EndpointsStatus {
+fn endpoints(validated: &Validated, old: Option<EndpointsStatus>, host: &impl Fn(String) -> String) -> EndpointsStatus {
     let names = &validated.names;
     let pooler = validated.spec.pooler.type_ == PoolerType::PgBouncer;
     let cache = validated.spec.cache.type_ == CacheType::Standalone;
-    let database = match validated.database_type {
-        DatabaseType::Standalone => format!("{}:5432", host(names.database())),
-        _ => format!("{}:{}", validated.endpoint.host, validated.endpoint.port),
+    let database = match (validated.database_type, &validated.endpoint) {
+        (DatabaseType::Standalone, _) => Some(format!("{}:5432", host(names.database()))),
+        (_, Some(endpoint)) => Some(format!("{}:{}", endpoint.host, endpoint.port)),
+        // Its Secret is away; what runs still uses the address.
+        (_, None) => old.and_then(|old| old.database),
     };
     EndpointsStatus {
         api: Some(format!("{}:8080", host(names.api()))),
         pooler: pooler.then(|| format!("{}:5432", host(names.pgbouncer()))),
-        database: Some(database),
+        database,
         cache: cache.then(|| format!("{}:6379", host(names.redis()))),
     }
 }
@@ -136,14 +141,18 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
     let mut parts = Vec::new();
     match &report.plan {
         Ok(planned) => {
+            let waits = &planned.validated.waits;
             parts.push(database(planned, report.workloads, old));
             if planned.sizing.pooler.is_some() {
-                parts.push(pods(condition::POOLER, report.workloads.pgbouncer.as_ref(), 1, "PgBouncer"));
+                let pods = pods(condition::POOLER, report.workloads.pgbouncer.as_ref(), 1, "PgBouncer");
+                parts.push(held(waits, Part::Pooler, pods));
             }
             if planned.sizing.redis.is_some() {
-                parts.push(pods(condition::CACHE, report.workloads.redis.as_ref(), 1, "Redis"));
+                let pods = pods(condition::CACHE, report.workloads.redis.as_ref(), 1, "Redis");
+                parts.push(held(waits, Part::Cache, pods));
             }
-            parts.push(api(planned, report.workloads));
+            parts.push(held(waits, Part::Api, api(planned, report.workloads)));
+            parts.extend(datasources(planned.validated));
             parts.push(budget(planned.sizing));
             parts.push(feasible(planned.sizing));
         }
@@ -152,9 +161,7 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
             if let Some(api) = &report.workloads.api {
                 parts.push(pods(condition::API, Some(api), 1, "API"));
             }
-            if invalid.terminal {
-                parts.push(Finding::new(condition::FEASIBLE, false, invalid.reason, &invalid.message));
-            }
+            parts.push(Finding::new(condition::FEASIBLE, false, invalid.reason, &invalid.message));
         }
     }
     if !report.foreign.is_empty() {
@@ -174,15 +181,44 @@ fn conflict(foreign: &[ForeignObject]) -> String {
     )
 }
 
+/// A part that is held back says for what it waits, unless what was made of it before still works.
+fn held(waits: &Waits, part: Part, finding: Finding) -> Finding {
+    match waits.of(part) {
+        Some((reason, message)) if finding.status != Status::True => {
+            Finding::new(finding.type_, false, reason, message)
+        }
+        _ => finding,
+    }
+}
+
+fn datasources(validated: &Validated) -> Option<Finding> {
+    let type_ = condition::DATASOURCES;
+    let declared = validated.spec.datasources.len();
+    (declared > 0).then(|| match validated.waits.of(Part::Datasource) {
+        Some((reason, message)) => Finding::new(
+            type_,
+            false,
+            reason,
+            format!("{} of {declared} datasources are handed to the server; {message}", validated.datasources.len()),
+        ),
+        None => Finding::new(type_, true, "Resolved", format!("all {declared} datasources are handed to the server")),
+    })
+}
+
 fn database(planned: &Planned<'_>, workloads: &Workloads, old: &[Condition]) -> Finding {
     let type_ = condition::DATABASE;
+    let waits = &planned.validated.waits;
     if planned.validated.database_type == DatabaseType::Standalone {
         let server = pods(type_, workloads.database.as_ref(), 1, "PostgreSQL");
         if server.status != Status::True {
-            return server;
+            return held(waits, Part::Database, server);
         }
     }
-    match workloads.migrations.get(planned.migration) {
+    let Some(migration) = planned.migration else {
+        let waiting = Finding::new(type_, false, "NotCreated", "the migration has not been created yet");
+        return held(waits, Part::Migration, waiting);
+    };
+    match workloads.migrations.get(migration) {
         Some(JobState { complete: true, .. }) => {
             Finding::new(type_, true, "SchemaReady", "the database answers and has this image's schema")
         }
@@ -190,13 +226,13 @@ fn database(planned: &Planned<'_>, workloads: &Workloads, old: &[Condition]) -> 
             type_,
             false,
             "MigrationFailed",
-            format!("Job {} failed: {message}; look at its pod's log. It is tried again", planned.migration),
+            format!("Job {migration} failed: {message}; look at its pod's log. It is tried again"),
         ),
         // During an upgrade the old schema serves on.
         _ if find(old, type_).is_some_and(|before| before.status == "True") && workloads.api.is_some() => {
-            Finding::new(type_, true, "Migrating", format!("Job {} brings the schema up to date", planned.migration))
+            Finding::new(type_, true, "Migrating", format!("Job {migration} brings the schema up to date"))
         }
-        _ => Finding::new(type_, false, "Migrating", format!("Job {} makes the schema", planned.migration)),
+        _ => Finding::new(type_, false, "Migrating", format!("Job {migration} makes the schema")),
     }
 }
 
@@ -265,11 +301,12 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
         return Finding::new(type_, true, "RequestFailed", format!("{failed}; it is tried again"));
     }
     match &report.plan {
-        Err(invalid) if invalid.terminal => {
-            return Finding::new(type_, false, "Stalled", "waits for a changed spec");
+        Err(_) => return Finding::new(type_, false, "Stalled", "waits for a changed spec"),
+        Ok(planned) => {
+            if let Some((reason, message)) = planned.validated.waits.all() {
+                return Finding::new(type_, true, reason, message);
+            }
         }
-        Err(invalid) => return Finding::new(type_, true, invalid.reason, &invalid.message),
-        Ok(_) => {}
     }
     if !report.terminating.is_empty() {
         let message = format!("being deleted, made again afterwards: {}", report.terminating.join(", "));
@@ -295,9 +332,7 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
 
 fn stalled(report: &Report<'_>) -> Finding {
     let type_ = condition::STALLED;
-    if let Err(invalid) = &report.plan
-        && invalid.terminal
-    {
+    if let Err(invalid) = &report.plan {
         return Finding::new(type_, true, invalid.reason, &invalid.message);
     }
     if !report.foreign.is_empty() {
@@ -311,7 +346,14 @@ fn stalled(report: &Report<'_>) -> Finding {
 
 /// What people should be told of once, when it begins: changes of the conditions that matter. PURE.
 pub fn news<'a>(old: &[Condition], new: &'a [Condition]) -> Vec<(&'a Condition, bool)> {
-    let watched = [condition::READY, condition::STALLED, condition::CONFLICT, condition::DATABASE, condition::CACHE];
+    let watched = [
+        condition::READY,
+        condition::STALLED,
+        condition::CONFLICT,
+        condition::DATABASE,
+        condition::CACHE,
+        condition::DATASOURCES,
+    ];
     let good_when_true = |type_: &str| ![condition::STALLED, condition::CONFLICT].contains(&type_);
     new.iter()
         .filter(|condition| watched.contains(&condition.type_.as_str()))

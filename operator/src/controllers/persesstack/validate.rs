@@ -1,4 +1,4 @@
-//! PURE: from spec, cluster and settings to what can be built, or why nothing can.
+//! PURE: from spec, cluster and settings to what can be built and what waits, or why nothing can be built.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,9 +6,11 @@ use std::fmt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::build::names::Names;
-use super::observed::{Availability, Observed, SecretData};
+use super::observed::{Availability, Observed};
+use super::references::{external_endpoint, resolve_datasource};
+use super::waits::{Part, Waits};
 use super::{generated, inputs};
-use crate::api::v1alpha1::{DatabaseType, Datasource, External, PersesStack, PersesStackSpec};
+use crate::api::v1alpha1::{DatabaseType, Datasource, PersesStack, PersesStackSpec};
 use crate::settings::{DefaultImages, Entropy, Settings};
 use crate::sizing::Inputs;
 
@@ -21,7 +23,7 @@ pub struct SecretRef {
     pub key: Option<String>,
 }
 
-/// Why nothing can be built. `message` says what was asked, what is wrong and what to do.
+/// Why something cannot be built: nothing at all when only a changed spec helps, else what needs it. `message` says what was asked, what is wrong and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {message}")]
 pub struct Invalid {
@@ -29,7 +31,7 @@ pub struct Invalid {
     pub reason: &'static str,
     /// For people.
     pub message: String,
-    /// Set when the stack goes on by itself as soon as this Secret is there.
+    /// Set when it goes on by itself as soon as this Secret is there.
     pub waiting_for: Option<SecretRef>,
     /// Only a changed spec helps: `Stalled=True`.
     pub terminal: bool,
@@ -75,7 +77,7 @@ pub struct Endpoint {
     pub secret_keys: (String, String),
 }
 
-/// Values of the generated Secrets: those that exist, else new ones from entropy.
+/// Values of the generated Secrets: those that exist, else new ones from entropy. One that is waited for is not here.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Generated {
     /// Data of every generated Secret by name.
@@ -106,7 +108,7 @@ pub enum ResolvedAuth {
     Bearer(Redacted),
 }
 
-/// A stack that can be built: every reference resolved, every choice made.
+/// A stack that can be built: every choice made, every reference resolved or waited for.
 #[derive(Clone, Debug)]
 pub struct Validated {
     /// Names of its objects.
@@ -121,12 +123,14 @@ pub struct Validated {
     pub images: DefaultImages,
     /// The store: never `Auto`.
     pub database_type: DatabaseType,
-    /// Where it is.
-    pub endpoint: Endpoint,
+    /// Where it is; `None` while its credentials are waited for.
+    pub endpoint: Option<Endpoint>,
     /// Values of the generated Secrets.
     pub generated: Generated,
-    /// Datasources with credentials.
+    /// Datasources with credentials, without those whose credentials are waited for.
     pub datasources: Vec<ResolvedDatasource>,
+    /// What is waited for, and what it holds back.
+    pub waits: Waits,
     /// User ids are assigned by the platform.
     pub openshift: bool,
     /// Whether the API Deployment exists: then `spec.replicas` is not ours.
@@ -159,7 +163,10 @@ impl Invalid {
 /// Users up to which `Auto` runs one PostgreSQL pod.
 pub const AUTO_STANDALONE_USERS: i32 = 50;
 
-/// Resolves every reference of `stack` and makes every choice.
+/// Resolves every reference of `stack` and makes every choice. What is missing is noted in [`Validated::waits`].
+///
+/// # Errors
+/// A spec that cannot be carried out; always terminal.
 pub fn validate(
     stack: &PersesStack,
     observed: &Observed,
@@ -173,12 +180,21 @@ pub fn validate(
     }
     let database_type = database_type(&spec, observed, &names)?;
     let inputs = inputs::inputs(&spec, database_type, observed)?;
-    let generated = generated::resolve(&spec, database_type, &names, observed, entropy)?;
+    let mut waits = Waits::default();
+    let generated = generated::resolve(&spec, database_type, &names, observed, entropy, &mut waits)?;
     let endpoint = match (database_type, &spec.database.external) {
-        (DatabaseType::External, Some(external)) => external_endpoint(external, observed)?,
-        _ => generated.database_endpoint(&names)?,
+        (DatabaseType::External, Some(external)) => {
+            waits.hold(external_endpoint(external, observed), Part::WITH_EXTERNAL)?
+        }
+        _ if generated.secrets.contains_key(&names.database()) => {
+            waits.hold(generated.database_endpoint(&names), Part::WITH_DATABASE)?
+        }
+        _ => None,
     };
-    let datasources = spec.datasources.iter().map(|d| resolve_datasource(d, observed)).collect::<Result<_, _>>()?;
+    let mut datasources = Vec::new();
+    for datasource in &spec.datasources {
+        datasources.extend(waits.hold(resolve_datasource(datasource, observed), Part::WITH_DATASOURCE)?);
+    }
 
     Ok(Validated {
         namespace: stack.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
@@ -188,6 +204,7 @@ pub fn validate(
         endpoint,
         generated,
         datasources,
+        waits,
         openshift: observed.capabilities.openshift == Availability::Present,
         api_exists: observed.api_replicas.is_some(),
         inputs,
@@ -273,109 +290,4 @@ fn database_type(spec: &PersesStackSpec, observed: &Observed, names: &Names) -> 
         }
         (chosen, _) => Ok(chosen),
     }
-}
-
-fn external_endpoint(external: &External, observed: &Observed) -> Result<Endpoint, Invalid> {
-    let name = &external.secret_ref.name;
-    let purpose = "credentials of the external database";
-    let secret = observed.secrets.get(name).ok_or_else(|| Invalid::waiting(name, None, purpose))?;
-    let keys = &external.keys;
-    let text = |key: &str| required(secret, name, key, purpose).and_then(|value| plain_word(value, name, key));
-    let port = match secret.text(&keys.port) {
-        None => 5432,
-        Some(port) => parse_port(port).ok_or_else(|| {
-            Invalid::terminal(
-                "DatabaseSecretInvalid",
-                format!("key {} in Secret {name} is not a TCP port (1-65535)", keys.port),
-            )
-        })?,
-    };
-    let host = text(&keys.host)?;
-    let direct = match &external.direct {
-        Some(direct) => (direct.host.clone(), u16::try_from(direct.port).unwrap_or(5432)),
-        None => (host.clone(), port),
-    };
-    Ok(Endpoint {
-        port,
-        dbname: text(&keys.dbname)?,
-        login: Login { user: text(&keys.user)?, password: password(secret, name, &keys.password, purpose)? },
-        sslmode: external.ssl_mode.as_str(),
-        direct,
-        host,
-        secret: name.clone(),
-        secret_keys: (keys.user.clone(), keys.password.clone()),
-    })
-}
-
-fn parse_port(text: &str) -> Option<u16> {
-    text.parse().ok().filter(|port| *port > 0)
-}
-
-fn required<'a>(secret: &'a SecretData, name: &str, key: &str, purpose: &str) -> Result<&'a str, Invalid> {
-    secret.text(key).ok_or_else(|| Invalid::waiting(name, Some(key), purpose))
-}
-
-fn password(secret: &SecretData, name: &str, key: &str, purpose: &str) -> Result<Redacted, Invalid> {
-    let value = required(secret, name, key, purpose)?;
-    if value.chars().any(char::is_control) {
-        return Err(unreadable(name, key, "contains a control character such as a line break"));
-    }
-    Ok(Redacted(value.to_owned()))
-}
-
-/// A value that goes into a line of somebody else's configuration file: no white space, quote or control character.
-fn plain_word(value: &str, name: &str, key: &str) -> Result<String, Invalid> {
-    if value.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '\'' | '"' | '\\')) {
-        return Err(unreadable(name, key, "contains white space, a quote or a backslash"));
-    }
-    Ok(value.to_owned())
-}
-
-fn unreadable(name: &str, key: &str, what: &str) -> Invalid {
-    Invalid {
-        reason: "SecretInvalid",
-        message: format!("key {key} in Secret {name} {what}: write the value without it"),
-        // A corrected Secret is noticed by the same watch as a missing one.
-        waiting_for: Some(SecretRef { name: name.to_owned(), key: Some(key.to_owned()) }),
-        terminal: false,
-    }
-}
-
-fn resolve_datasource(datasource: &Datasource, observed: &Observed) -> Result<ResolvedDatasource, Invalid> {
-    let authority = datasource.url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    if authority.contains('@') {
-        return Err(Invalid::terminal(
-            "DatasourceInvalid",
-            format!(
-                "the url of datasource {} carries credentials: put them into a Secret and use auth.basic",
-                datasource.name
-            ),
-        ));
-    }
-    let purpose = format!("credentials of datasource {}", datasource.name);
-    let find = |name: &str| observed.secrets.get(name).ok_or_else(|| Invalid::waiting(name, None, &purpose));
-    let auth = match &datasource.auth {
-        None => None,
-        Some(auth) => match (&auth.basic, &auth.bearer) {
-            (Some(basic), None) => {
-                let name = &basic.secret_ref.name;
-                let secret = find(name)?;
-                Some(ResolvedAuth::Basic(Login {
-                    user: required(secret, name, &basic.username_key, &purpose)?.to_owned(),
-                    password: password(secret, name, &basic.password_key, &purpose)?,
-                }))
-            }
-            (None, Some(bearer)) => {
-                let name = &bearer.secret_ref.name;
-                Some(ResolvedAuth::Bearer(password(find(name)?, name, &bearer.key, &purpose)?))
-            }
-            _ => {
-                return Err(Invalid::terminal(
-                    "DatasourceInvalid",
-                    format!("datasource {}: set exactly one of auth.basic and auth.bearer", datasource.name),
-                ));
-            }
-        },
-    };
-    Ok(ResolvedDatasource { spec: datasource.clone(), auth })
 }

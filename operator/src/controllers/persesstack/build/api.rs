@@ -9,19 +9,26 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::labels::Component;
 use super::meta;
 use super::pod::{self, Pod, Timing};
-use super::{Api, hpa, provisioning, server_config};
+use super::{Api, Migration, hpa, provisioning, server_config};
 use crate::api::v1alpha1::CacheType;
-use crate::controllers::persesstack::validate::{Invalid, Validated};
+use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
+use crate::controllers::persesstack::waits::Part;
 use crate::sizing::Sizing;
 
 /// Path of the program in its image.
 pub(super) const PROGRAM: &str = "/usr/bin/perses-api-server";
 
-/// Everything of the API server.
-pub(super) fn build(v: &Validated, sizing: &Sizing) -> Result<Api, Invalid> {
-    let config = config(v, sizing)?;
+/// Everything of the API server; the pods and their configuration only when nothing that they need is waited for.
+pub(super) fn build(v: &Validated, sizing: &Sizing, migration: Option<&Migration>) -> Result<Api, Invalid> {
     let name = v.names.api();
-    let config_name = config.metadata.name.clone().unwrap_or_default();
+    let held = v.waits.of(Part::Api).is_some();
+    let needs = v.endpoint.as_ref().zip(migration).filter(|_| !held);
+    let pods = needs.map(|(endpoint, migration)| {
+        let config = config(v, sizing, endpoint)?;
+        let deployment = deployment(v, sizing, endpoint, &config, migration);
+        Ok::<_, Invalid>((config, deployment))
+    });
+    let (config, deployment) = pods.transpose()?.unzip();
     Ok(Api {
         provisioning: provisioning::secret(v)?,
         service_account: ServiceAccount {
@@ -30,7 +37,7 @@ pub(super) fn build(v: &Validated, sizing: &Sizing) -> Result<Api, Invalid> {
             ..ServiceAccount::default()
         },
         service: meta::service(v, name.clone(), Component::Api, "http", 8080),
-        deployment: deployment(v, sizing, &config_name),
+        deployment,
         hpa: hpa::build(v, sizing),
         pdb: meta::pdb(v, name, Component::Api),
         config,
@@ -38,20 +45,26 @@ pub(super) fn build(v: &Validated, sizing: &Sizing) -> Result<Api, Invalid> {
 }
 
 /// Immutable and named after its content: a pod never sees half of a change, and a roll-back finds the old one.
-fn config(v: &Validated, sizing: &Sizing) -> Result<Secret, Invalid> {
-    let file = server_config::serve(v, sizing)?;
+fn config(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Result<Secret, Invalid> {
+    let file = server_config::serve(v, sizing, endpoint)?;
     let name = v.names.api_config(&meta::hash([file.as_bytes()]));
     let data = BTreeMap::from([("config.yaml".to_owned(), file.into_bytes())]);
     Ok(meta::secret(meta::owned(v, name, Component::Api), data, true))
 }
 
-fn deployment(v: &Validated, sizing: &Sizing, config_name: &str) -> Deployment {
-    let (user_key, password_key) = &v.endpoint.secret_keys;
+fn deployment(
+    v: &Validated,
+    sizing: &Sizing,
+    endpoint: &Endpoint,
+    config: &Secret,
+    migration: &Migration,
+) -> Deployment {
+    let (user_key, password_key) = &endpoint.secret_keys;
     let mut volumes = vec![
-        pod::secret_volume("config", config_name, &[]),
+        pod::secret_volume("config", config.metadata.name.as_deref().unwrap_or_default(), &[]),
         pod::secret_volume("keys", &v.names.keys(), &[]),
         pod::secret_volume("admin", &v.names.admin(), &[]),
-        pod::secret_volume("database", &v.endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
+        pod::secret_volume("database", &endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
         pod::secret_volume("provisioning", &v.names.provisioning(), &[]),
         pod::empty_dir("tmp", "64Mi"),
     ];
@@ -81,8 +94,11 @@ fn deployment(v: &Validated, sizing: &Sizing, config_name: &str) -> Deployment {
         volume_mounts: Some(mounts),
         ..Container::default()
     };
+    let mut metadata = meta::owned(v, v.names.api(), Component::Api);
+    let job = migration.job.metadata.name.clone().unwrap_or_default();
+    metadata.annotations = Some(BTreeMap::from([(meta::MIGRATION.to_owned(), job)]));
     Deployment {
-        metadata: meta::owned(v, v.names.api(), Component::Api),
+        metadata,
         spec: Some(DeploymentSpec {
             // The autoscaler owns the number as soon as the Deployment exists.
             replicas: (!v.api_exists).then_some(sizing.api.min_replicas.value),

@@ -15,6 +15,9 @@ use crate::controllers::persesstack::validate::Validated;
 /// Annotation of a pod template: hash of mounted configuration that the program reads only at its start.
 pub const CONFIG_HASH: &str = "persesstack.io/config-hash";
 
+/// Annotation of the API Deployment: name of the migration Job whose schema its pods need.
+pub const MIGRATION: &str = "persesstack.io/migration";
+
 /// Metadata of a stateless child: goes with the stack.
 pub(super) fn owned(v: &Validated, name: String, component: Component) -> ObjectMeta {
     ObjectMeta { owner_references: v.owner.clone().map(|owner| vec![owner]), ..retained_meta(v, name, component) }

@@ -10,17 +10,17 @@ use super::api::PROGRAM;
 use super::labels::Component;
 use super::pod::{self, Pod};
 use super::{Migration, meta, server_config};
-use crate::controllers::persesstack::validate::{Invalid, Validated};
+use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 
 /// The Job and its configuration.
-pub(super) fn build(v: &Validated) -> Result<Migration, Invalid> {
-    let file = server_config::migrate(v)?;
-    let hash = meta::hash([v.images.api_server.as_bytes(), file.as_bytes(), v.endpoint.secret.as_bytes()]);
+pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Invalid> {
+    let file = server_config::migrate(v, endpoint)?;
+    let hash = meta::hash([v.images.api_server.as_bytes(), file.as_bytes(), endpoint.secret.as_bytes()]);
     let name = v.names.migration(&hash);
     let data = BTreeMap::from([("config.yaml".to_owned(), file.into_bytes())]);
     let config = meta::secret(meta::owned(v, name.clone(), Component::Migration), data, true);
 
-    let (user_key, password_key) = &v.endpoint.secret_keys;
+    let (user_key, password_key) = &endpoint.secret_keys;
     let amount = |cpu: &str, memory: &str| {
         Some(BTreeMap::from([
             ("cpu".to_owned(), Quantity(cpu.to_owned())),
@@ -52,7 +52,7 @@ pub(super) fn build(v: &Validated) -> Result<Migration, Invalid> {
             container,
             volumes: vec![
                 pod::secret_volume("config", &name, &[]),
-                pod::secret_volume("database", &v.endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
+                pod::secret_volume("database", &endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
                 pod::empty_dir("tmp", "64Mi"),
             ],
             grace_seconds: 30,

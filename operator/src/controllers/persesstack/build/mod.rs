@@ -13,7 +13,7 @@ mod provisioning;
 mod redis;
 mod server_config;
 
-pub use meta::CONFIG_HASH;
+pub use meta::{CONFIG_HASH, MIGRATION};
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -26,7 +26,8 @@ use super::validate::{Invalid, Validated};
 use crate::sizing::Sizing;
 
 /// Everything that should exist for one stack, grouped by what `apply` must know. Destructure it without `..`, so that
-/// a new group cannot be forgotten.
+/// a new group cannot be forgotten. An object that needs something that is waited for is `None`: what exists of it stays
+/// as it is.
 #[derive(Clone, Debug)]
 pub struct Resources {
     /// What must survive: created when absent, never overwritten.
@@ -38,7 +39,7 @@ pub struct Resources {
     /// Connection pooler; apply after the database objects.
     pub pooler: Option<Pooler>,
     /// Schema migration for this image and database.
-    pub migration: Migration,
+    pub migration: Option<Migration>,
     /// API server; its Deployment waits for the migration of a new image, never for less.
     pub api: Api,
 }
@@ -60,7 +61,7 @@ pub struct Database {
     /// Headless-free ClusterIP Service on 5432.
     pub service: Service,
     /// One pod.
-    pub stateful_set: StatefulSet,
+    pub stateful_set: Option<StatefulSet>,
 }
 
 /// Redis.
@@ -69,18 +70,18 @@ pub struct Cache {
     /// Service on 6379.
     pub service: Service,
     /// One pod.
-    pub deployment: Deployment,
+    pub deployment: Option<Deployment>,
 }
 
 /// PgBouncer.
 #[derive(Clone, Debug)]
 pub struct Pooler {
     /// `pgbouncer.ini` and `userlist.txt`.
-    pub config: Secret,
+    pub config: Option<Secret>,
     /// Service 5432 -> 6432.
     pub service: Service,
     /// The pods.
-    pub deployment: Deployment,
+    pub deployment: Option<Deployment>,
     /// Keeps one pod during drains.
     pub pdb: PodDisruptionBudget,
 }
@@ -98,15 +99,16 @@ pub struct Migration {
 #[derive(Clone, Debug)]
 pub struct Api {
     /// Immutable and hash-named: create when absent, keep while a ReplicaSet refers to it.
-    pub config: Secret,
+    pub config: Option<Secret>,
     /// Datasources, re-read by the running server.
     pub provisioning: Secret,
     /// Without a token.
     pub service_account: ServiceAccount,
     /// Service `http` 8080.
     pub service: Service,
-    /// `spec.replicas` is set only when the Deployment does not exist yet: afterwards the HPA owns it.
-    pub deployment: Deployment,
+    /// `spec.replicas` is set only when the Deployment does not exist yet: afterwards the HPA owns it. The annotation
+    /// [`MIGRATION`] names the migration that it needs.
+    pub deployment: Option<Deployment>,
     /// Autoscaler.
     pub hpa: HorizontalPodAutoscaler,
     /// Disruption budget.
@@ -115,13 +117,14 @@ pub struct Api {
 
 /// Every object of the stack. Fails only when the server's configuration cannot be written.
 pub fn build(validated: &Validated, sizing: &Sizing) -> Result<Resources, Invalid> {
+    let migration = validated.endpoint.as_ref().map(|endpoint| migration::build(validated, endpoint)).transpose()?;
     Ok(Resources {
         retained: retained(validated, sizing),
         database: sizing.database.as_ref().map(|database| postgres::build(validated, database)),
         cache: sizing.redis.as_ref().map(|redis| redis::build(validated, redis)),
         pooler: sizing.pooler.as_ref().map(|pooler| pgbouncer::build(validated, pooler)),
-        migration: migration::build(validated)?,
-        api: api::build(validated, sizing)?,
+        api: api::build(validated, sizing, migration.as_ref())?,
+        migration,
     })
 }
 

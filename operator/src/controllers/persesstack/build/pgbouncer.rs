@@ -3,25 +3,45 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
-use k8s_openapi::api::core::v1::{Container, Secret};
+use k8s_openapi::api::core::v1::{Container, Lifecycle, LifecycleHandler, Secret, SleepAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::labels::Component;
 use super::pod::{self, Pod, Timing};
 use super::{Pooler, meta};
-use crate::controllers::persesstack::validate::Validated;
+use crate::controllers::persesstack::validate::{Endpoint, Validated};
 use crate::sizing::PoolerSizing;
+
+/// How long a pod that must stop goes on serving, in seconds. PgBouncer (1.23 and later) stops listening on SIGTERM and
+/// ends when its last client has gone; the kubelet ends it after the grace period, whoever is still there. So the clients
+/// must leave by themselves in time: a connection of the API's pool lives no longer than what is left of the grace period
+/// after the wait for the endpoints, the longest statement and a reserve.
+pub(super) mod drain {
+    /// Grace period of the pod.
+    pub(crate) const GRACE_SECONDS: i64 = 90;
+    /// New connections still come until every node has taken the pod out of the Service: it listens that long.
+    pub(crate) const ENDPOINTS_SECONDS: i64 = 5;
+    /// The server's limit for one statement.
+    pub(crate) const STATEMENT_SECONDS: i64 = 10;
+    /// For the answer's way, a pod that is slow to end, and timers that are late.
+    const RESERVE_SECONDS: i64 = 15;
+    /// Longest life of a connection in the API's pool.
+    pub(crate) const CONNECTION_SECONDS: i64 = GRACE_SECONDS - ENDPOINTS_SECONDS - STATEMENT_SECONDS - RESERVE_SECONDS;
+}
 
 /// Configuration, Service, Deployment and disruption budget.
 pub(super) fn build(v: &Validated, sizing: &PoolerSizing) -> Pooler {
     let name = v.names.pgbouncer();
-    let ini = ini(v, sizing);
-    let users = userlist(v);
-    let hash = meta::hash([ini.as_bytes(), users.as_bytes()]);
+    let pods = v.endpoint.as_ref().map(|endpoint| {
+        let (ini, users) = (ini(endpoint, sizing), userlist(endpoint));
+        let hash = meta::hash([ini.as_bytes(), users.as_bytes()]);
+        (config(v, ini, users), deployment(v, sizing, hash))
+    });
+    let (config, deployment) = pods.unzip();
     Pooler {
-        config: config(v, ini, users),
+        config,
         service: meta::service(v, name.clone(), Component::PgBouncer, "postgres", 5432),
-        deployment: deployment(v, sizing, hash),
+        deployment,
         pdb: meta::pdb(v, name, Component::PgBouncer),
     }
 }
@@ -34,8 +54,7 @@ fn config(v: &Validated, ini: String, users: String) -> Secret {
     meta::secret(meta::owned(v, v.names.pgbouncer(), Component::PgBouncer), data, false)
 }
 
-fn ini(v: &Validated, sizing: &PoolerSizing) -> String {
-    let e = &v.endpoint;
+fn ini(e: &Endpoint, sizing: &PoolerSizing) -> String {
     let pool = sizing.default_pool_size.value;
     let reserve = sizing.reserve_pool_size.value;
     format!(
@@ -77,9 +96,9 @@ fn ini(v: &Validated, sizing: &PoolerSizing) -> String {
 }
 
 /// Plain passwords: SCRAM needs them for both sides, the clients' sign-in and its own at the server.
-fn userlist(v: &Validated) -> String {
+fn userlist(e: &Endpoint) -> String {
     let quote = |text: &str| text.replace('"', "\"\"");
-    format!("\"{}\" \"{}\"\n", quote(&v.endpoint.login.user), quote(&v.endpoint.login.password.0))
+    format!("\"{}\" \"{}\"\n", quote(&e.login.user), quote(&e.login.password.0))
 }
 
 fn deployment(v: &Validated, sizing: &PoolerSizing, hash: String) -> Deployment {
@@ -90,6 +109,14 @@ fn deployment(v: &Validated, sizing: &PoolerSizing, hash: String) -> Deployment 
         args: Some(pod::words(&["/etc/perses/pgbouncer/pgbouncer.ini"])),
         ports: Some(vec![pod::port("postgres", 6432)]),
         resources: Some(pod::resources(&sizing.compute)),
+        // The kubelet sleeps: the image need not have a shell.
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                sleep: Some(SleepAction { seconds: drain::ENDPOINTS_SECONDS }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
         readiness_probe: Some(pod::tcp_probe("postgres", Timing { period: 5, timeout: 2, failures: 2 })),
         liveness_probe: Some(pod::tcp_probe("postgres", Timing { period: 10, timeout: 5, failures: 3 })),
         volume_mounts: Some(vec![
@@ -121,8 +148,7 @@ fn deployment(v: &Validated, sizing: &PoolerSizing, hash: String) -> Deployment 
                         pod::secret_volume("config", &v.names.pgbouncer(), &[]),
                         pod::empty_dir("tmp", "16Mi"),
                     ],
-                    // PgBouncer >= 1.23 serves its clients to the end after SIGTERM and takes no new ones.
-                    grace_seconds: 60,
+                    grace_seconds: drain::GRACE_SECONDS,
                     data_user: true,
                     service_account: None,
                     restart_policy: None,

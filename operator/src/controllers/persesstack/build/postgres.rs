@@ -30,13 +30,15 @@ pub(super) fn build(v: &Validated, sizing: &DatabaseSizing) -> Database {
         ("pg_hba.conf".to_owned(), HBA.to_owned()),
         ("postgresql.conf".to_owned(), parameters(sizing)),
     ]);
-    // The password too: the start script hands a changed one to the server.
-    let password = v.endpoint.login.password.0.as_bytes();
-    let hash = meta::hash(files.values().map(String::as_bytes).chain([password]));
+    let stateful_set = v.endpoint.as_ref().map(|endpoint| {
+        // The password too: the start script hands a changed one to the server.
+        let password = endpoint.login.password.0.as_bytes();
+        stateful_set(v, sizing, meta::hash(files.values().map(String::as_bytes).chain([password])))
+    });
     Database {
         config: config(v, files),
         service: meta::service(v, name, Component::Database, "postgres", 5432),
-        stateful_set: stateful_set(v, sizing, hash),
+        stateful_set,
     }
 }
 

@@ -12,7 +12,13 @@ use crate::sizing::{Bytes, RedisSizing};
 /// Service and Deployment.
 pub(super) fn build(v: &Validated, sizing: &RedisSizing) -> Cache {
     let name = v.names.redis();
-    let acl = v.generated.text(&name, "users.acl").unwrap_or_default();
+    // Without the Secret there is nothing to sign in with.
+    let deployment = v.generated.text(&name, "users.acl").map(|acl| deployment(v, sizing, acl));
+    Cache { service: meta::service(v, name, Component::Redis, "redis", 6379), deployment }
+}
+
+fn deployment(v: &Validated, sizing: &RedisSizing, acl: &str) -> Deployment {
+    let name = v.names.redis();
     let container = Container {
         name: "redis".to_owned(),
         image: Some(v.images.redis.clone()),
@@ -60,7 +66,7 @@ pub(super) fn build(v: &Validated, sizing: &RedisSizing) -> Cache {
         ]),
         ..Container::default()
     };
-    let deployment = Deployment {
+    Deployment {
         metadata: meta::owned(v, name.clone(), Component::Redis),
         spec: Some(DeploymentSpec {
             replicas: Some(1),
@@ -90,6 +96,5 @@ pub(super) fn build(v: &Validated, sizing: &RedisSizing) -> Cache {
             ..DeploymentSpec::default()
         }),
         status: None,
-    };
-    Cache { service: meta::service(v, name, Component::Redis, "redis", 6379), deployment }
+    }
 }

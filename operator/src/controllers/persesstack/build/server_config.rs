@@ -2,12 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::api::v1alpha1::CacheType;
-use crate::controllers::persesstack::validate::{Invalid, Validated};
+use super::pgbouncer::drain;
+use crate::api::v1alpha1::{CacheType, PoolerType};
+use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 use crate::sizing::Sizing;
 
 /// The file that `serve` reads. Holds no secret: passwords and keys are named by file.
-pub(super) fn serve(v: &Validated, sizing: &Sizing) -> Result<String, Invalid> {
+pub(super) fn serve(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Result<String, Invalid> {
     let mut cache = json!({ "l1_max_bytes": sizing.api.l1_max_bytes.value.0, "dashboard_ttl": "5m" });
     if v.spec.cache.type_ == CacheType::Standalone {
         let redis = v.names.redis();
@@ -16,6 +17,11 @@ pub(super) fn serve(v: &Validated, sizing: &Sizing) -> Result<String, Invalid> {
             "username": v.generated.text(&redis, "username").unwrap_or("perses"),
             "password_file": "/etc/perses/redis/password",
         });
+    }
+    let mut database = postgres(v, endpoint, sizing.api.database_connections.value);
+    if v.spec.pooler.type_ == PoolerType::PgBouncer {
+        database["statement_timeout"] = json!(format!("{}s", drain::STATEMENT_SECONDS));
+        database["max_lifetime"] = json!(format!("{}s", drain::CONNECTION_SECONDS));
     }
     let mut config = json!({
         "security": {
@@ -34,7 +40,7 @@ pub(super) fn serve(v: &Validated, sizing: &Sizing) -> Result<String, Invalid> {
                 },
             },
         },
-        "database": { "postgres": postgres(v, sizing.api.database_connections.value) },
+        "database": { "postgres": database },
         "cache": cache,
         "query": { "timeout": "1m", "cache": true, "ttl": { "realtime": "30s", "recent": "5m", "historical": "15m" } },
         "server": { "drain_delay": "5s", "drain_timeout": "30s", "max_body_bytes": 4_194_304 },
@@ -47,28 +53,27 @@ pub(super) fn serve(v: &Validated, sizing: &Sizing) -> Result<String, Invalid> {
 }
 
 /// The file that `migrate` reads: the database and nothing else, so that its hash changes only with the database.
-pub(super) fn migrate(v: &Validated) -> Result<String, Invalid> {
-    let mut postgres = postgres(v, 2);
-    let (host, port) = &v.endpoint.direct;
+pub(super) fn migrate(v: &Validated, endpoint: &Endpoint) -> Result<String, Invalid> {
+    let mut postgres = postgres(v, endpoint, 2);
+    let (host, port) = &endpoint.direct;
     // The schema migration takes an advisory lock for a session: past every pooler, to the primary.
     postgres["host"] = json!(host);
     postgres["port"] = json!(port);
     postgres["direct"] = json!({ "host": host, "port": port });
-    postgres["sslmode"] = json!(v.endpoint.sslmode);
+    postgres["sslmode"] = json!(endpoint.sslmode);
     yaml(&json!({ "database": { "postgres": postgres } }))
 }
 
-fn postgres(v: &Validated, max_connections: i32) -> Value {
-    use crate::api::v1alpha1::PoolerType;
+fn postgres(v: &Validated, endpoint: &Endpoint, max_connections: i32) -> Value {
     let (host, port, sslmode) = match v.spec.pooler.type_ {
         PoolerType::PgBouncer => (v.names.pgbouncer(), 5432, "prefer"),
-        PoolerType::None => (v.endpoint.host.clone(), v.endpoint.port, v.endpoint.sslmode),
+        PoolerType::None => (endpoint.host.clone(), endpoint.port, endpoint.sslmode),
     };
-    let (direct_host, direct_port) = &v.endpoint.direct;
+    let (direct_host, direct_port) = &endpoint.direct;
     json!({
         "host": host,
         "port": port,
-        "dbname": v.endpoint.dbname,
+        "dbname": endpoint.dbname,
         "user_file": "/etc/perses/database/user",
         "password_file": "/etc/perses/database/password",
         "sslmode": sslmode,

@@ -38,10 +38,10 @@ fn status(stack: &PersesStack, change: impl FnOnce(&mut Workloads)) -> PersesSta
     let settings = Settings::default();
     let validated = validate(stack, &Observed::default(), &settings, &Entropy::fixed()).unwrap();
     let sizing = size(&validated.inputs);
-    let migration = build(&validated, &sizing).unwrap().migration.job.metadata.name.unwrap();
+    let migration = build(&validated, &sizing).unwrap().migration.unwrap().job.metadata.name.unwrap();
     let mut workloads = healthy(&migration);
     change(&mut workloads);
-    let planned = Planned { validated: &validated, sizing: &sizing, migration: &migration };
+    let planned = Planned { validated: &validated, sizing: &sizing, migration: Some(&migration) };
     let report = Report { plan: Ok(planned), workloads: &workloads, foreign: &[], failed: None, terminating: &[] };
     compute(stack, &report, Timestamp::from_second(100).unwrap())
 }
@@ -149,7 +149,7 @@ fn somebody_elses_object_is_named() {
         name: "perses-api".to_owned(),
         owner: "managed by Helm".to_owned(),
     }];
-    let invalid = Invalid { reason: "x", message: String::new(), waiting_for: None, terminal: false };
+    let invalid = Invalid { reason: "x", message: String::new(), waiting_for: None, terminal: true };
     let report =
         Report { plan: Err(&invalid), workloads: &workloads, foreign: &foreign, failed: None, terminating: &[] };
     let status = compute(&stack(), &report, Timestamp::from_second(1).unwrap());

@@ -1,4 +1,4 @@
-//! Redis or PostgreSQL away: dashboards go on, and all heals by itself.
+//! Redis, PostgreSQL or a pooler away: dashboards go on, and all heals by itself.
 
 use std::time::Duration;
 
@@ -6,15 +6,37 @@ use anyhow::{Result, ensure};
 use e2e::perses::Perses;
 use e2e::stack::{OPERATOR_NAMESPACE, READY_DEADLINE};
 use e2e::wait::wait_until;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, EvictParams};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::availability::gone;
 use crate::steady::Steady;
 use crate::world::World;
 
 /// Dashboards of the sample project, read through the Service.
 pub(crate) fn sample_paths() -> Vec<String> {
     ["prometheus", "perses-stack"].iter().map(|name| format!("/api/v1/projects/demo/dashboards/{name}")).collect()
+}
+
+#[tokio::test]
+async fn a_pooler_that_is_drained_costs_no_request() -> Result<()> {
+    let world = World::enter().await?;
+    let pods: Api<Pod> = Api::namespaced(world.stack.client.clone(), &world.stack.namespace);
+    let before = world.stack.pods("pgbouncer").await?;
+    ensure!(before.len() > 1, "one pooler has no other to take over: {before:?}");
+    // Lists are read from the database each time.
+    let load = Steady::start(&world.perses, vec!["/api/v1/projects/demo/dashboards".to_owned()], 20);
+    let (name, _) = &before[0];
+    pods.evict(name, &EvictParams::default()).await?;
+    // It serves on until the last connection of the API's pools is old enough to be replaced.
+    gone(&pods, name).await?;
+    load.finish().await?.all_good("pooler drained")?;
+    wait_until("another pooler", Duration::from_secs(60), || async {
+        Ok(world.stack.pods("pgbouncer").await?.len() >= before.len())
+    })
+    .await
 }
 
 #[tokio::test]

@@ -1,0 +1,111 @@
+//! A pooler that is replaced, as Kubernetes does it: new connections go to the next one, the old one gets SIGTERM and a time
+//! to end. Nobody notices.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use e2e::services::{PgBouncer, PoolSettings, TcpProxy, shared};
+use e2e::wait::wait_until;
+use parking_lot::Mutex;
+use perses_api_server::config::{self, ConfigDuration};
+use perses_api_server::domain::document::Key;
+use perses_api_server::store::postgres::PostgresStore;
+use perses_api_server::store::{Precondition, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::backends::{create, dashboard, draft, migrated, project};
+
+const LIFETIME: ConfigDuration = ConfigDuration::from_secs(2);
+const STATEMENT: ConfigDuration = ConfigDuration::from_secs(2);
+/// What the old pooler is given: the life of a connection, its last statement, and a reserve for a busy machine.
+const GRACE: Duration = Duration::from_secs(2 + 2 + 11);
+
+/// Readers and writers of one document each, until they are told to stop.
+struct Load {
+    done: Arc<AtomicUsize>,
+    failures: Arc<Mutex<Vec<String>>>,
+    stop: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(store: &Arc<dyn Store>, keys: &[Key]) -> Self {
+        let (done, failures) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let stop = CancellationToken::new();
+        let tasks = keys.iter().enumerate().map(|(number, key)| {
+            let (store, key) = (Arc::clone(store), key.clone());
+            let (done, failures, stop) = (Arc::clone(&done), Arc::clone(&failures), stop.clone());
+            tokio::spawn(async move {
+                while !stop.is_cancelled() {
+                    let result = match number % 3 {
+                        0 => store.update(draft(&key, "{}"), Precondition::None).await.map(drop),
+                        _ => store.get(&key).await.map(|found| assert!(found.is_some())),
+                    };
+                    match result {
+                        Ok(()) => _ = done.fetch_add(1, Ordering::Relaxed),
+                        Err(error) => failures.lock().push(error.to_string()),
+                    }
+                    // Two in three connections are idle at times.
+                    tokio::time::sleep(Duration::from_millis(3 * number as u64)).await;
+                }
+            })
+        });
+        Self { tasks: tasks.collect(), done, failures, stop }
+    }
+
+    /// Waits for so many more requests.
+    async fn goes_on(&self, more: usize) {
+        let before = self.done.load(Ordering::Relaxed);
+        wait_until("the load to go on", Duration::from_secs(30), || async {
+            Ok(self.done.load(Ordering::Relaxed) > before + more)
+        })
+        .await
+        .unwrap();
+    }
+
+    async fn finish(self) -> Vec<String> {
+        self.stop.cancel();
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        let failures = self.failures.lock();
+        failures.clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_is_replaced_under_load_costs_no_request() {
+    let server = shared::postgres().await.unwrap();
+    let (old, new) =
+        (PgBouncer::start(server, PoolSettings::default()), PgBouncer::start(server, PoolSettings::default()));
+    let (old, new) = tokio::try_join!(old, new).unwrap();
+    let service = TcpProxy::to_port(old.port()).await.unwrap();
+    let config = config::Postgres {
+        port: service.port(),
+        max_lifetime: LIFETIME,
+        statement_timeout: STATEMENT,
+        max_connections: 8,
+        ..migrated(server).await
+    };
+    let store: Arc<dyn Store> = Arc::new(PostgresStore::new(&config).unwrap());
+    create(&*store, &project("p"), "{}").await;
+    let mut keys = Vec::new();
+    for number in 0..8 {
+        let key = dashboard("p", &format!("d{number}"));
+        create(&*store, &key, "{}").await;
+        keys.push(key);
+    }
+    // A pod that does nothing keeps its connections too.
+    let idle = PostgresStore::new(&config).unwrap();
+    idle.get(&keys[0]).await.unwrap();
+    let load = Load::start(&store, &keys);
+    load.goes_on(100).await;
+
+    // Out of the Service, then SIGTERM: it ends by itself, because its clients leave in time.
+    service.redirect(new.port());
+    old.drain(GRACE).await.unwrap();
+    load.goes_on(100).await;
+    idle.get(&keys[0]).await.unwrap();
+    assert_eq!(load.finish().await, Vec::<String>::new());
+}
