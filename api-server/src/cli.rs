@@ -7,6 +7,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::Config;
 
+use crate::transfer::{ExportOptions, ImportOptions};
+
 /// A Perses-compatible dashboard server on files or PostgreSQL.
 #[derive(Debug, Parser)]
 #[command(name = "perses-api-server", version, about, long_about = None, args_override_self = true)]
@@ -20,12 +22,16 @@ pub struct Cli {
 }
 
 /// Subcommands.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Serve the API and the web UI (the default)
     Serve,
     /// Bring the schema of the PostgreSQL database up to date, then exit
     Migrate,
+    /// Bring the documents of another Perses into the configured store
+    Import(ImportOptions),
+    /// Write all documents to a folder in the layout of Perses
+    Export(ExportOptions),
 }
 
 /// Flags.

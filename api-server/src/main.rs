@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use perses_api_server::cli::{Cli, Command, listen_address, normalise};
-use perses_api_server::{config, server, store, telemetry};
+use perses_api_server::{config, server, store, telemetry, transfer};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,7 +31,7 @@ fn run(cli: &Cli) -> Result<(), String> {
     options.web.apply(&mut config)?;
     config::check(&config).map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
-    match cli.command.unwrap_or(Command::Serve) {
+    match cli.command.clone().unwrap_or(Command::Serve) {
         Command::Serve => {
             let address = listen_address(&options.listen_address)?;
             runtime.block_on(server::serve(config, address, options.ui_dir.clone()))
@@ -46,5 +46,15 @@ fn run(cli: &Cli) -> Result<(), String> {
             println!("{report}");
             Ok(())
         }),
+        Command::Import(options) => {
+            let report = runtime.block_on(transfer::import(&config, &options))?;
+            print!("{report}");
+            if report.failed.is_empty() { Ok(()) } else { Err("not everything could be imported".to_owned()) }
+        }
+        Command::Export(options) => {
+            let count = runtime.block_on(transfer::export(&config, &options))?;
+            println!("{count} documents were written to {}", options.to.display());
+            Ok(())
+        }
     }
 }

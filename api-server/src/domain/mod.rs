@@ -4,5 +4,6 @@ pub mod document;
 pub mod duration;
 pub mod kind;
 pub mod name;
+pub mod search;
 pub mod secret;
 pub mod spec;

@@ -35,6 +35,7 @@ enum Mode {
 pub struct TcpProxy {
     port: Port,
     mode: watch::Sender<Mode>,
+    target: watch::Sender<SocketAddr>,
     /// Told after each change of mode, when the listener has followed it.
     settled: Arc<Notify>,
     task: JoinHandle<()>,
@@ -47,8 +48,9 @@ impl TcpProxy {
         let (mode, watched) = watch::channel(Mode::Pass(Duration::ZERO));
         let listener = listen(port.number()).await?;
         let settled = Arc::new(Notify::new());
-        let task = tokio::spawn(serve(listener, port.number(), target, watched, Arc::clone(&settled)));
-        Ok(Self { port, mode, settled, task })
+        let (target, targets) = watch::channel(target);
+        let task = tokio::spawn(serve(listener, port.number(), targets, watched, Arc::clone(&settled)));
+        Ok(Self { port, mode, target, settled, task })
     }
 
     /// As [`Self::start`], to a port on 127.0.0.1.
@@ -59,6 +61,11 @@ impl TcpProxy {
     /// The proxy's port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port.number()
+    }
+
+    /// Sends new connections to another port on 127.0.0.1, as when an address moves; [`Self::cut`] ends the old ones.
+    pub fn retarget(&self, port: u16) {
+        self.target.send_replace(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
 
     /// Resets all connections and refuses new ones.
@@ -102,7 +109,7 @@ async fn listen(port: u16) -> Result<TcpListener> {
 async fn serve(
     listener: TcpListener,
     port: u16,
-    target: SocketAddr,
+    target: watch::Receiver<SocketAddr>,
     mut mode: watch::Receiver<Mode>,
     settled: Arc<Notify>,
 ) {
@@ -126,6 +133,7 @@ async fn serve(
                 settled.notify_one();
             }
             Some(client) = accept(listener.as_ref()) => {
+                let target = *target.borrow();
                 connections.spawn(forward(client, target, mode.clone()));
             }
             Some(_) = connections.join_next() => {}
