@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::config::Config;
 
 use crate::commands::lint::LintArgs;
+use crate::transfer::{ExportOptions, ImportOptions};
 
 /// A Perses-compatible dashboard server on files or PostgreSQL.
 #[derive(Debug, Parser)]
@@ -30,6 +31,10 @@ pub enum Command {
     Migrate,
     /// Check documents in files with the rules of this server, without a server
     Lint(LintArgs),
+    /// Bring the documents of another Perses into the configured store
+    Import(ImportOptions),
+    /// Write all documents to a folder in the layout of Perses
+    Export(ExportOptions),
 }
 
 /// Flags.

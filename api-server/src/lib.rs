@@ -35,3 +35,4 @@ pub mod pace;
 pub mod metrics;
 pub mod negotiate;
 pub mod telemetry;
+pub mod transfer;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use perses_api_server::cli::{Cli, Command, listen_address, normalise};
-use perses_api_server::{commands, config, server, store, telemetry};
+use perses_api_server::{commands, config, server, store, telemetry, transfer};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -51,6 +51,16 @@ fn run(cli: &Cli) -> Result<ExitCode, String> {
             println!("{report}");
             Ok(())
         }),
+        Some(Command::Import(options)) => {
+            let report = runtime.block_on(transfer::import(&config, options))?;
+            print!("{report}");
+            if report.failed.is_empty() { Ok(()) } else { Err("not everything could be imported".to_owned()) }
+        }
+        Some(Command::Export(options)) => {
+            let count = runtime.block_on(transfer::export(&config, options))?;
+            println!("{count} documents were written to {}", options.to.display());
+            Ok(())
+        }
     }?;
     Ok(ExitCode::SUCCESS)
 }

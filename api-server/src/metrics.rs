@@ -1,6 +1,7 @@
 //! Metrics of the server: upstream's names where upstream has them, ours beside them (seed section 6).
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -113,12 +114,26 @@ struct PoolMaxLabels {
     pool: &'static str,
 }
 
+/// Labels of a read: `primary` or `replica`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TargetLabels {
+    target: &'static str,
+}
+
+/// Labels of a replica: `host:port`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReplicaLabels {
+    replica: String,
+}
+
 /// The database (seed section 6).
 #[derive(Debug, Clone)]
 struct Db {
     queries: Family<OperationLabels, Histogram, fn() -> Histogram>,
     connections: Family<PoolLabels, Gauge>,
     connections_max: Family<PoolMaxLabels, Gauge>,
+    reads: Family<TargetLabels, Counter>,
+    replica_lag: Family<ReplicaLabels, Gauge<f64, AtomicU64>>,
 }
 
 impl Db {
@@ -127,11 +142,16 @@ impl Db {
             queries: Family::new_with_constructor(request_histogram as fn() -> Histogram),
             connections: Family::default(),
             connections_max: Family::default(),
+            reads: Family::default(),
+            replica_lag: Family::default(),
         };
         let text = "Duration of operations on PostgreSQL, the wait for a connection included";
         registry.register("db_query_duration_seconds", text, db.queries.clone());
         registry.register("db_pool_connections", "Connections of the pool by state", db.connections.clone());
         registry.register("db_pool_connections_max", "Most connections of the pool", db.connections_max.clone());
+        registry.register("db_reads", "Reads of documents by the server that was asked", db.reads.clone());
+        let text = "How far the replica is behind what was last seen of the primary";
+        registry.register("db_replica_lag_seconds", text, db.replica_lag.clone());
         db
     }
 }
@@ -163,6 +183,8 @@ pub struct Metrics {
     pub cache_requests: Family<CacheLabels, Counter>,
     /// `perses_provisioning_errors`: documents in provisioning folders that are refused now.
     pub provisioning_errors: Gauge,
+    /// `perses_provisioning_left`: documents in the store that left the provisioning folders.
+    pub provisioning_left: Gauge,
     /// `perses_initial_admin_exists`: 1 once the first user is in the store.
     pub initial_admin_exists: Gauge,
     denied: Family<DeniedLabels, Counter>,
@@ -191,6 +213,9 @@ impl Metrics {
         let provisioning_errors = Gauge::default();
         let text = "Documents in provisioning folders that are refused";
         registry.register("provisioning_errors", text, provisioning_errors.clone());
+        let provisioning_left = Gauge::default();
+        let text = "Documents in the store that left the provisioning folders";
+        registry.register("provisioning_left", text, provisioning_left.clone());
         let initial_admin_exists = Gauge::default();
         let text = "Whether the first user is in the store";
         registry.register("initial_admin_exists", text, initial_admin_exists.clone());
@@ -218,6 +243,7 @@ impl Metrics {
             in_flight,
             cache_requests,
             provisioning_errors,
+            provisioning_left,
             initial_admin_exists,
             denied,
             rights_version,
@@ -270,6 +296,16 @@ impl Metrics {
     /// Counts a request that its sender has no right to.
     pub fn denied(&self, action: &'static str, kind: &'static str) {
         self.denied.get_or_create(&DeniedLabels { action, kind }).inc();
+    }
+
+    /// Counts a read of documents from `primary` or `replica`.
+    pub fn db_read(&self, target: &'static str) {
+        self.db.reads.get_or_create(&TargetLabels { target }).inc();
+    }
+
+    /// Sets the lag of the replica at `host:port`.
+    pub fn db_replica_lag(&self, replica: &str, seconds: f64) {
+        self.db.replica_lag.get_or_create(&ReplicaLabels { replica: replica.to_owned() }).set(seconds);
     }
 
     /// Counts a look into a cache.

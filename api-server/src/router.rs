@@ -21,6 +21,7 @@ pub fn build(state: &AppState) -> Router {
     let guarded = Router::new()
         .merge(handlers::resources::routes(&kinds, config.security.readonly))
         .merge(handlers::users::routes())
+        .merge(handlers::search::routes())
         .merge(handlers::view::routes())
         .layer(map_response(middleware::rejection::explain))
         .merge(handlers::proxy::routes(config))

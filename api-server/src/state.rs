@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::proxy::{self, Proxy};
 use crate::query::QueryService;
 use crate::service::admin;
+use crate::service::ephemeral;
 use crate::service::provisioning::Provisioner;
 use crate::service::resources::Resources;
 use crate::service::validation::Checks;
@@ -175,21 +176,24 @@ fn authorizer(config: &Config, store: &Arc<dyn Store>, metrics: &Arc<Metrics>) -
     Authorizer::Native(Arc::new(Rbac::new(store.clone(), rules, metrics.clone())))
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+/// The store of the configuration.
+pub(crate) fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
     match (&config.database.postgres, &config.database.file) {
         (Some(postgres), _) => Ok(Arc::new(PostgresStore::new(postgres)?)),
         (None, file) => Ok(Arc::new(FileStore::open(&file.clone().unwrap_or_default())?)),
     }
 }
 
-fn case_sensitive(config: &Config) -> bool {
+/// Whether names keep their letter case.
+pub(crate) fn case_sensitive(config: &Config) -> bool {
     match (&config.database.postgres, &config.database.file) {
         (Some(postgres), _) => postgres.case_sensitive,
         (None, file) => file.as_ref().is_some_and(|file| file.case_sensitive),
     }
 }
 
-fn open_secrets(config: &Config) -> Result<SecretBox, String> {
+/// The encryption of secrets with the configured key.
+pub(crate) fn open_secrets(config: &Config) -> Result<SecretBox, String> {
     let security = &config.security;
     let key = match (&security.encryption_key_file, &security.encryption_key) {
         (Some(path), _) => std::fs::read(path)
@@ -217,6 +221,12 @@ pub fn spawn_background(state: &AppState, stop: &CancellationToken) -> Vec<JoinH
     if !config.folders.is_empty() {
         let provisioner = Provisioner::new(state.resources.clone(), state.metrics.clone(), config);
         tasks.push(tokio::spawn(provisioner.run(stop.clone())));
+    }
+    let ephemeral = &state.config.ephemeral_dashboard;
+    if ephemeral.enable {
+        let interval = state.config.ephemeral_dashboards_cleanup_interval.unwrap_or(ephemeral.cleanup_interval).0;
+        let holder = format!("{:016x}", rand::random::<u64>());
+        tasks.push(tokio::spawn(ephemeral::run(state.resources.clone(), interval, holder, stop.clone())));
     }
     tasks
 }

@@ -60,6 +60,11 @@ impl SecretBox {
         &self.key
     }
 
+    /// Whether both have the same key.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+
     /// Encrypts; the empty value stays empty, as upstream keeps it.
     pub fn encrypt(&self, plain: &[u8]) -> Result<String, CryptoError> {
         if plain.is_empty() {

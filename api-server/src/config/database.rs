@@ -91,6 +91,11 @@ pub struct Postgres {
     /// The primary itself, past any pooler: for `migrate` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct: Option<Address>,
+    /// A streaming replica of the same database, for lists and search; read while it shows all that this process knows of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica: Option<Address>,
+    /// A replica that is further behind than this is not read, nor is one while the primary was not seen for so long.
+    pub max_replica_lag: ConfigDuration,
 }
 
 impl Default for Postgres {
@@ -113,6 +118,8 @@ impl Default for Postgres {
             max_lifetime: ConfigDuration::from_secs(30 * 60),
             case_sensitive: false,
             direct: None,
+            replica: None,
+            max_replica_lag: ConfigDuration::from_secs(5),
         }
     }
 }

@@ -230,6 +230,8 @@ pub struct Provisioning {
     pub folders: Vec<PathBuf>,
     /// How often they are applied; a changed file is noticed sooner.
     pub interval: ConfigDuration,
+    /// Whether documents that left the folders are deleted; a project only when it is empty. Else they are reported.
+    pub prune: bool,
     /// Accepted for upstream's sake (Perses after v0.54): files are always watched.
     #[serde(skip_serializing)]
     pub enable_watch: bool,
@@ -237,7 +239,7 @@ pub struct Provisioning {
 
 impl Default for Provisioning {
     fn default() -> Self {
-        Self { folders: Vec::new(), interval: ConfigDuration::from_secs(3600), enable_watch: true }
+        Self { folders: Vec::new(), interval: ConfigDuration::from_secs(3600), prune: false, enable_watch: true }
     }
 }
 

@@ -120,10 +120,16 @@ impl Document {
 
     /// Appends the document as JSON; without a spec it is written as `{}` (`metadata_only`).
     pub fn write_json(&self, out: &mut String, spec: Option<&str>) {
+        let _ = write!(out, r#"{{"kind":"{}","metadata":"#, self.key.kind);
+        self.write_metadata(out);
+        let _ = write!(out, r#","spec":{}}}"#, spec.unwrap_or("{}"));
+    }
+
+    /// Appends `metadata` as JSON.
+    pub fn write_metadata(&self, out: &mut String) {
         let _ = write!(
             out,
-            r#"{{"kind":"{}","metadata":{{"name":{},"createdAt":"{}","updatedAt":"{}","version":{}"#,
-            self.key.kind,
+            r#"{{"name":{},"createdAt":"{}","updatedAt":"{}","version":{}"#,
             json_string(&self.key.name),
             self.created_at,
             self.updated_at,
@@ -136,7 +142,7 @@ impl Document {
         if let Some(project) = &self.key.project {
             let _ = write!(out, r#","project":{}"#, json_string(project));
         }
-        let _ = write!(out, r#"}},"spec":{}}}"#, spec.unwrap_or("{}"));
+        out.push('}');
     }
 }
 

@@ -6,5 +6,6 @@ pub mod kind;
 pub mod lint;
 pub mod name;
 pub mod promql;
+pub mod search;
 pub mod secret;
 pub mod spec;

@@ -89,6 +89,58 @@ pub fn open_secret(stored: &RawValue, decrypt: impl Fn(&str) -> Option<String>) 
     raw(spec)
 }
 
+/// Encrypts anew what another key encrypted; an error of `change` is that of the first field that it refuses.
+pub fn reseal<E: std::fmt::Display>(
+    kind: Kind,
+    spec: &RawValue,
+    change: impl Fn(&str) -> Result<String, E>,
+) -> Result<Box<RawValue>, SealError> {
+    if !matches!(kind, Kind::Secret | Kind::GlobalSecret) {
+        return Ok(spec.to_owned());
+    }
+    let mut changed = object(spec)?;
+    for [group, field] in SEALED {
+        if let Some(sealed) = text_at(&changed, group, field)?.filter(|text| !text.is_empty()).map(str::to_owned) {
+            let sealed = change(&sealed)
+                .map_err(|error| SealError::Cipher { field: format!("{group}.{field}"), reason: error.to_string() })?;
+            set(&mut changed, group, field, sealed);
+        }
+    }
+    // The text stays as it is where nothing changes.
+    if Value::Object(changed.clone()) == serde_json::from_str::<Value>(spec.get()).unwrap_or_default() {
+        return Ok(spec.to_owned());
+    }
+    raw(changed)
+}
+
+/// Puts stored values where a masked copy of a document has the mask. Where nothing is stored the field is left out; these
+/// come back as paths, for somebody to enter again.
+pub fn unmask(
+    kind: Kind,
+    spec: &RawValue,
+    stored: Option<&RawValue>,
+) -> Result<(Box<RawValue>, Vec<String>), SealError> {
+    if !kind.holds_secrets() {
+        return Ok((spec.to_owned(), Vec::new()));
+    }
+    let mut spec = object(spec)?;
+    let stored = stored.map(object).transpose()?.unwrap_or_default();
+    let mut missing = Vec::new();
+    for [group, field] in SEALED.into_iter().chain(MASKED).chain([PASSWORD]) {
+        match keep_masked(&mut spec, &stored, group, field) {
+            Ok(_) => {}
+            Err(SealError::NothingStored(path)) => {
+                if let Some(group) = spec.get_mut(group).and_then(Value::as_object_mut) {
+                    group.remove(field);
+                }
+                missing.push(format!("spec.{path}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((raw(spec)?, missing))
+}
+
 /// What to do with the password of a user that is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Password {

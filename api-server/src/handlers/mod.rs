@@ -7,6 +7,7 @@ pub mod health;
 pub mod plugins;
 pub mod proxy;
 pub mod resources;
+pub mod search;
 pub mod ui;
 pub mod users;
 pub mod validate;

@@ -93,10 +93,12 @@ fn item(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
             update(&state, &caller, &key, &headers, body).await
         },
     )
-    .delete(move |State(state): State<AppState>, caller: Caller, Path(name): Path<String>| async move {
-        let key = Key::global(kind, state.resources.fold(&name));
-        delete(&state, &caller, &key).await
-    })
+    .delete(
+        move |State(state): State<AppState>, caller: Caller, Path(name): Path<String>, headers: HeaderMap| async move {
+            let key = Key::global(kind, state.resources.fold(&name));
+            delete(&state, &caller, &key, &headers).await
+        },
+    )
 }
 
 type ProjectAndName = Path<(String, String)>;
@@ -125,9 +127,12 @@ fn item_of_project(kind: Kind, readonly: bool) -> MethodRouter<AppState> {
         },
     )
     .delete(
-        move |State(state): State<AppState>, caller: Caller, Path((project, name)): ProjectAndName| async move {
+        move |State(state): State<AppState>,
+              caller: Caller,
+              Path((project, name)): ProjectAndName,
+              headers: HeaderMap| async move {
             let key = Key::in_project(kind, state.resources.fold(&project), state.resources.fold(&name));
-            delete(&state, &caller, &key).await
+            delete(&state, &caller, &key, &headers).await
         },
     )
 }
@@ -198,9 +203,9 @@ async fn update(
     Ok(written(state.resources.update(key, envelope, precondition(headers)?).await?))
 }
 
-async fn delete(state: &AppState, caller: &Caller, key: &Key) -> Result<StatusCode, ApiError> {
+async fn delete(state: &AppState, caller: &Caller, key: &Key, headers: &HeaderMap) -> Result<StatusCode, ApiError> {
     require_on(state, caller, Action::Delete, key).await?;
-    state.resources.delete(key).await?;
+    state.resources.delete_if(key, precondition(headers)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -331,8 +336,8 @@ fn body_of(plain: Bytes, zipped: Option<Bytes>) -> Response {
     response
 }
 
-/// `"<version>-<revision>"`, `-gzip` after it when compressed: the version is what `If-Match` compares, the revision tells a
-/// re-created document apart.
+/// `"<version>-<revision>"`, `-gzip` after it when compressed: the revision tells a document that was created again from the
+/// one before.
 fn etag(encoded: &Encoded, zipped: bool) -> HeaderValue {
     let text = format!("\"{}-{}{}\"", encoded.version, encoded.revision, if zipped { "-gzip" } else { "" });
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("\"\""))
@@ -345,8 +350,11 @@ fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     if text == "*" {
         return Ok(Precondition::None);
     }
-    let version = text.trim_matches('"').split('-').next().and_then(|version| version.parse().ok());
-    version.map(Precondition::Version).ok_or_else(|| {
+    let parts = text.trim_matches('"').trim_end_matches("-gzip").split_once('-');
+    let state = parts.and_then(|(version, revision)| {
+        Some(Precondition::State { version: version.parse().ok()?, revision: revision.parse().ok()? })
+    });
+    state.ok_or_else(|| {
         ApiError::BadRequest(format!(
             "If-Match {text:?} is not an ETag of this server (expected \"<version>-<revision>\")"
         ))

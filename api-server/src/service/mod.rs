@@ -1,9 +1,11 @@
 //! Use cases: the order of validation, cache, store and upstream. Knows nothing of HTTP.
 
 pub mod admin;
+pub mod ephemeral;
 mod listing;
 pub mod projects;
 pub mod provisioning;
 pub mod references;
 pub mod resources;
+pub mod search;
 pub mod validation;

@@ -210,10 +210,20 @@ impl Resources {
 
     /// Deletes a document; of a project also everything in it.
     pub async fn delete(&self, key: &Key) -> Result<(), ApiError> {
+        self.delete_if(key, Precondition::None).await
+    }
+
+    /// As [`Self::delete`], under a condition.
+    pub async fn delete_if(&self, key: &Key, precondition: Precondition) -> Result<(), ApiError> {
         require_sane(key)?;
-        let changes = self.store.delete(key).await?;
+        let changes = self.store.delete_if(key, precondition).await?;
         self.changed(&changes).await;
         Ok(())
+    }
+
+    /// The store, for what has no use case of its own here.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
     /// Checks a document without writing it (`/api/validate/*`): the project may be empty. Returns what is to be told about it.

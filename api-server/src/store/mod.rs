@@ -7,6 +7,7 @@ pub mod file;
 pub mod postgres;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -32,8 +33,59 @@ pub struct ListQuery {
 pub enum Precondition {
     /// Always: upstream's last write wins.
     None,
-    /// Only while the stored `metadata.version` is this one (`If-Match`).
+    /// Only while the stored `metadata.version` is this one.
     Version(u64),
+    /// Only while it is exactly this state of this document (`If-Match`): one that was deleted and created again has the
+    /// versions of the first, but no revision of it.
+    State {
+        /// `metadata.version`.
+        version: u64,
+        /// The store's revision.
+        revision: i64,
+    },
+}
+
+impl Precondition {
+    /// What the version and the revision must be, where that matters.
+    pub const fn parts(self) -> (Option<u64>, Option<i64>) {
+        match self {
+            Self::None => (None, None),
+            Self::Version(version) => (Some(version), None),
+            Self::State { version, revision } => (Some(version), Some(revision)),
+        }
+    }
+
+    /// Checks it against what is stored.
+    pub fn check(self, version: u64, revision: i64) -> Result<(), StoreError> {
+        let (wanted, state) = self.parts();
+        match wanted {
+            Some(expected) if expected != version || state.is_some_and(|state| state != revision) => {
+                Err(StoreError::VersionConflict { stored: version, expected })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Which dashboards to look for. Words are separated by blanks; each must be part of the name or of the display name,
+/// whatever the letter case.
+#[derive(Debug, Clone)]
+pub struct SearchQuery {
+    /// The words, in lower case.
+    pub words: Vec<String>,
+    /// Only in these projects; everywhere when `None`.
+    pub projects: Option<Vec<String>>,
+    /// At most so many, better ones first as far as the store can tell.
+    pub limit: u32,
+}
+
+/// A dashboard that a search found.
+#[derive(Debug, Clone)]
+pub struct Titled {
+    /// The document, without its spec (`{}`).
+    pub document: Document,
+    /// `spec.display.name`.
+    pub display_name: Option<String>,
 }
 
 /// One key that was written or deleted.
@@ -69,7 +121,7 @@ pub enum StoreError {
     #[error("metadata.project \"{0}\" doesn't exist")]
     ProjectMissing(String),
     /// The stored version is another one than the writer saw.
-    #[error("the stored version is {stored}, not {expected}")]
+    #[error("the stored version is {stored}, the document changed since version {expected} was read")]
     VersionConflict {
         /// `metadata.version` in the store.
         stored: u64,
@@ -110,8 +162,26 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Replaces a document: keeps `createdAt`, adds one to `version`.
     async fn update(&self, draft: Draft, precondition: Precondition) -> Result<Document, StoreError>;
 
+    /// Stores a document as it is, with its times and its version, in place of what is there (import).
+    async fn put(&self, document: Document) -> Result<(), StoreError>;
+
+    /// Finds dashboards by their names.
+    async fn search(&self, query: &SearchQuery) -> Result<Vec<Titled>, StoreError>;
+
     /// Deletes a document; of a project also everything in it. Returns all that went.
-    async fn delete(&self, key: &Key) -> Result<Vec<Change>, StoreError>;
+    async fn delete(&self, key: &Key) -> Result<Vec<Change>, StoreError> {
+        self.delete_if(key, Precondition::None).await
+    }
+
+    /// As [`Self::delete`], under a condition.
+    async fn delete_if(&self, key: &Key, precondition: Precondition) -> Result<Vec<Change>, StoreError>;
+
+    /// Takes or keeps a lease for `ttl`: of all processes on this store only its holder does what it is for. `false` while
+    /// somebody else holds it.
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError>;
+
+    /// Gives a lease back, if it is still held.
+    async fn release(&self, name: &str, holder: &str) -> Result<(), StoreError>;
 
     /// Where the changes tail ends now.
     async fn tail_start(&self) -> Result<Cursor, StoreError>;
@@ -144,6 +214,6 @@ pub struct Cursor {
 }
 
 /// `{}`.
-fn empty_spec() -> Box<serde_json::value::RawValue> {
+pub(crate) fn empty_spec() -> Box<serde_json::value::RawValue> {
     serde_json::value::RawValue::from_string("{}".to_owned()).unwrap_or_default()
 }

@@ -13,6 +13,7 @@ use perses_api_server::metrics::Metrics;
 use perses_api_server::store::postgres::{PostgresStore, migrate};
 use perses_api_server::store::{Changes, Cursor, Precondition, Store, StoreError};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio_util::sync::CancellationToken;
 
 use crate::backends::{create, dashboard, draft, empty_database, migrated, project};
 
@@ -39,9 +40,9 @@ async fn migrate_can_run_again_and_several_times_at_once() {
     assert!(unready.contains("perses-api-server migrate"), "{unready}");
     let reports = join_all((0..4).map(|_| migrate(&config))).await;
     let applied: Vec<_> = reports.into_iter().flat_map(|report| report.unwrap().applied).collect();
-    assert_eq!(applied, ["0001_documents"], "once, by whoever came first");
+    assert_eq!(applied, ["0001_documents", "0002_leases"], "once, by whoever came first");
     let again = migrate(&config).await.unwrap();
-    assert!(again.applied.is_empty() && again.from == 1 && again.to == 1, "{again}");
+    assert!(again.applied.is_empty() && again.from == 2 && again.to == 2, "{again}");
     store(&config).ready().await.unwrap();
 }
 
@@ -141,26 +142,108 @@ async fn errors_name_what_is_wrong_but_no_password() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rotated_password_is_taken_from_its_file() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_rotated_password_is_taken_from_its_file_without_a_failed_request() {
     let server = Postgres::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     fs::write(&file, format!("{}\n", server.password())).unwrap();
     let config =
         config::Postgres { password: None, password_file: Some(file.clone()), ..migrated_at(&server, &file).await };
-    let store = store(&config);
-    create(&store, &project("p"), "{}").await;
-    server.sql("postgres", &format!("ALTER ROLE {USER} PASSWORD 'rotated'")).await.unwrap();
-    fs::write(&file, "rotated\n").unwrap();
-    // All old connections end, as when the old role is dropped.
-    let end = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{USER}'");
+    let store = Arc::new(store(&config));
+    let key = project("p");
+    create(&*store, &key, "{}").await;
+    let done = CancellationToken::new();
+    let requests = (0..6).map(|_| {
+        let (store, key, done) = (Arc::clone(&store), key.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut count = 0_u64;
+            while !done.is_cancelled() {
+                store.get(&key).await.unwrap().unwrap();
+                store.update(draft(&key, "{}"), Precondition::None).await.unwrap();
+                count += 1;
+            }
+            count
+        })
+    });
+    let requests: Vec<_> = requests.collect();
+    // Once the file is changed first, once the database, with all idle connections ended in between.
+    let end = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{USER}' AND state = 'idle'"
+    );
+    for (password, file_first) in [("second", true), ("third", false)] {
+        let change = format!("ALTER ROLE {USER} PASSWORD '{password}'");
+        if file_first {
+            fs::write(&file, password).unwrap();
+        }
+        server.sql("postgres", &change).await.unwrap();
+        server.sql("postgres", "SELECT pg_sleep(0.3)").await.unwrap();
+        if !file_first {
+            fs::write(&file, format!("{password}\n")).unwrap();
+        }
+        let signed_in = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = '{USER}' AND backend_start > now() - interval '2 seconds'"
+        );
+        wait_until("new connections", Duration::from_secs(20), || async {
+            Ok(server.sql("postgres", &signed_in).await? != "0")
+        })
+        .await
+        .unwrap();
+    }
+    done.cancel();
+    for request in requests {
+        assert!(request.await.unwrap() > 10);
+    }
+    // With nothing to fall back to, a new process signs in with what the file holds.
     server.sql("postgres", &end).await.unwrap();
     wait_until("the store to sign in again", Duration::from_secs(20), || async {
-        Ok(store.get(&project("p")).await?.is_some())
+        Ok(store.get(&key).await?.is_some())
     })
     .await
     .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_is_who_it_says_or_nothing_is_sent() {
+    let name = |name: &str| rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let authority = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let pem = params.self_signed(&key).unwrap().pem();
+        (pem, rcgen::Issuer::new(params, key))
+    };
+    let ((ours, issuer), (others, _)) = (authority("ours"), authority("others"));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = name("localhost").signed_by(&key, &issuer).unwrap();
+    let server = Postgres::start_with_tls(&certificate.pem(), &key.serialize_pem()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (good, wrong) = (folder.path().join("ca.pem"), folder.path().join("other.pem"));
+    fs::write(&good, ours).unwrap();
+    fs::write(&wrong, others).unwrap();
+    let database = empty_database(&server).await;
+    let with = |host: &str, sslmode, ca: &std::path::Path| config::Postgres {
+        host: host.to_owned(),
+        sslmode,
+        ca_file: Some(ca.to_owned()),
+        ..database.clone()
+    };
+    use config::SslMode::{VerifyCa, VerifyFull};
+    let full = with("localhost", VerifyFull, &good);
+    migrate(&full).await.unwrap();
+    create(&store(&full), &project("p"), "{}").await;
+    let encrypted =
+        "SELECT count(*) > 0 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND usename = 'perses'";
+    let open = store(&full);
+    open.get(&project("p")).await.unwrap();
+    assert_eq!(server.sql("postgres", encrypted).await.unwrap(), "t");
+    // The certificate is for another name: enough for verify-ca, not for verify-full.
+    store(&with("127.0.0.1", VerifyCa, &good)).check().await.unwrap();
+    for config in [with("127.0.0.1", VerifyFull, &good), with("localhost", VerifyFull, &wrong)] {
+        let error = store(&config).check().await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)) && error.to_string().contains("ertificate"), "{error}");
+    }
 }
 
 async fn migrated_at(server: &Postgres, file: &std::path::Path) -> config::Postgres {

@@ -75,7 +75,46 @@ async fn writes_what_differs_and_nothing_else() {
     assert_eq!(version(&server, "/api/v1/projects/mine").await, 0);
     fs::remove_file(folder.path().join("dashboards.yaml")).unwrap();
     assert_eq!(counts(&provisioner.round().await), (0, 0, 2, 0));
-    assert_eq!(version(&server, "/api/v1/projects/p/dashboards/d").await, 0, "nothing is ever deleted");
+    assert_eq!(version(&server, "/api/v1/projects/p/dashboards/d").await, 0, "nothing is deleted");
+    let left = provisioner.round().await.left;
+    assert_eq!(left, ["Dashboard p/d", "Project p"], "but reported");
+    assert!(server.get("/metrics").await.body.contains("\nperses_provisioning_left 2\n"));
+}
+
+#[tokio::test]
+async fn what_left_the_folders_is_deleted_when_that_is_wanted_and_nothing_else() {
+    let server = Server::open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    let config: config::Provisioning =
+        serde_json::from_value(json!({"folders": [folder.path()], "prune": true})).unwrap();
+    let provisioner = Provisioner::new(server.state.resources.clone(), server.state.metrics.clone(), &config);
+    write("secret.json", secret("sesame").to_string());
+    write("dashboards.yaml", DASHBOARDS.to_owned());
+    provisioner.round().await;
+    let mine = json!({"kind": "Dashboard", "metadata": {"name": "mine"}, "spec": {"panels": {}, "layouts": []}});
+    server.send("POST", "/api/v1/projects/p/dashboards", &mine).await.ok();
+
+    // As long as anything in the folders cannot be read, nothing is known to be gone.
+    fs::remove_file(folder.path().join("dashboards.yaml")).unwrap();
+    write("broken.json", "{".to_owned());
+    let report = provisioner.round().await;
+    assert_eq!((report.pruned, report.left.len()), (0, 2), "{report:?}");
+    fs::remove_file(folder.path().join("broken.json")).unwrap();
+    let report = provisioner.round().await;
+    assert_eq!((report.pruned, report.left.len()), (1, 2), "{report:?}");
+    assert_eq!(server.get("/api/v1/projects/p/dashboards/d").await.status.as_u16(), 404);
+    server.get("/api/v1/projects/p/dashboards/mine").await.ok();
+    server.get("/api/v1/globalsecrets/prometheus").await.ok();
+    assert!(server.get("/metrics").await.body.contains("\nperses_provisioning_left 1\n"), "the project is in use");
+    server.delete("/api/v1/projects/p/dashboards/mine").await;
+    assert_eq!(provisioner.round().await.pruned, 1);
+    assert_eq!(server.get("/api/v1/projects/p").await.status.as_u16(), 404);
+
+    // Where a document comes from is not forgotten when the server is started again.
+    let text = fs::read_to_string(server.folder.path().join("db/globalsecrets/prometheus.json")).unwrap();
+    assert!(text.contains(r#""metadata":{"origin":"provisioned","#), "{text}");
+    assert!(!server.get("/api/v1/globalsecrets/prometheus").await.body.contains("origin"));
 }
 
 #[tokio::test]

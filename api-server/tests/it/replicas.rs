@@ -13,7 +13,9 @@ use perses_api_server::config;
 use perses_api_server::domain::document::{Document, Draft, Key};
 use perses_api_server::metrics::Metrics;
 use perses_api_server::store::postgres::PostgresStore;
-use perses_api_server::store::{Change, Changes, Cursor, ListQuery, Precondition, Store, StoreError};
+use perses_api_server::store::{
+    Change, Changes, Cursor, ListQuery, Precondition, SearchQuery, Store, StoreError, Titled,
+};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -231,8 +233,20 @@ impl Store for Held {
     async fn update(&self, draft: Draft, precondition: Precondition) -> Result<Document, StoreError> {
         self.inner.update(draft, precondition).await
     }
-    async fn delete(&self, key: &Key) -> Result<Vec<Change>, StoreError> {
-        self.inner.delete(key).await
+    async fn put(&self, document: Document) -> Result<(), StoreError> {
+        self.inner.put(document).await
+    }
+    async fn search(&self, query: &SearchQuery) -> Result<Vec<Titled>, StoreError> {
+        self.inner.search(query).await
+    }
+    async fn delete_if(&self, key: &Key, precondition: Precondition) -> Result<Vec<Change>, StoreError> {
+        self.inner.delete_if(key, precondition).await
+    }
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
+        self.inner.lease(name, holder, ttl).await
+    }
+    async fn release(&self, name: &str, holder: &str) -> Result<(), StoreError> {
+        self.inner.release(name, holder).await
     }
     async fn tail_start(&self) -> Result<Cursor, StoreError> {
         self.inner.tail_start().await

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
-use perses_api_server::domain::document::Key;
+use perses_api_server::domain::document::{Document, Key};
 use perses_api_server::domain::kind::Kind;
-use perses_api_server::store::{Changes, Cursor, ListQuery, Precondition, Store, StoreError};
+use perses_api_server::store::{Changes, Cursor, ListQuery, Precondition, SearchQuery, Store, StoreError};
 
 use crate::backends::{self, create, dashboard, draft, project};
+use crate::replicas::eventually;
 
 /// Runs a test on every store and says on which one it fails.
 async fn on_every_store<F: Future<Output = ()>>(test: impl Fn(Arc<dyn Store>) -> F) {
@@ -242,6 +244,97 @@ async fn no_document_outlives_its_project() {
             }
             assert!(store.get(&key).await.unwrap().is_none());
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_holds_for_one_state_of_one_document_only() {
+    on_every_store(|store| async move {
+        create(&*store, &project("p"), "{}").await;
+        let key = dashboard("p", "d");
+        let first = create(&*store, &key, "{}").await;
+        let state =
+            |document: &Document| Precondition::State { version: document.version, revision: document.revision };
+        store.delete_if(&key, state(&first)).await.unwrap();
+        let second = create(&*store, &key, "{}").await;
+        assert_eq!(second.version, first.version, "versions begin anew");
+        for stale in [state(&first), Precondition::Version(7)] {
+            let update = store.update(draft(&key, "{}"), stale).await.unwrap_err();
+            assert!(matches!(update, StoreError::VersionConflict { stored: 0, .. }), "{update:?}");
+            let delete = store.delete_if(&key, stale).await.unwrap_err();
+            assert!(matches!(delete, StoreError::VersionConflict { stored: 0, .. }), "{delete:?}");
+        }
+        let third = store.update(draft(&key, "{}"), state(&second)).await.unwrap();
+        assert!(store.delete_if(&key, state(&second)).await.is_err());
+        assert!(matches!(store.delete_if(&dashboard("p", "x"), state(&third)).await, Err(StoreError::NotFound)));
+        // A project is only deleted as a whole, or not at all.
+        let wrong = store.delete_if(&project("p"), Precondition::Version(7)).await.unwrap_err();
+        assert!(matches!(wrong, StoreError::VersionConflict { stored: 0, expected: 7 }), "{wrong:?}");
+        assert_eq!(store.get(&key).await.unwrap().unwrap().version, third.version);
+        assert_eq!(store.delete_if(&key, state(&third)).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn search_finds_dashboards_by_parts_of_either_name() {
+    on_every_store(|store| async move {
+        for name in ["p", "q"] {
+            create(&*store, &project(name), "{}").await;
+        }
+        let title = |title: &str| format!(r#"{{"display":{{"name":{}}}}}"#, serde_json::Value::from(title));
+        for (project, name, spec) in [
+            ("p", "node-cpu", title("Rechner: Übersicht")),
+            ("q", "cpu", "{}".to_owned()),
+            ("q", "odd", title("100%_of \\ everything")),
+            ("q", "broken", r#"{"display":7}"#.to_owned()),
+        ] {
+            create(&*store, &dashboard(project, name), &spec).await;
+        }
+        create(&*store, &Key::in_project(Kind::Folder, "q", "cpu"), "{}").await;
+        let find = async |text: &str, projects: Option<&[&str]>| {
+            let projects = projects.map(|all| all.iter().map(|one| (*one).to_owned()).collect());
+            let words = text.split(' ').map(str::to_lowercase).collect();
+            let found = store.search(&SearchQuery { words, projects, limit: 10 }).await.unwrap();
+            let mut names: Vec<String> = found.into_iter().map(|one| one.document.key.path()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(find("CPU", None).await, ["p/node-cpu", "q/cpu"]);
+        assert_eq!(find("cpu", Some(&["q"])).await, ["q/cpu"]);
+        assert!(find("cpu", Some(&[])).await.is_empty());
+        assert_eq!(find("node ÜBER", None).await, ["p/node-cpu"], "one word in each name");
+        assert!(find("node disk", None).await.is_empty());
+        for literal in ["100%", "%_", "\\"] {
+            assert_eq!(find(literal, None).await, ["q/odd"], "{literal} stands for itself");
+        }
+        let all = store.search(&SearchQuery { words: vec!["cpu".to_owned()], projects: None, limit: 1 }).await.unwrap();
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].document.spec.get(), "{}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_has_one_holder_until_it_is_over_or_given_back() {
+    on_every_store(|store| async move {
+        let (long, short) = (Duration::from_mins(10), Duration::from_millis(50));
+        let attempts = join_all((0..12).map(|number| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.lease("work", &format!("pod-{number}"), long).await.unwrap() })
+        }))
+        .await;
+        let holders: Vec<usize> = (0..12).filter(|number| *attempts[*number].as_ref().unwrap()).collect();
+        assert_eq!(holders.len(), 1, "{holders:?}");
+        let holder = format!("pod-{}", holders[0]);
+        assert!(store.lease("work", &holder, long).await.unwrap(), "its own");
+        assert!(store.lease("other", "pod-x", long).await.unwrap());
+        store.release("work", "pod-x").await.unwrap();
+        assert!(!store.lease("work", "pod-x", long).await.unwrap(), "only the holder gives it back");
+        store.release("work", &holder).await.unwrap();
+        assert!(store.lease("work", "pod-x", short).await.unwrap());
+        eventually("the lease to be over", async || store.lease("work", "pod-y", short).await.unwrap()).await;
     })
     .await;
 }

@@ -3,6 +3,7 @@
 //! Each value is a running service. Dropping it ends the service and removes its data; the end of the test process, by
 //! whatever cause, does the same. [`shared`] holds one of each for all tests of a binary.
 
+mod mariadb;
 mod mirror;
 mod pgbouncer;
 mod port;
@@ -16,6 +17,7 @@ pub mod shared;
 
 use std::{fmt::Write as _, time::Duration};
 
+pub use mariadb::MariaDb;
 pub use pgbouncer::{PgBouncer, PoolSettings};
 pub use port::Port;
 pub use postgres::{Database, Postgres, SUPERUSER, USER};

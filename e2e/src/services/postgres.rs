@@ -63,6 +63,17 @@ impl Postgres {
 
     /// Starts a primary with more settings, for example `("max_connections", "20")`. Values must hold no quotes.
     pub async fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_from(settings, &[]).await
+    }
+
+    /// Starts a primary that speaks TLS with this certificate and key (PEM).
+    pub async fn start_with_tls(certificate: &str, key: &str) -> Result<Self> {
+        let (certificate_file, key_file) = (format!("{DATA}/server.crt"), format!("{DATA}/server.key"));
+        let settings = [("ssl", "on"), ("ssl_cert_file", &certificate_file), ("ssl_key_file", &key_file)];
+        Self::start_from(&settings, &[("server.crt", certificate), ("server.key", key)]).await
+    }
+
+    async fn start_from(settings: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Self> {
         let passwords = Arc::new(Passwords { user: random_password(), superuser: random_password() });
         let server = Self {
             sandbox: Sandbox::new("postgres").await?,
@@ -71,6 +82,9 @@ impl Postgres {
             databases: AtomicU32::new(0),
         };
         server.sandbox.write("superuser-password", &server.passwords.superuser)?;
+        for (name, text) in files {
+            server.sandbox.write(name, text)?;
+        }
         let pgdata = pgdata();
         let password_file = format!("--pwfile={DATA}/superuser-password");
         let init = ["--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=scram-sha-256"];
@@ -96,6 +110,12 @@ impl Postgres {
 
     /// Starts a streaming standby of this server and waits until it is connected.
     pub async fn replica(&self) -> Result<Self> {
+        self.replica_through(self.port()).await
+    }
+
+    /// As [`Self::replica`], but the standby reaches this server at another loopback port, for example through a
+    /// [`TcpProxy`](crate::services::TcpProxy) that can cut it off.
+    pub async fn replica_through(&self, port: u16) -> Result<Self> {
         let replica = Self {
             sandbox: Sandbox::new("postgres-replica").await?,
             port: Port::reserve()?,
@@ -103,9 +123,9 @@ impl Postgres {
             databases: AtomicU32::new(0),
         };
         // The password goes by environment for the copy and by a file that only the standby reads afterwards.
-        let pass = format!("127.0.0.1:{}:*:{SUPERUSER}:{}\n", self.port(), self.passwords.superuser);
+        let pass = format!("127.0.0.1:{port}:*:{SUPERUSER}:{}\n", self.passwords.superuser);
         replica.sandbox.write("pgpass", &pass)?;
-        let source = format!("host=127.0.0.1 port={} user={SUPERUSER} passfile={DATA}/pgpass", self.port());
+        let source = format!("host=127.0.0.1 port={port} user={SUPERUSER} passfile={DATA}/pgpass");
         let pgdata = pgdata();
         let args = ["--dbname", &source, "--pgdata", &pgdata, "--write-recovery-conf", "--wal-method=stream"];
         let args = [&args[..], &["--checkpoint=fast", "--no-sync"]].concat();
@@ -122,6 +142,25 @@ impl Postgres {
         let query = format!("SELECT pg_last_wal_replay_lsn() >= '{target}'::pg_lsn");
         let replayed = || async { Ok(replica.sql("postgres", &query).await? == "t") };
         wait_until("the standby to replay the primary's changes", READY_TIMEOUT, replayed).await
+    }
+
+    /// Holds back what this standby replays; it goes on receiving.
+    pub async fn pause_replay(&self) -> Result<()> {
+        self.sql("postgres", "SELECT pg_wal_replay_pause()").await?;
+        let paused = || async { Ok(self.sql("postgres", "SELECT pg_get_wal_replay_pause_state()").await? == "paused") };
+        wait_until("the standby to pause", READY_TIMEOUT, paused).await
+    }
+
+    /// Ends [`Self::pause_replay`].
+    pub async fn resume_replay(&self) -> Result<()> {
+        self.sql("postgres", "SELECT pg_wal_replay_resume()").await.map(|_| ())
+    }
+
+    /// Makes a primary of this standby and waits until it takes writes.
+    pub async fn promote(&self) -> Result<()> {
+        self.sql("postgres", "SELECT pg_promote(true, 60)").await?;
+        let promoted = || async { Ok(self.sql("postgres", "SELECT pg_is_in_recovery()").await? == "f") };
+        wait_until("the standby to be a primary", READY_TIMEOUT, promoted).await
     }
 
     /// A new, empty database that belongs to [`USER`].

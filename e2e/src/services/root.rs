@@ -24,6 +24,9 @@ const SUITE: &str = "trixie";
 /// What the services need; everything else comes as a dependency.
 const PACKAGES: &[&str] = &["ca-certificates", "pgbouncer", "postgresql-17", "prometheus", "redis-server"];
 
+/// What only the tests of the import from MySQL need: a root of its own, so that it is not in the image.
+const MARIADB: &[&str] = &["mariadb-server"];
+
 /// User and group `postgres` of the root, the only user that services run as.
 pub const UID: u32 = 999;
 
@@ -67,18 +70,27 @@ chown 999:999 "$1/data" "$1/var/lib/postgresql"
 /// Several processes may call this at once: one builds, the others wait. Blocks, so call it from
 /// [`tokio::task::spawn_blocking`] inside a runtime.
 pub fn ensure() -> Result<PathBuf> {
-    Ok(ensure_folder()?.join("root"))
+    Ok(ensure_folder(PACKAGES)?.join("root"))
+}
+
+/// As [`ensure`], with MariaDB only.
+pub(super) fn ensure_mariadb() -> Result<PathBuf> {
+    Ok(ensure_folder(MARIADB)?.join("root"))
 }
 
 /// The same root as one uncompressed tar archive: the layer of the services image.
 pub fn ensure_tar() -> Result<PathBuf> {
-    Ok(ensure_folder()?.join("root.tar"))
+    Ok(ensure_folder(PACKAGES)?.join("root.tar"))
 }
 
 /// Names the recipe: changes whenever what is built would change, so caches and image tags can use it.
 pub fn key() -> String {
+    key_of(PACKAGES)
+}
+
+fn key_of(packages: &[&str]) -> String {
     let mut hash = Sha256::new();
-    for part in [[SUITE, std::env::consts::ARCH, PREPARE, FINISH].as_slice(), PACKAGES, EXCLUDED].concat() {
+    for part in [[SUITE, std::env::consts::ARCH, PREPARE, FINISH].as_slice(), packages, EXCLUDED].concat() {
         hash.update(part);
         hash.update([0]);
     }
@@ -88,16 +100,16 @@ pub fn key() -> String {
     })
 }
 
-fn ensure_folder() -> Result<PathBuf> {
+fn ensure_folder(packages: &[&str]) -> Result<PathBuf> {
     let cache = paths::cache_dir()?;
-    let folder = cache.join(format!("services-{}", key()));
+    let folder = cache.join(format!("services-{}", key_of(packages)));
     // The rename at the end of `build` is atomic, so an existing folder is a complete one and needs no lock.
     if folder.is_dir() {
         return Ok(folder);
     }
     let _lock = lock(&cache.join("services.lock"))?;
     if !folder.is_dir() {
-        build(&cache, &folder)?;
+        build(&cache, &folder, packages)?;
     }
     Ok(folder)
 }
@@ -113,7 +125,7 @@ fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn build(cache: &Path, folder: &Path) -> Result<()> {
+fn build(cache: &Path, folder: &Path, packages: &[&str]) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "the root of the test services cannot be built as an ordinary user: run as root (mmdebstrap and chroot need it)"
@@ -130,7 +142,7 @@ fn build(cache: &Path, folder: &Path) -> Result<()> {
     let mut command = Command::new("mmdebstrap");
     command
         .args(["--mode=root", "--variant=essential", "--format=tar"])
-        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(format!("--include={}", packages.join(",")))
         .args(EXCLUDED.iter().map(|pattern| format!("--dpkgopt=path-exclude={pattern}")))
         .args(apt_options.iter().map(|option| format!("--aptopt={option}")))
         .arg(format!("--essential-hook={PREPARE}"))

@@ -64,7 +64,12 @@ pub(super) struct Sandbox {
 impl Sandbox {
     /// Makes an empty sandbox, and the shared root when it is not cached yet. `name` is for messages.
     pub(super) async fn new(name: &'static str) -> Result<Self> {
-        let root = tokio::task::spawn_blocking(root::ensure).await.context("prepare the root of the services")??;
+        Self::new_in(name, root::ensure).await
+    }
+
+    /// As [`Self::new`], in another root.
+    pub(super) async fn new_in(name: &'static str, root: fn() -> Result<PathBuf>) -> Result<Self> {
+        let root = tokio::task::spawn_blocking(root).await.context("prepare the root of the services")??;
         ensure!(
             rustix::process::geteuid().is_root(),
             "{name} cannot start as an ordinary user: test services need root (chroot, mount and PID namespaces)"

@@ -128,6 +128,19 @@ pub fn names_secret(kind: Kind, spec: &RawValue) -> bool {
     }
 }
 
+/// `spec.display.name`; `None` of a spec that has none, or is of another shape.
+pub fn display_name(spec: &RawValue) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Spec {
+        display: Option<Display>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Display {
+        name: Option<String>,
+    }
+    serde_json::from_str::<Spec>(spec.get()).ok()?.display?.name
+}
+
 fn project(spec: &Node<'_>) -> Result<(), SpecError> {
     display(spec)
 }

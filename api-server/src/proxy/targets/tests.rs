@@ -8,7 +8,7 @@ use super::*;
 use crate::config::FileDatabase;
 use crate::domain::document::{Draft, Origin};
 use crate::store::file::FileStore;
-use crate::store::{Changes, Cursor, ListQuery, Precondition};
+use crate::store::{Changes, Cursor, ListQuery, Precondition, SearchQuery, Titled};
 
 /// A file store that can be away, and whose readers can be stopped with what they have read.
 #[derive(Debug)]
@@ -44,8 +44,20 @@ impl Store for Gate {
         self.inner.update(draft, precondition).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<Vec<Change>, StoreError> {
-        self.inner.delete(key).await
+    async fn put(&self, document: Document) -> Result<(), StoreError> {
+        self.inner.put(document).await
+    }
+    async fn search(&self, query: &SearchQuery) -> Result<Vec<Titled>, StoreError> {
+        self.inner.search(query).await
+    }
+    async fn delete_if(&self, key: &Key, precondition: Precondition) -> Result<Vec<Change>, StoreError> {
+        self.inner.delete_if(key, precondition).await
+    }
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
+        self.inner.lease(name, holder, ttl).await
+    }
+    async fn release(&self, name: &str, holder: &str) -> Result<(), StoreError> {
+        self.inner.release(name, holder).await
     }
 
     async fn tail_start(&self) -> Result<Cursor, StoreError> {

@@ -61,7 +61,7 @@ pub(super) fn scan(folders: &[PathBuf]) -> Scan {
 }
 
 /// What others need comes first: projects, then secrets and variables, then what uses them.
-fn rank(kind: &str) -> u8 {
+pub(super) fn rank(kind: &str) -> u8 {
     match Kind::parse(kind) {
         Some(Kind::Project) => 0,
         Some(Kind::GlobalSecret | Kind::Secret) => 1,

@@ -19,34 +19,34 @@ pub(super) struct Stored {
     pub(super) kind: String,
     /// `metadata`.
     #[serde(default)]
-    pub(super) metadata: StoredMetadata,
+    pub(super) metadata: Metadata,
     /// `spec`.
     #[serde(default)]
     pub(super) spec: Option<Box<RawValue>>,
 }
 
-/// `metadata` in a file.
+/// `metadata` of a stored document.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct StoredMetadata {
+pub(crate) struct Metadata {
     #[serde(default)]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[serde(default)]
-    pub(super) project: String,
+    pub(crate) project: String,
     #[serde(default)]
-    pub(super) created_at: Option<Timestamp>,
+    pub(crate) created_at: Option<Timestamp>,
     #[serde(default)]
-    pub(super) updated_at: Option<Timestamp>,
+    pub(crate) updated_at: Option<Timestamp>,
     #[serde(default)]
-    pub(super) version: u64,
+    pub(crate) version: u64,
     #[serde(default)]
-    pub(super) tags: Option<Vec<String>>,
-    /// Ours, of secrets only: who wrote the document ([`Origin`]). Perses ignores it.
+    pub(crate) tags: Option<Vec<String>>,
+    /// Ours, where it matters: who wrote the document ([`Origin`]). Perses ignores it.
     #[serde(default)]
-    pub(super) origin: Option<String>,
+    pub(crate) origin: Option<String>,
 }
 
-impl StoredMetadata {
+impl Metadata {
     /// Who wrote the document. A file without our mark was put there by whoever has access to the folder.
     pub(super) fn written_by(&self) -> Origin {
         self.origin.as_deref().map_or(Origin::Administrator, Origin::parse)
@@ -75,7 +75,10 @@ pub(super) fn encode(document: &Document, extension: FileExtension) -> String {
     let mut json = String::with_capacity(document.spec.get().len() + 512);
     document.write_json(&mut json, Some(document.spec.get()));
     json.push('\n');
-    if keeps_origin(document.key.kind) && document.origin != Origin::Administrator {
+    // What came from a provisioning folder is known as such after a restart.
+    let keeps = document.origin == Origin::Provisioned || keeps_origin(document.key.kind);
+    if keeps && document.origin != Origin::Administrator {
+        // The first place of this text is the document's own metadata: only its kind stands before it.
         let mark = format!(r#""metadata":{{"origin":"{}","#, document.origin.as_str());
         json = json.replacen(r#""metadata":{"#, &mark, 1);
     }

@@ -8,7 +8,8 @@ use super::layout::Signature;
 use crate::config::FileExtension;
 use crate::domain::document::{Document, Key};
 use crate::domain::kind::Kind;
-use crate::store::{Change, Changes, Cursor, ListQuery};
+use crate::domain::spec;
+use crate::store::{Change, Changes, Cursor, ListQuery, SearchQuery, Titled};
 
 /// How many changes the tail keeps.
 const KEPT_CHANGES: usize = 8192;
@@ -108,6 +109,24 @@ impl Index {
                     if query.metadata_only { without_spec(&entry.document) } else { (*entry.document).clone() }
                 },
             )
+            .collect()
+    }
+
+    /// Dashboards whose name or display name has every word, in the order of their keys.
+    pub(super) fn search(&self, query: &SearchQuery) -> Vec<Titled> {
+        let has = |text: &str, word: &str| text.to_lowercase().contains(word);
+        self.range(Kind::Dashboard, None, "")
+            .filter(|(key, _)| {
+                let project = key.project.as_ref();
+                query.projects.as_ref().is_none_or(|allowed| project.is_some_and(|project| allowed.contains(project)))
+            })
+            .map(|(_, entry)| (entry, spec::display_name(&entry.document.spec)))
+            .filter(|(entry, title)| {
+                let name = &entry.document.key.name;
+                query.words.iter().all(|word| has(name, word) || title.as_ref().is_some_and(|title| has(title, word)))
+            })
+            .take(usize::try_from(query.limit).unwrap_or(usize::MAX))
+            .map(|(entry, display_name)| Titled { document: without_spec(&entry.document), display_name })
             .collect()
     }
 

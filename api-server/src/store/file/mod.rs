@@ -9,14 +9,18 @@ mod index;
 mod layout;
 mod writer;
 
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
+pub(crate) use self::format::Metadata;
 use self::writer::Folder;
-use super::{Change, Changes, Cursor, ListQuery, Precondition, Store, StoreError};
+use super::{Change, Changes, Cursor, ListQuery, Precondition, SearchQuery, Store, StoreError, Titled};
 use crate::config::FileDatabase;
 use crate::domain::document::{Document, Draft, Key};
 
@@ -27,6 +31,8 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct FileStore {
     folder: Arc<Folder>,
+    /// Holders and ends of leases: one process has the folder, so its memory will do.
+    leases: Mutex<HashMap<String, (String, Instant)>>,
     /// Dropped with the store: ends the watching thread.
     _stop: mpsc::Sender<()>,
 }
@@ -41,7 +47,7 @@ impl FileStore {
             .name("file-store-scan".to_owned())
             .spawn(move || watch(&watched, &stopped))
             .map_err(|error| StoreError::Failed(format!("cannot start the thread that watches the folder: {error}")))?;
-        Ok(Self { folder, _stop: stop })
+        Ok(Self { folder, leases: Mutex::default(), _stop: stop })
     }
 
     /// Runs a blocking step on a thread for such steps; it is finished even when the caller goes away.
@@ -54,6 +60,20 @@ impl FileStore {
             .await
             .map_err(|error| StoreError::Failed(format!("a file operation was cut short: {error}")))?
     }
+}
+
+/// Reads the documents of a folder without taking it for this process; also what cannot be understood, as `path: reason`.
+/// Blocks.
+pub fn read_folder(root: &Path) -> Result<(Vec<Document>, Vec<String>), StoreError> {
+    let found = layout::scan(root).map_err(|error| disk::failed("read the folder", root, &error))?;
+    let (mut documents, mut errors) = (BTreeMap::new(), Vec::new());
+    for file in found {
+        match writer::read(&file) {
+            Ok(document) => drop(documents.insert(file.key, document)),
+            Err(reason) => errors.push(format!("{}: {reason}", file.path.display())),
+        }
+    }
+    Ok((documents.into_values().collect(), errors))
 }
 
 fn watch(folder: &Weak<Folder>, stopped: &mpsc::Receiver<()>) {
@@ -97,9 +117,34 @@ impl Store for FileStore {
         self.blocking(move |folder| folder.update(draft, precondition)).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<Vec<Change>, StoreError> {
+    async fn put(&self, document: Document) -> Result<(), StoreError> {
+        self.blocking(move |folder| folder.put(document)).await
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<Vec<Titled>, StoreError> {
+        Ok(self.folder.index.read().search(query))
+    }
+
+    async fn delete_if(&self, key: &Key, precondition: Precondition) -> Result<Vec<Change>, StoreError> {
         let key = key.clone();
-        self.blocking(move |folder| folder.delete(&key)).await
+        self.blocking(move |folder| folder.delete(&key, precondition)).await
+    }
+
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
+        let (mut leases, now) = (self.leases.lock(), Instant::now());
+        if leases.get(name).is_some_and(|(held, until)| held != holder && *until > now) {
+            return Ok(false);
+        }
+        leases.insert(name.to_owned(), (holder.to_owned(), now + ttl));
+        Ok(true)
+    }
+
+    async fn release(&self, name: &str, holder: &str) -> Result<(), StoreError> {
+        let mut leases = self.leases.lock();
+        if leases.get(name).is_some_and(|(held, _)| held == holder) {
+            leases.remove(name);
+        }
+        Ok(())
     }
 
     async fn tail_start(&self) -> Result<Cursor, StoreError> {

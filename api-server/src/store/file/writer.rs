@@ -181,14 +181,26 @@ impl Folder {
             let entry = index.get(&draft.key).ok_or(StoreError::NotFound)?;
             (Arc::clone(&entry.document), entry.extension)
         };
-        if let Precondition::Version(expected) = precondition
-            && expected != stored.version
-        {
-            return Err(StoreError::VersionConflict { stored: stored.version, expected });
-        }
+        precondition.check(stored.version, stored.revision)?;
         let at = now();
         let revision = self.index.write().next_revision(at.as_microsecond());
         self.save(document(draft, stored.created_at, at, stored.version + 1, revision), Some(extension))
+    }
+
+    pub(super) fn put(&self, mut document: Document) -> Result<(), StoreError> {
+        let _writer = self.writer.lock();
+        self.refresh(&document.key)?;
+        let before = {
+            let index = self.index.read();
+            if let Some(project) = &document.key.project
+                && index.get(&Key::global(Kind::Project, project)).is_none()
+            {
+                return Err(StoreError::ProjectMissing(project.clone()));
+            }
+            index.get(&document.key).map(|entry| entry.extension)
+        };
+        document.revision = self.index.write().next_revision(now().as_microsecond());
+        self.save(document, before).map(|_| ())
     }
 
     /// Writes a document; `before` is the extension it had. The writer's lock is held.
@@ -208,11 +220,13 @@ impl Folder {
         Ok(document)
     }
 
-    pub(super) fn delete(&self, key: &Key) -> Result<Vec<Change>, StoreError> {
+    pub(super) fn delete(&self, key: &Key, precondition: Precondition) -> Result<Vec<Change>, StoreError> {
         let _writer = self.writer.lock();
         self.refresh(key)?;
-        if self.index.read().get(key).is_none() {
-            return Err(StoreError::NotFound);
+        {
+            let index = self.index.read();
+            let stored = &index.get(key).ok_or(StoreError::NotFound)?.document;
+            precondition.check(stored.version, stored.revision)?;
         }
         if key.kind == Kind::Project {
             self.delete_project(&key.name)
@@ -259,7 +273,7 @@ impl Folder {
 }
 
 /// Reads the document of a file; the file's place decides kind, project and name, and the text may not say otherwise.
-fn read(file: &Found) -> Result<Document, String> {
+pub(super) fn read(file: &Found) -> Result<Document, String> {
     let text = fs::read_to_string(&file.path).map_err(|error| error.to_string())?;
     let stored = format::decode(&text, file.extension)?;
     let key = &file.key;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 
+use super::credentials::{Credentials, connect_options};
 use super::error::{classify, code};
-use super::pool::{Credentials, connect_options};
 use super::schema::{self, Found};
-use super::{owner, statements};
+use super::{owner, search, statements};
 use crate::config;
 use crate::store::StoreError;
 
@@ -23,12 +23,15 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 1] = [Migration {
-    version: 1,
-    name: "0001_documents",
-    needs: 1,
-    sql: include_str!("../../../migrations/0001_documents.sql"),
-}];
+const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        version: 1,
+        name: "0001_documents",
+        needs: 1,
+        sql: include_str!("../../../migrations/0001_documents.sql"),
+    },
+    Migration { version: 2, name: "0002_leases", needs: 1, sql: include_str!("../../../migrations/0002_leases.sql") },
+];
 
 /// Newest schema that this program knows.
 pub(super) const LATEST: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
@@ -60,6 +63,8 @@ pub struct Report {
     pub owner: String,
     /// What a database administrator should do, if anything.
     pub advice: Option<String>,
+    /// Why search has to scan the dashboards, if it has to.
+    pub unindexed_search: Option<String>,
 }
 
 impl fmt::Display for Report {
@@ -70,6 +75,13 @@ impl fmt::Display for Report {
             write!(f, "schema {} (was {}): applied {}", self.to, self.from, self.applied.join(", "))?;
         }
         write!(f, "; objects belong to {:?}", self.owner)?;
+        if let Some(reason) = &self.unindexed_search {
+            write!(
+                f,
+                "\nsearch scans the dashboards, which is fine up to some ten thousand: {reason}. To change that, let an \
+                 administrator run CREATE EXTENSION pg_trgm in this database; then run `migrate` again"
+            )?;
+        }
         self.advice.as_ref().map_or(Ok(()), |advice| write!(f, "\n{advice}"))
     }
 }
@@ -123,9 +135,38 @@ async fn run(connection: &mut PgConnection) -> Result<Report, StoreError> {
         .await?;
         applied.extend(done.then_some(migration.name));
     }
+    let unindexed_search = index_search(connection, &owner).await?;
     let after: Found = schema::find(connection, false).await.map_err(|error| classify(&error))?;
     schema::check(after).map_err(StoreError::Failed)?;
-    Ok(Report { from: before.version, to: after.version, applied, owner, advice })
+    Ok(Report { from: before.version, to: after.version, applied, owner, advice, unindexed_search })
+}
+
+/// Makes the index of search where the extension is there or may be made; else why not. No reason to fail: search works
+/// without it.
+async fn index_search(connection: &mut PgConnection, owner: &str) -> Result<Option<String>, StoreError> {
+    const SCHEMA: &str = "SELECT quote_ident(nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                          WHERE extname = 'pg_trgm'";
+    let schema = async |connection: &mut PgConnection| {
+        let row = sqlx::query(SCHEMA).persistent(false).fetch_optional(connection).await;
+        let row = row.map_err(|error| classify(&error))?;
+        row.map(|row| row.try_get::<String, _>(0)).transpose().map_err(|error| classify(&error))
+    };
+    let mut found = schema(connection).await?;
+    if found.is_none() {
+        let made = in_transaction(connection, async |connection| {
+            execute(connection, "CREATE EXTENSION IF NOT EXISTS pg_trgm").await
+        });
+        if let Err(error) = made.await {
+            return Ok(Some(error.to_string()));
+        }
+        found = schema(connection).await?;
+    }
+    let Some(schema) = found else { return Ok(Some("pg_trgm is not there".to_owned())) };
+    let made = in_transaction(connection, async |connection| {
+        owner::become_owner(connection, owner).await?;
+        execute(connection, &search::INDEX.replace("{schema}", &schema)).await
+    });
+    Ok(made.await.err().map(|error| error.to_string()))
 }
 
 /// Runs a step in a transaction that holds the lock of migrations. Locks of sessions would not survive a pooler.

@@ -2,28 +2,36 @@
 //!
 //! Names are qualified and nothing is kept in a session, so it does not matter which server connection a statement gets.
 
+mod credentials;
 mod error;
+mod lease;
 mod migrate;
 mod owner;
 mod pool;
+mod position;
 mod read;
+mod replica;
 mod schema;
+mod search;
 mod statements;
 mod tail;
 mod write;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use sqlx::Connection as _;
+use sqlx::{Connection as _, PgConnection};
 
 pub use self::migrate::{Report, migrate};
-use self::pool::{Database, POINT_LIMIT};
-use self::write::{Update, Writer};
-use super::{Change, Changes, Cursor, ListQuery, Precondition, Store, StoreError};
+use self::pool::{Database, Frame, POINT_LIMIT};
+use self::position::{Known, Look};
+use self::replica::Replica;
+use self::write::{Outcome, Writer};
+use super::{Change, Changes, Cursor, ListQuery, Precondition, SearchQuery, Store, StoreError, Titled};
 use crate::config;
 use crate::domain::document::{Document, Draft, Key};
 use crate::metrics::Metrics;
@@ -34,10 +42,15 @@ const PRUNE_INTERVAL: Duration = Duration::from_mins(5);
 /// A store in PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresStore {
+    /// The primary.
     database: Database,
+    /// What is known of the primary, to judge the replica by.
+    known: Arc<Known>,
+    replica: Option<Arc<Replica>>,
     /// The schema was found good by this process.
     was_ready: AtomicBool,
     next_prune: Mutex<Instant>,
+    metrics: OnceLock<Arc<Metrics>>,
 }
 
 impl PostgresStore {
@@ -46,11 +59,16 @@ impl PostgresStore {
         if config.host.is_empty() || config.dbname.is_empty() {
             return Err(StoreError::Failed("database.postgres needs host and dbname".to_owned()));
         }
+        let known = Arc::new(Known::default());
+        let replica = Replica::start(config, &known);
         Ok(Self {
-            database: Database::new(config),
+            database: Database::new("main", config, replica.as_ref().map(|_| Arc::clone(&known))),
+            known,
+            replica,
             was_ready: AtomicBool::new(false),
             // Not at once: pods that start together would do it together.
             next_prune: Mutex::new(Instant::now() + PRUNE_INTERVAL.mul_f64(rand::random())),
+            metrics: OnceLock::new(),
         })
     }
 
@@ -84,6 +102,46 @@ impl PostgresStore {
         }
     }
 
+    /// Reads many rows: from the replica when it shows all that this process knows of, else from the primary.
+    async fn read_many<T: Send>(
+        &self,
+        operation: &'static str,
+        statements: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        let statements = Arc::new(statements);
+        if let Some(replica) = &self.replica
+            && let Some(found) = replica.read(operation, Arc::clone(&statements)).await
+        {
+            self.count_read("replica");
+            return Ok(found);
+        }
+        self.count_read("primary");
+        let frame = Frame::Reading(self.database.statement_timeout());
+        self.database.read_in(frame, operation, self.database.list_limit(), &*statements).await
+    }
+
+    fn count_read(&self, target: &'static str) {
+        if let Some(metrics) = self.metrics.get() {
+            metrics.db_read(target);
+        }
+    }
+
+    /// Remembers where the primary's log ended when the tail was looked at.
+    fn note_look(&self, changes: &Changes, look: Option<Result<Look, sqlx::Error>>) {
+        if *changes == Changes::Lost {
+            self.known.lost();
+        }
+        let changed = *changes != Changes::Rows(Vec::new());
+        match look {
+            None => {}
+            Some(Ok(look)) => self.known.looked(look, changed, Instant::now()),
+            // The tail itself worked: only the replica cannot be judged, and so is not used.
+            Some(Err(error)) => {
+                tracing::debug!(error = %error::classify(&error), "the end of the primary's log cannot be read");
+            }
+        }
+    }
+
     const fn writer(&self) -> Writer {
         Writer { persistent: self.database.keeps_statements() }
     }
@@ -93,6 +151,7 @@ impl PostgresStore {
 impl Store for PostgresStore {
     async fn get(&self, key: &Key) -> Result<Option<Document>, StoreError> {
         let (key, persistent) = (key.clone(), self.database.keeps_statements());
+        self.count_read("primary");
         self.database
             .read("get", POINT_LIMIT, |connection| {
                 let key = key.clone();
@@ -103,12 +162,11 @@ impl Store for PostgresStore {
 
     async fn list(&self, query: &ListQuery) -> Result<Vec<Document>, StoreError> {
         let (query, persistent) = (query.clone(), self.database.keeps_statements());
-        self.database
-            .read("list", self.database.list_limit(), |connection| {
-                let query = query.clone();
-                Box::pin(async move { read::list(connection, &query, persistent).await })
-            })
-            .await
+        self.read_many("list", move |connection| {
+            let query = query.clone();
+            Box::pin(async move { read::list(connection, &query, persistent).await })
+        })
+        .await
     }
 
     async fn create(&self, draft: Draft) -> Result<Document, StoreError> {
@@ -117,10 +175,7 @@ impl Store for PostgresStore {
             .database
             .write("create", move |connection| Box::pin(async move { writer.create(connection, draft).await }))
             .await;
-        created.map_err(|error| match error {
-            StoreError::ProjectMissing(_) => StoreError::ProjectMissing(project),
-            error => error,
-        })
+        created.map_err(|error| in_project(error, project))
     }
 
     async fn create_project(&self, project: Draft, contents: Vec<Draft>) -> Result<Vec<Document>, StoreError> {
@@ -144,22 +199,51 @@ impl Store for PostgresStore {
         let updated = self.database.write("update", move |connection| {
             Box::pin(async move { writer.update(connection, draft, precondition).await })
         });
-        match (updated.await?, precondition) {
-            (Update::Written(document), _) => Ok(document),
-            (Update::Conflict(stored), Precondition::Version(expected)) => {
-                Err(StoreError::VersionConflict { stored, expected })
-            }
-            (Update::NotFound | Update::Conflict(_), _) => Err(StoreError::NotFound),
-        }
+        settle(updated.await?, precondition)
     }
 
-    async fn delete(&self, key: &Key) -> Result<Vec<Change>, StoreError> {
+    async fn delete_if(&self, key: &Key, precondition: Precondition) -> Result<Vec<Change>, StoreError> {
         let (writer, key) = (self.writer(), key.clone());
-        let deleted = self
+        let deleted = self.database.write("delete", move |connection| {
+            Box::pin(async move { writer.delete(connection, &key, precondition).await })
+        });
+        settle(deleted.await?, precondition)
+    }
+
+    async fn put(&self, document: Document) -> Result<(), StoreError> {
+        let (writer, project) = (self.writer(), document.key.project.clone().unwrap_or_default());
+        let put = self
             .database
-            .write("delete", move |connection| Box::pin(async move { writer.delete(connection, &key).await }))
-            .await?;
-        if deleted.is_empty() { Err(StoreError::NotFound) } else { Ok(deleted) }
+            .write("put", move |connection| Box::pin(async move { writer.put(connection, document).await }))
+            .await;
+        put.map_err(|error| in_project(error, project))
+    }
+
+    async fn search(&self, query: &SearchQuery) -> Result<Vec<Titled>, StoreError> {
+        let (query, persistent) = (query.clone(), self.database.keeps_statements());
+        self.read_many("search", move |connection| {
+            let query = query.clone();
+            Box::pin(async move { search::find(connection, &query, persistent).await })
+        })
+        .await
+    }
+
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
+        let (persistent, name, holder) = (self.database.keeps_statements(), name.to_owned(), holder.to_owned());
+        self.database
+            .write("lease", move |connection| {
+                Box::pin(async move { lease::take(connection, &name, &holder, ttl, persistent).await })
+            })
+            .await
+    }
+
+    async fn release(&self, name: &str, holder: &str) -> Result<(), StoreError> {
+        let (persistent, name, holder) = (self.database.keeps_statements(), name.to_owned(), holder.to_owned());
+        self.database
+            .write("release", move |connection| {
+                Box::pin(async move { lease::give_back(connection, &name, &holder, persistent).await })
+            })
+            .await
     }
 
     async fn tail_start(&self) -> Result<Cursor, StoreError> {
@@ -171,14 +255,21 @@ impl Store for PostgresStore {
 
     async fn tail(&self, cursor: &mut Cursor) -> Result<Changes, StoreError> {
         let (before, persistent) = (cursor.clone(), self.database.keeps_statements());
-        let (changes, next) = self
+        let compares = self.replica.is_some();
+        let (changes, next, look) = self
             .database
             .read("tail", POINT_LIMIT, |connection| {
                 let before = before.clone();
-                Box::pin(async move { tail::look(connection, &before, persistent).await })
+                Box::pin(async move {
+                    let (changes, next) = tail::look(connection, &before, persistent).await?;
+                    // After the changes, so that a replica which has come this far has them all.
+                    let look = if compares { Some(position::look(connection, persistent).await) } else { None };
+                    Ok((changes, next, look))
+                })
             })
             .await?;
         *cursor = next;
+        self.note_look(&changes, look);
         self.prune_when_due().await;
         Ok(changes)
     }
@@ -207,6 +298,27 @@ impl Store for PostgresStore {
     }
 
     fn attach_metrics(&self, metrics: Arc<Metrics>) {
-        self.database.attach_metrics(metrics);
+        self.database.attach_metrics(Arc::clone(&metrics));
+        if let Some(replica) = &self.replica {
+            replica.attach_metrics(Arc::clone(&metrics));
+        }
+        let _ = self.metrics.set(metrics);
+    }
+}
+
+/// What a write under a condition came to.
+fn settle<T>(outcome: Outcome<T>, precondition: Precondition) -> Result<T, StoreError> {
+    match (outcome, precondition.parts().0) {
+        (Outcome::Done(value), _) => Ok(value),
+        (Outcome::Conflict(stored), Some(expected)) => Err(StoreError::VersionConflict { stored, expected }),
+        (Outcome::NotFound | Outcome::Conflict(_), _) => Err(StoreError::NotFound),
+    }
+}
+
+/// Names the project that is missing: the database says only that one is.
+fn in_project(error: StoreError, project: String) -> StoreError {
+    match error {
+        StoreError::ProjectMissing(_) => StoreError::ProjectMissing(project),
+        error => error,
     }
 }

@@ -1,17 +1,18 @@
 //! Connections: a bounded pool whose waits are bounded too, credentials that follow their files, and a gate that makes
 //! requests fail at once while the database is known to be away.
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres};
 
+use super::credentials::{Credentials, connect_options};
 use super::error::{breaks_connection, classify, is_refused_login};
+use super::position::{self, Known};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
@@ -31,68 +32,8 @@ pub(super) const POINT_LIMIT: Duration = Duration::from_secs(3);
 const GRACE: Duration = Duration::from_secs(1);
 /// How often the files of the credentials are read.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
-
-/// User and password, as text.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Credentials {
-    user: String,
-    password: Option<String>,
-}
-
-impl Credentials {
-    /// Takes what the configuration says or its files hold now.
-    pub(super) fn read(config: &config::Postgres) -> Result<Self, StoreError> {
-        let file = |key: &str, path: &Path| {
-            std::fs::read_to_string(path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned()).map_err(|error| {
-                StoreError::Unavailable(format!("cannot read database.postgres.{key} {}: {error}", path.display()))
-            })
-        };
-        let user = match (&config.user_file, &config.user) {
-            (Some(path), _) => file("user_file", path)?,
-            (None, Some(user)) => user.clone(),
-            (None, None) => "perses".to_owned(),
-        };
-        let password = match (&config.password_file, &config.password) {
-            (Some(path), _) => Some(file("password_file", path)?),
-            (None, password) => password.as_ref().map(|password| password.expose().to_owned()),
-        };
-        Ok(Self { user, password })
-    }
-}
-
-/// How to connect, to the configured address or to another one.
-pub(super) fn connect_options(
-    config: &config::Postgres,
-    credentials: &Credentials,
-    address: Option<&config::Address>,
-) -> PgConnectOptions {
-    let (host, port) = address.map_or((&config.host, config.port), |address| (&address.host, address.port));
-    let ssl_mode = match config.sslmode {
-        config::SslMode::Disable => PgSslMode::Disable,
-        config::SslMode::Prefer => PgSslMode::Prefer,
-        config::SslMode::Require => PgSslMode::Require,
-        config::SslMode::VerifyCa => PgSslMode::VerifyCa,
-        config::SslMode::VerifyFull => PgSslMode::VerifyFull,
-    };
-    let mut options = PgConnectOptions::new_without_pgpass()
-        .host(host)
-        .port(port)
-        .database(&config.dbname)
-        .username(&credentials.user)
-        .ssl_mode(ssl_mode)
-        .application_name("perses-api-server")
-        // PgBouncer refuses start-up parameters that it does not track.
-        .extra_float_digits(None)
-        .statement_cache_capacity(config.statement_cache)
-        .disable_statement_logging();
-    if let Some(password) = &credentials.password {
-        options = options.password(password);
-    }
-    if let Some(ca) = &config.ca_file {
-        options = options.ssl_root_cert(ca);
-    }
-    options
-}
+/// Pause between attempts to sign in while a password is being changed.
+const LOGIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// What happened to the connections.
 #[derive(Debug, Default)]
@@ -113,14 +54,31 @@ impl Past {
     }
 }
 
+/// In which transaction statements run.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Frame {
+    /// In none: one statement.
+    Bare,
+    /// In one that only reads; its statements are bounded on the server too.
+    Reading(Duration),
+    /// In one that writes.
+    Writing(Duration),
+}
+
 /// The pool and what guards it.
 pub(super) struct Database {
+    /// `main` or `replica`, in metrics.
+    name: &'static str,
     pool: PgPool,
     config: config::Postgres,
     credentials: Mutex<(Option<Credentials>, Instant)>,
+    /// Held while new credentials are tried.
+    reloading: tokio::sync::Mutex<()>,
     past: Arc<Past>,
     /// While the database is away: when the next caller may try, and why it is away.
     gate: Mutex<Option<(Instant, String)>>,
+    /// Told of the place of each commit when there is a replica to compare with.
+    known: Option<Arc<Known>>,
     metrics: OnceLock<Arc<Metrics>>,
 }
 
@@ -128,26 +86,21 @@ pub(super) struct Database {
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Database")
+            .field("name", &self.name)
             .field("host", &self.config.host)
             .field("pool", &self.pool.size())
             .finish_non_exhaustive()
     }
 }
 
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
-    }
-}
-
 impl Database {
-    /// A pool that connects when it is first used.
-    pub(super) fn new(config: &config::Postgres) -> Self {
+    /// A pool that connects when it is first used. `config` names the server; `name` is for metrics.
+    pub(super) fn new(name: &'static str, config: &config::Postgres, known: Option<Arc<Known>>) -> Self {
         let credentials = Credentials::read(config).ok();
         let past = Arc::new(Past::default());
         let (seen, max_lifetime) = (Arc::clone(&past), config.max_lifetime.0);
         // Files that are not there yet are read again before each attempt to connect.
-        let unusable = Credentials { user: String::new(), password: None };
+        let unusable = Credentials::unusable();
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections.max(1))
             .acquire_timeout(config.acquire_timeout.0)
@@ -168,11 +121,14 @@ impl Database {
             })
             .connect_lazy_with(connect_options(config, credentials.as_ref().unwrap_or(&unusable), None));
         Self {
+            name,
             pool,
             config: config.clone(),
             credentials: Mutex::new((credentials, Instant::now())),
+            reloading: tokio::sync::Mutex::default(),
             past,
             gate: Mutex::new(None),
+            known,
             metrics: OnceLock::new(),
         }
     }
@@ -187,24 +143,62 @@ impl Database {
         self.config.statement_timeout.0 + GRACE
     }
 
-    /// Takes new credentials over when their files changed; at most every few seconds unless `now` is set.
-    pub(super) fn reload_credentials(&self, now: bool) {
-        let mut state = self.credentials.lock();
-        if !now && state.0.is_some() && state.1.elapsed() < RELOAD_INTERVAL {
-            return;
+    /// How long the server lets one of our statements run.
+    pub(super) const fn statement_timeout(&self) -> Duration {
+        self.config.statement_timeout.0
+    }
+
+    /// Takes new credentials over when their files changed; at most every few seconds unless `now` is set. They are tried
+    /// first: until they work, the old ones stay in use, so it does not matter whether the file or the database changes
+    /// first. Whether anything changed.
+    async fn reload_credentials(&self, now: bool) -> bool {
+        if !now && self.config.password_file.is_none() && self.config.user_file.is_none() {
+            return false;
         }
-        state.1 = Instant::now();
-        match Credentials::read(&self.config) {
-            Ok(credentials) if state.0.as_ref() != Some(&credentials) => {
-                self.pool.set_connect_options(connect_options(&self.config, &credentials, None));
-                if state.0.replace(credentials).is_some() {
-                    *self.past.rotated.lock() = Some(Instant::now());
-                    tracing::info!("the credentials of the database changed: connections are made anew");
-                }
+        {
+            let state = self.credentials.lock();
+            if !now && state.0.is_some() && state.1.elapsed() < RELOAD_INTERVAL {
+                return false;
             }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the credentials of the database cannot be read"),
         }
+        let before = self.credentials.lock().0.clone();
+        let Ok(_alone) = self.reloading.try_lock() else {
+            if !now {
+                return false;
+            }
+            // Somebody else tries them: what comes of it is news for this caller too.
+            drop(self.reloading.lock().await);
+            return self.credentials.lock().0 != before;
+        };
+        self.credentials.lock().1 = Instant::now();
+        let found = match Credentials::read(&self.config) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the credentials of the database cannot be read");
+                return false;
+            }
+        };
+        if before.as_ref() == Some(&found) {
+            return false;
+        }
+        let options = connect_options(&self.config, &found, None);
+        if before.is_some() {
+            match tokio::time::timeout(POINT_LIMIT, options.connect()).await {
+                Ok(Ok(connection)) => drop(tokio::time::timeout(GRACE, connection.close()).await),
+                Ok(Err(error)) => {
+                    let error = classify(&error);
+                    tracing::warn!(%error, "new credentials of the database do not work yet: the old ones stay in use");
+                    return false;
+                }
+                Err(_) => return false,
+            }
+        }
+        self.pool.set_connect_options(options);
+        if self.credentials.lock().0.replace(found).is_some() {
+            *self.past.rotated.lock() = Some(Instant::now());
+            tracing::info!(pool = self.name, "the credentials of the database changed: connections are made anew");
+        }
+        true
     }
 
     /// Runs statements in one transaction. Dropping the future, running out of time or a broken connection closes the
@@ -216,25 +210,36 @@ impl Database {
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         let timeout = self.config.statement_timeout.0;
-        let result = self.run_once(timeout + GRACE, Some(timeout), statements).await;
+        let result = self.run_once(timeout + GRACE, Frame::Writing(timeout), statements).await;
         self.metrics(operation, started);
         result.map_err(|failure| failure.error)
     }
 
-    /// Runs statements that only read; tried once more when the connection turns out to be dead, as pooled ones are after
-    /// the server was restarted.
+    /// Runs one statement that only reads; tried once more when the connection turns out to be dead, as pooled ones are
+    /// after the server was restarted.
     pub(super) async fn read<T: Send>(
         &self,
         operation: &'static str,
         limit: Duration,
         statements: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + Sync,
     ) -> Result<T, StoreError> {
-        let started = Instant::now();
         // Without kept statements one takes several round trips, which must reach the same connection of the server.
-        let transaction = (!self.keeps_statements()).then_some(limit);
-        let mut result = self.run_once(limit, transaction, &statements).await;
+        let frame = if self.keeps_statements() { Frame::Bare } else { Frame::Reading(limit) };
+        self.read_in(frame, operation, limit, statements).await
+    }
+
+    /// As [`Self::read`], in a transaction or not.
+    pub(super) async fn read_in<T: Send>(
+        &self,
+        frame: Frame,
+        operation: &'static str,
+        limit: Duration,
+        statements: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + Sync,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        let mut result = self.run_once(limit, frame, &statements).await;
         if result.as_ref().is_err_and(|failure| failure.dead_connection) {
-            result = self.run_once(limit, transaction, &statements).await;
+            result = self.run_once(limit, frame, &statements).await;
         }
         self.metrics(operation, started);
         result.map_err(|failure| failure.error)
@@ -243,16 +248,20 @@ impl Database {
     async fn run_once<T: Send>(
         &self,
         limit: Duration,
-        transaction: Option<Duration>,
+        frame: Frame,
         statements: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send,
     ) -> Result<T, Failure> {
         let mut lease = self.acquire().await.map_err(|error| Failure { error, dead_connection: false })?;
         let connection: &mut PgConnection = &mut lease.connection;
         let work = async move {
-            let Some(timeout) = transaction else { return statements(connection).await };
-            begin(connection, timeout).await?;
+            let (start, timeout, writes) = match frame {
+                Frame::Bare => return statements(connection).await,
+                Frame::Reading(timeout) => ("BEGIN READ ONLY", timeout, false),
+                Frame::Writing(timeout) => ("BEGIN", timeout, true),
+            };
+            begin(connection, start, timeout).await?;
             let result = statements(connection).await;
-            finish(connection, result).await
+            finish(connection, self.known.as_deref().filter(|_| writes), result).await
         };
         match tokio::time::timeout(limit, work).await {
             Ok(Ok(value)) => {
@@ -284,30 +293,43 @@ impl Database {
             }
             *retry_at = Instant::now() + PROBE_INTERVAL;
         }
-        self.reload_credentials(false);
-        match self.pool.acquire().await {
-            Ok(connection) => {
-                *self.gate.lock() = None;
-                Ok(Lease { connection, reusable: false })
+        self.reload_credentials(false).await;
+        let started = Instant::now();
+        loop {
+            let error = match self.pool.acquire().await {
+                Ok(connection) => {
+                    *self.gate.lock() = None;
+                    return Ok(Lease { connection, reusable: false });
+                }
+                Err(error) => error,
+            };
+            if !is_refused_login(&error) {
+                return Err(self.unavailable(&error));
             }
-            Err(error) => {
-                if is_refused_login(&error) {
-                    self.reload_credentials(true);
+            // The password was changed and its file was not yet, or the other way round: the next attempt may work.
+            let patient = self.config.password_file.is_some() && started.elapsed() < self.config.acquire_timeout.0;
+            if !self.reload_credentials(true).await {
+                if !patient {
+                    return Err(self.unavailable(&error));
                 }
-                let all_busy =
-                    self.pool.size() >= self.pool.options().get_max_connections() && self.pool.num_idle() == 0;
-                if matches!(error, sqlx::Error::PoolTimedOut) && all_busy {
-                    return Err(StoreError::Unavailable(format!(
-                        "all {} connections to PostgreSQL were busy for {:?} (database.postgres.max_connections)",
-                        self.config.max_connections, self.config.acquire_timeout.0
-                    )));
-                }
-                let reason = classify(&error);
-                self.close_gate(&reason.to_string());
-                // Whatever it is (a wrong TLS mode, say), there is no connection.
-                Err(StoreError::Unavailable(reason.to_string()))
+                tokio::time::sleep(LOGIN_PAUSE).await;
             }
         }
+    }
+
+    /// What it means that there is no connection.
+    fn unavailable(&self, error: &sqlx::Error) -> StoreError {
+        let all_busy = self.pool.size() >= self.pool.options().get_max_connections() && self.pool.num_idle() == 0;
+        if matches!(error, sqlx::Error::PoolTimedOut) && all_busy {
+            return StoreError::Unavailable(format!(
+                "all {} connections to PostgreSQL were busy for {:?} (database.postgres.max_connections)",
+                self.config.max_connections, self.config.acquire_timeout.0
+            ));
+        }
+        let reason = classify(error).to_string();
+        self.close_gate(&reason);
+        // Whatever it is (a wrong TLS mode, say), there is no connection.
+        StoreError::Unavailable(reason)
     }
 
     fn close_gate(&self, reason: &str) {
@@ -316,7 +338,7 @@ impl Database {
 
     /// From now on operations and connections are counted here.
     pub(super) fn attach_metrics(&self, metrics: Arc<Metrics>) {
-        metrics.db_pool_max("main", i64::from(self.config.max_connections.max(1)));
+        metrics.db_pool_max(self.name, i64::from(self.config.max_connections.max(1)));
         let _ = self.metrics.set(metrics);
     }
 
@@ -324,7 +346,7 @@ impl Database {
         let Some(metrics) = self.metrics.get() else { return };
         metrics.db_query(operation, started.elapsed());
         let (size, idle) = (i64::from(self.pool.size()), i64::try_from(self.pool.num_idle()).unwrap_or(i64::MAX));
-        metrics.db_pool("main", (size - idle).max(0), idle);
+        metrics.db_pool(self.name, (size - idle).max(0), idle);
     }
 }
 
@@ -353,23 +375,32 @@ impl Drop for Lease {
 
 /// Opens a transaction whose statements and locks are bounded on the server too. `SET LOCAL` and nothing else: behind
 /// PgBouncer a session's settings belong to somebody else a moment later.
-async fn begin(connection: &mut PgConnection, statement_timeout: Duration) -> Result<(), sqlx::Error> {
+async fn begin(connection: &mut PgConnection, start: &str, statement_timeout: Duration) -> Result<(), sqlx::Error> {
     let millis = statement_timeout.as_millis();
     let sql = format!(
-        "BEGIN; SET LOCAL statement_timeout = {millis}; SET LOCAL lock_timeout = {millis}; \
+        "{start}; SET LOCAL statement_timeout = {millis}; SET LOCAL lock_timeout = {millis}; \
          SET LOCAL idle_in_transaction_session_timeout = {millis}"
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(|_| ())
 }
 
-/// Ends a transaction: commits on success, else rolls back and passes the error on.
-async fn finish<T>(connection: &mut PgConnection, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-    match result {
-        Ok(value) => {
+/// Ends a transaction: commits on success, else rolls back and passes the error on. `known` learns where the commit is in
+/// the server's log.
+async fn finish<T>(
+    connection: &mut PgConnection,
+    known: Option<&Known>,
+    result: Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
+    match (result, known) {
+        (Ok(value), None) => {
             sqlx::raw_sql("COMMIT").execute(connection).await?;
             Ok(value)
         }
-        Err(error) => {
+        (Ok(value), Some(known)) => {
+            known.wrote(position::commit(connection).await?);
+            Ok(value)
+        }
+        (Err(error), _) => {
             if !breaks_connection(&error) {
                 sqlx::raw_sql("ROLLBACK").execute(connection).await?;
             }

@@ -9,6 +9,10 @@ use crate::domain::document::{Document, Key, Origin};
 use crate::domain::kind::Kind;
 use crate::store::ListQuery;
 
+/// Columns of a document without its spec, in the order that [`document`] reads.
+pub(super) const DOCUMENT_COLUMNS: &str = "kind, project, name, '{}'::text, tags, origin, version, revision, \
+     (extract(epoch FROM created_at) * 1000000)::bigint, (extract(epoch FROM updated_at) * 1000000)::bigint";
+
 /// Columns of a document in the order that [`document`] reads; times as microseconds since the epoch, which is what
 /// PostgreSQL keeps.
 macro_rules! select_documents {
@@ -74,8 +78,8 @@ pub(super) async fn list(
     rows.fetch_all(connection).await?.iter().map(document).collect()
 }
 
-/// Reads a row of [`select_documents`].
-fn document(row: &PgRow) -> Result<Document, sqlx::Error> {
+/// Reads a row that begins with the columns of a document.
+pub(super) fn document(row: &PgRow) -> Result<Document, sqlx::Error> {
     let kind: &str = row.try_get(0)?;
     let spec: String = row.try_get(3)?;
     let (version, revision): (i64, i64) = (row.try_get(6)?, row.try_get(7)?);

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Row};
 use super::migrate::LATEST;
 
 /// Oldest schema that this program works with.
-const OLDEST: i64 = 1;
+const OLDEST: i64 = 2;
 
 const FOUND: &str =
     "SELECT coalesce(max(version), 0)::bigint, coalesce(max(needs), 0)::bigint FROM perses.schema_version";

@@ -4,6 +4,7 @@
 //! order in which writes of that key become visible, also across delete and create.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
@@ -33,6 +34,7 @@ const UPDATE: &str = "WITH written AS (
     SET spec = $4, tags = $5, display_name = $6, plugin_kind = $7, origin = $8, version = version + 1,
         revision = nextval('perses.revision'), updated_at = statement_timestamp()
     WHERE kind = $1 AND scope = $2 AND name = $3 AND ($9::bigint IS NULL OR version = $9)
+      AND ($10::bigint IS NULL OR revision = $10)
     RETURNING kind, project, name, version, revision, created_at, updated_at
 ), noted AS (
     INSERT INTO perses.change (kind, project, name, revision, deleted)
@@ -41,10 +43,28 @@ const UPDATE: &str = "WITH written AS (
 SELECT version, revision, (extract(epoch FROM created_at) * 1000000)::bigint,
        (extract(epoch FROM updated_at) * 1000000)::bigint FROM written";
 
+/// As it was elsewhere. The project's own row comes with its document.
+const PUT: &str = "WITH written AS (
+    INSERT INTO perses.resource
+        (kind, project, name, spec, tags, display_name, plugin_kind, origin, version, revision, created_at, updated_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nextval('perses.revision'),
+            'epoch'::timestamptz + $10 * interval '1 microsecond', 'epoch'::timestamptz + $11 * interval '1 microsecond')
+    ON CONFLICT (kind, scope, name) DO UPDATE SET
+        spec = excluded.spec, tags = excluded.tags, display_name = excluded.display_name,
+        plugin_kind = excluded.plugin_kind, origin = excluded.origin, version = excluded.version,
+        revision = excluded.revision, created_at = excluded.created_at, updated_at = excluded.updated_at
+    RETURNING kind, project, name, revision
+)
+INSERT INTO perses.change (kind, project, name, revision, deleted)
+SELECT kind, project, name, revision, false FROM written";
+
+const PUT_PROJECT: &str = "INSERT INTO perses.project (name) VALUES ($1) ON CONFLICT DO NOTHING";
+
 const VERSION: &str = "SELECT version FROM perses.resource WHERE kind = $1 AND scope = $2 AND name = $3";
 
 const DELETE: &str = "WITH gone AS (
     DELETE FROM perses.resource WHERE kind = $1 AND scope = $2 AND name = $3
+      AND ($4::bigint IS NULL OR version = $4) AND ($5::bigint IS NULL OR revision = $5)
     RETURNING kind, project, name, nextval('perses.revision') AS revision
 ), noted AS (
     INSERT INTO perses.change (kind, project, name, revision, deleted)
@@ -66,10 +86,10 @@ SELECT kind, project, name, revision FROM gone";
 
 const DELETE_PROJECT: &str = "DELETE FROM perses.project WHERE name = $1";
 
-/// What became of an update.
+/// What became of a write under a condition.
 #[derive(Debug)]
-pub(super) enum Update {
-    Written(Document),
+pub(super) enum Outcome<T> {
+    Done(T),
     NotFound,
     /// The stored `metadata.version` is this one.
     Conflict(u64),
@@ -88,7 +108,7 @@ impl Writer {
             let project = sqlx::query(INSERT_PROJECT).persistent(self.persistent).bind(&draft.key.name);
             project.execute(&mut *connection).await?;
         }
-        let columns = Columns::of(&draft);
+        let columns = Columns::of(&draft.spec);
         let row = sqlx::query(INSERT)
             .persistent(self.persistent)
             .bind(draft.key.kind.as_str())
@@ -104,19 +124,41 @@ impl Writer {
         written(draft, &row)
     }
 
+    pub(super) async fn put(self, connection: &mut PgConnection, document: Document) -> Result<(), sqlx::Error> {
+        let Document { key, created_at, updated_at, version, tags, spec, origin, .. } = document;
+        self.lock(connection, &key).await?;
+        if key.kind == Kind::Project {
+            let project = sqlx::query(PUT_PROJECT).persistent(self.persistent).bind(&key.name);
+            project.execute(&mut *connection).await?;
+        }
+        let columns = Columns::of(&spec);
+        sqlx::query(PUT)
+            .persistent(self.persistent)
+            .bind(key.kind.as_str())
+            .bind(&key.project)
+            .bind(&key.name)
+            .bind(spec.get())
+            .bind(&tags)
+            .bind(columns.display_name)
+            .bind(columns.plugin_kind)
+            .bind(origin.as_str())
+            .bind(i64::try_from(version).unwrap_or(i64::MAX))
+            .bind(created_at.as_microsecond())
+            .bind(updated_at.as_microsecond())
+            .execute(connection)
+            .await
+            .map(|_| ())
+    }
+
     pub(super) async fn update(
         self,
         connection: &mut PgConnection,
         draft: Draft,
         precondition: Precondition,
-    ) -> Result<Update, sqlx::Error> {
+    ) -> Result<Outcome<Document>, sqlx::Error> {
         self.lock(connection, &draft.key).await?;
-        let expected = match precondition {
-            Precondition::None => None,
-            // A version that the column cannot hold is one that it does not hold.
-            Precondition::Version(version) => Some(i64::try_from(version).unwrap_or(-1)),
-        };
-        let columns = Columns::of(&draft);
+        let (version, revision) = condition(precondition);
+        let columns = Columns::of(&draft.spec);
         let row = sqlx::query(UPDATE)
             .persistent(self.persistent)
             .bind(draft.key.kind.as_str())
@@ -127,54 +169,75 @@ impl Writer {
             .bind(columns.display_name)
             .bind(columns.plugin_kind)
             .bind(draft.origin.as_str())
-            .bind(expected)
+            .bind(version)
+            .bind(revision)
             .fetch_optional(&mut *connection)
             .await?;
         if let Some(row) = row {
-            return written(draft, &row).map(Update::Written);
+            return written(draft, &row).map(Outcome::Done);
         }
-        let stored = sqlx::query(VERSION)
-            .persistent(self.persistent)
-            .bind(draft.key.kind.as_str())
-            .bind(scope(&draft.key))
-            .bind(&draft.key.name)
-            .fetch_optional(connection)
-            .await?;
-        stored.map_or(Ok(Update::NotFound), |row| Ok(Update::Conflict(row.try_get::<i64, _>(0)?.unsigned_abs())))
+        self.refused(connection, &draft.key).await
     }
 
-    /// Deletes a document, a project with everything in it; what went, children first. Empty when there was nothing.
-    pub(super) async fn delete(self, connection: &mut PgConnection, key: &Key) -> Result<Vec<Change>, sqlx::Error> {
+    /// Deletes a document, a project with everything in it; what went, children first.
+    pub(super) async fn delete(
+        self,
+        connection: &mut PgConnection,
+        key: &Key,
+        precondition: Precondition,
+    ) -> Result<Outcome<Vec<Change>>, sqlx::Error> {
         self.lock(connection, key).await?;
-        let mut changes = Vec::new();
         let is_project = key.kind == Kind::Project;
         if is_project {
             let lock = sqlx::query(LOCK_PROJECT).persistent(self.persistent).bind(&key.name);
             if lock.fetch_optional(&mut *connection).await?.is_none() {
-                return Ok(changes);
+                return Ok(Outcome::NotFound);
             }
-            let children = sqlx::query(DELETE_CHILDREN).persistent(self.persistent).bind(&key.name);
-            let rows = children.fetch_all(&mut *connection).await?;
-            changes.extend(rows.iter().filter_map(|row| change(row, true).transpose()).collect::<Result<Vec<_>, _>>()?);
         }
+        let (version, revision) = condition(precondition);
         let document = sqlx::query(DELETE)
             .persistent(self.persistent)
             .bind(key.kind.as_str())
             .bind(scope(key))
             .bind(&key.name)
-            .fetch_all(&mut *connection)
+            .bind(version)
+            .bind(revision)
+            .fetch_optional(&mut *connection)
             .await?;
-        changes.extend(document.iter().filter_map(|row| change(row, true).transpose()).collect::<Result<Vec<_>, _>>()?);
+        let Some(document) = document else { return self.refused(connection, key).await };
+        let mut changes = Vec::new();
         if is_project {
+            let children = sqlx::query(DELETE_CHILDREN).persistent(self.persistent).bind(&key.name);
+            let rows = children.fetch_all(&mut *connection).await?;
+            changes.extend(rows.iter().filter_map(|row| change(row, true).transpose()).collect::<Result<Vec<_>, _>>()?);
             let project = sqlx::query(DELETE_PROJECT).persistent(self.persistent).bind(&key.name);
             project.execute(connection).await?;
         }
-        Ok(changes)
+        changes.extend(change(&document, true)?);
+        Ok(Outcome::Done(changes))
+    }
+
+    /// Why a write under a condition found no row. The key is locked, so it is as it was.
+    async fn refused<T>(self, connection: &mut PgConnection, key: &Key) -> Result<Outcome<T>, sqlx::Error> {
+        let stored = sqlx::query(VERSION)
+            .persistent(self.persistent)
+            .bind(key.kind.as_str())
+            .bind(scope(key))
+            .bind(&key.name)
+            .fetch_optional(connection)
+            .await?;
+        stored.map_or(Ok(Outcome::NotFound), |row| Ok(Outcome::Conflict(row.try_get::<i64, _>(0)?.unsigned_abs())))
     }
 
     async fn lock(self, connection: &mut PgConnection, key: &Key) -> Result<(), sqlx::Error> {
         sqlx::query(LOCK).persistent(self.persistent).bind(lock_number(key)).execute(connection).await.map(|_| ())
     }
+}
+
+/// The columns that a condition asks for. A version that the column cannot hold is one that it does not hold.
+fn condition(precondition: Precondition) -> (Option<i64>, Option<i64>) {
+    let (version, revision) = precondition.parts();
+    (version.map(|version| i64::try_from(version).unwrap_or(-1)), revision)
 }
 
 /// Reads `kind, project, name, revision`; kinds that this program does not know are left out.
@@ -215,7 +278,7 @@ struct Columns {
 
 impl Columns {
     /// A spec of another shape has none.
-    fn of(draft: &Draft) -> Self {
+    fn of(spec: &RawValue) -> Self {
         #[derive(Deserialize)]
         struct Spec {
             display: Option<Display>,
@@ -229,7 +292,7 @@ impl Columns {
         struct Plugin {
             kind: Option<String>,
         }
-        serde_json::from_str::<Spec>(draft.spec.get()).map_or_else(
+        serde_json::from_str::<Spec>(spec.get()).map_or_else(
             |_| Self::default(),
             |spec| Self {
                 display_name: spec.display.and_then(|display| display.name),
@@ -241,17 +304,13 @@ impl Columns {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::value::RawValue;
-
     use super::*;
-    use crate::domain::document::Origin;
 
     #[test]
     fn columns_come_from_the_spec_and_strange_specs_have_none() {
         let columns = |spec: &str| {
             let spec = RawValue::from_string(spec.to_owned()).unwrap();
-            let key = Key::global(Kind::GlobalDatasource, "d");
-            let columns = Columns::of(&Draft { key, tags: Vec::new(), spec, origin: Origin::Api });
+            let columns = Columns::of(&spec);
             (columns.display_name, columns.plugin_kind)
         };
         assert_eq!(
