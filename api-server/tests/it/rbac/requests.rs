@@ -159,3 +159,34 @@ async fn other_parts_ask_the_same_question() {
         Reach::Projects(["p".to_owned()].into())
     );
 }
+
+#[tokio::test]
+async fn to_try_a_datasource_one_must_be_allowed_to_create_it_and_to_read_the_secret_it_names() {
+    let upstream = Upstream::saying("{}").await;
+    let server = server(None, json!({})).await;
+    let admin = server.caller("admin");
+    admin.users(&["ada", "bob"]).await;
+    admin.project("p").await.ok();
+    admin.bind(Some("p"), "viewers", "viewer", &["ada"]).await;
+    admin.role(Some("p"), "trier", &["create"], &["Datasource"]).await;
+    admin.bind(Some("p"), "triers", "trier", &["bob"]).await;
+    let secret =
+        json!({"kind": "Secret", "metadata": {"name": "s"}, "spec": {"basicAuth": {"username": "u", "password": "p"}}});
+    admin.send("POST", "/api/v1/projects/p/secrets", &secret).await.ok();
+    let body = |secret: Value| json!({"method": "GET", "spec": datasource("Datasource", "", &upstream.url(), &secret)["spec"]});
+    let path = "/proxy/unsaved/projects/p/datasources/api/v1/labels";
+    let (ada, bob) = (server.caller("ada"), server.caller("bob"));
+    ada.send("POST", path, &body(Value::Null))
+        .await
+        .assert_error(403, "forbidden access: missing 'create' permission in 'p' project for 'Datasource' kind");
+    bob.send("POST", path, &body(Value::Null)).await.ok();
+    bob.send("POST", path, &body(json!("s")))
+        .await
+        .assert_error(403, "forbidden access: missing 'read' permission in 'p' project for 'Secret' kind");
+    bob.send("POST", "/proxy/unsaved/globaldatasources/api/v1/labels", &body(Value::Null))
+        .await
+        .assert_error(403, "forbidden access: missing 'create' global permission for 'GlobalDatasource' kind");
+    assert_eq!(upstream.seen().len(), 1);
+    admin.send("POST", path, &body(json!("s"))).await.ok();
+    assert!(upstream.last().header("authorization").is_some_and(|value| value.starts_with("Basic ")));
+}
