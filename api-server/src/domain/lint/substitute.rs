@@ -24,7 +24,7 @@ const NUMBER_FIRST: [&str; 7] =
     ["topk(", "bottomk(", "limitk(", "limit_ratio(", "quantile(", "histogram_quantile(", "quantile_over_time("];
 
 /// Texts to parse instead of the query, best guess first; one when it has no variables outside strings. Regular
-/// expressions are replaced as well, unless they match everything: compiling them takes longer than all the rest.
+/// expressions become plain texts, unless they match everything: compiling them takes longer than all the rest.
 pub(super) fn candidates(query: &str) -> impl Iterator<Item = String> {
     let (first, has_variables) = replace(query, GUESSES[0]);
     let more = if has_variables { &GUESSES[1..] } else { &[] };
@@ -38,11 +38,14 @@ fn replace(query: &str, guess: Guess) -> (String, bool) {
         match next {
             '"' | '\'' | '`' => {
                 let (content, length) = string_at(rest);
-                let before = out.trim_end();
-                if (before.ends_with("=~") || before.ends_with("!~")) && !matches!(content, "" | ".*" | ".+") {
-                    out.push_str("\"x\"");
-                } else {
-                    out.push_str(&rest[..length]);
+                let operator = out.trim_end().strip_suffix('~').filter(|before| before.ends_with(['=', '!']));
+                match operator.map(str::len) {
+                    Some(end) if !matches!(content, "" | ".*" | ".+") => {
+                        let negated = out[..end].ends_with('!');
+                        out.truncate(end);
+                        out.push_str(if negated { "=\"x\"" } else { "\"x\"" });
+                    }
+                    _ => out.push_str(&rest[..length]),
                 }
                 rest = &rest[length..];
                 continue;
@@ -162,7 +165,8 @@ mod tests {
     #[test]
     fn what_matches_everything_stays() {
         let first = |query: &str| candidates(query).next().unwrap();
-        assert_eq!(first("up{a=~\".*\",b=~\"a|b\",c=\"$d\"}"), "up{a=~\".*\",b=~\"x\",c=\"$d\"}");
+        assert_eq!(first("up{a=~\".*\",b=~\"a|b\",c=\"$d\"}"), "up{a=~\".*\",b=\"x\",c=\"$d\"}");
+        assert_eq!(first("up{a !~ '(b'}"), "up{a !=\"x\"}");
         for odd in ["\"", "'\\", "$", "${", "up{a=~\"", "\"é$\"é$é", "'é", "a=~\"é"] {
             assert!(candidates(odd).count() >= 1);
         }
