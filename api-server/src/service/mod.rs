@@ -6,4 +6,5 @@ pub mod projects;
 pub mod provisioning;
 pub mod references;
 pub mod resources;
+pub mod sign_in;
 pub mod validation;
