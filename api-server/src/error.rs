@@ -11,6 +11,14 @@ pub enum ApiError {
     /// 400: the request is wrong; the text says what and where.
     #[error("bad request: {0}")]
     BadRequest(String),
+    /// 400 in the form of OAuth (RFC 6749 section 5.2), from the endpoints of the sign-in providers.
+    #[error("{code}: {description}")]
+    OAuth {
+        /// Code of the RFC, such as `invalid_request`.
+        code: String,
+        /// What was wrong.
+        description: String,
+    },
     /// 401: no sign-in, or one that does not count.
     #[error("unauthorized: {0}")]
     Unauthorized(String),
@@ -47,6 +55,9 @@ pub enum ApiError {
     /// 415: not `application/json`.
     #[error("unsupported media type")]
     UnsupportedMediaType,
+    /// 429: too many failed sign-ins; the same request may be sent after so many seconds.
+    #[error("too many failed sign-ins: try again in {0} seconds")]
+    TooManySignIns(u64),
     /// 501: a part of Perses that this server does not have.
     #[error("not implemented: {0}")]
     NotImplemented(String),
@@ -68,7 +79,7 @@ impl ApiError {
     /// The HTTP status.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::OAuth { .. } => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) | Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
@@ -78,6 +89,7 @@ impl ApiError {
             Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooManySignIns(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -101,12 +113,22 @@ pub struct ErrorDetail(pub String);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({ "message": self.to_string() }).to_string() + "\n";
+        let body = match &self {
+            Self::OAuth { code, description } => serde_json::json!({ "error": code, "error_description": description }),
+            error => serde_json::json!({ "message": error.to_string() }),
+        };
+        let body = body.to_string() + "\n";
         let mut response =
             (self.status(), [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body)
                 .into_response();
-        if matches!(self, Self::Unavailable(_)) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        match &self {
+            Self::Unavailable(_) => {
+                drop(response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5")));
+            }
+            Self::TooManySignIns(seconds) => {
+                drop(response.headers_mut().insert(header::RETRY_AFTER, (*seconds).into()));
+            }
+            _ => {}
         }
         if let Some(detail) = self.detail() {
             response.extensions_mut().insert(ErrorDetail(detail.to_owned()));

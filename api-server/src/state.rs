@@ -8,8 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::address::TrustedProxies;
 use crate::auth::authorize::Authorizer;
 use crate::auth::crypto::SecretBox;
+use crate::auth::kubernetes::Cluster;
+use crate::auth::limit::SignInLimits;
+use crate::auth::provider::Providers;
 use crate::auth::rbac::{Rbac, Rules};
 use crate::auth::seal::Sealer;
 use crate::auth::token::Tokens;
@@ -65,6 +69,12 @@ pub struct Parts {
     pub tokens: Arc<Tokens>,
     /// Who may do what.
     pub authorizer: Authorizer,
+    /// Where else users sign in.
+    pub providers: Providers,
+    /// How many failed sign-ins are taken.
+    pub limits: SignInLimits,
+    /// Who may say which address a request comes from.
+    pub trusted_proxies: TrustedProxies,
     /// The web UI and its plugins.
     pub assets: Arc<Assets>,
     /// Whether the server was told to stop.
@@ -98,6 +108,9 @@ impl AppState {
         let authentication = &config.security.authentication;
         let tokens =
             Arc::new(Tokens::new(&secrets, authentication.access_token_ttl.0, authentication.refresh_token_ttl.0));
+        let providers = Providers::new(&authentication.providers, &secrets)?;
+        let limits = SignInLimits::new(authentication.rate_limit);
+        let trusted_proxies = TrustedProxies::parse(&config.server.trusted_proxies)?;
         let redis = match &config.cache.redis {
             Some(redis) => Some(Arc::new(RedisTier::new(redis).map_err(|error| error.to_string())?)),
             None => None,
@@ -146,6 +159,9 @@ impl AppState {
             secrets,
             sealer,
             tokens,
+            providers,
+            limits,
+            trusted_proxies,
             authorizer,
             assets: Arc::new(assets),
             draining: AtomicBool::new(false),
@@ -164,6 +180,10 @@ impl AppState {
 }
 
 fn authorizer(config: &Config, store: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Authorizer {
+    let kubernetes = &config.security.authorization.provider.kubernetes;
+    if config.security.enable_auth && kubernetes.enable {
+        return Authorizer::Kubernetes(Arc::new(Cluster::new(kubernetes, store.clone(), metrics.clone())));
+    }
     if !config.native_authorization() {
         return Authorizer::Everyone;
     }
@@ -195,13 +215,17 @@ pub(crate) fn case_sensitive(config: &Config) -> bool {
 /// The encryption of secrets with the configured key.
 pub(crate) fn open_secrets(config: &Config) -> Result<SecretBox, String> {
     let security = &config.security;
+    let read = |name: &str, path: &std::path::Path| {
+        std::fs::read(path).map_err(|error| format!("cannot read security.{name} {}: {error}", path.display()))
+    };
     let key = match (&security.encryption_key_file, &security.encryption_key) {
-        (Some(path), _) => std::fs::read(path)
-            .map_err(|error| format!("cannot read security.encryption_key_file {}: {error}", path.display()))?,
+        (Some(path), _) => read("encryption_key_file", path)?,
         (None, Some(key)) => key.expose().as_bytes().to_vec(),
         (None, None) => UPSTREAM_DEFAULT_KEY.to_vec(),
     };
-    SecretBox::new(&key).map_err(|error| error.to_string())
+    let previous = security.previous_encryption_key_files.iter();
+    let previous = previous.map(|path| read("previous_encryption_key_files", path)).collect::<Result<Vec<_>, _>>()?;
+    SecretBox::with_previous(&key, &previous).map_err(|error| error.to_string())
 }
 
 /// Starts what runs beside requests, until the token is cancelled.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::kubernetes::Cluster;
 use super::rbac::Rbac;
 use super::token::Principal;
 use crate::config;
@@ -105,12 +106,13 @@ pub enum Authorizer {
     Everyone,
     /// The roles and bindings of this server.
     Native(Arc<Rbac>),
+    /// Access reviews of the cluster.
+    Kubernetes(Arc<Cluster>),
 }
 
 impl Authorizer {
     /// Whether somebody may act on documents of a kind in a project; `None` is what belongs to no project: global kinds, and
     /// the creation of a project. A project itself is asked for by its own name. Without a sign-in there is no principal.
-    #[allow(clippy::unused_async, reason = "another decider asks elsewhere")]
     pub async fn allows(
         &self,
         principal: Option<&Principal>,
@@ -121,41 +123,50 @@ impl Authorizer {
         match self {
             Self::Everyone => Ok(true),
             Self::Native(rbac) => rbac.ask(principal, |graph, who| graph.allows(&who.0, action, kind, project)),
+            Self::Kubernetes(cluster) => cluster.allows(principal, action, kind, project).await,
         }
     }
 
     /// In which projects somebody may read documents of a kind.
-    #[allow(clippy::unused_async, reason = "another decider asks elsewhere")]
     pub async fn readable(&self, principal: Option<&Principal>, kind: Kind) -> Result<Reach, ApiError> {
         match self {
             Self::Everyone => Ok(Reach::Everywhere),
             Self::Native(rbac) => rbac.ask(principal, |graph, who| graph.readable(&who.0, kind)),
+            Self::Kubernetes(cluster) => cluster.readable(principal, kind).await,
         }
     }
 
     /// All permissions of somebody, for the UI.
-    #[allow(clippy::unused_async, reason = "another decider asks elsewhere")]
     pub async fn permissions(&self, principal: &Principal) -> Result<Permissions, ApiError> {
         match self {
             Self::Everyone => Ok(Permissions::from([(EVERY_PROJECT.to_owned(), Some(vec![Permission::everything()]))])),
             Self::Native(rbac) => rbac.ask(Some(principal), |graph, who| graph.permissions(&who.0)),
+            Self::Kubernetes(cluster) => cluster.permissions(principal).await,
         }
     }
 
     /// Whether somebody may do everything: what only administrators are shown asks this.
-    #[allow(clippy::unused_async, reason = "another decider asks elsewhere")]
     pub async fn is_administrator(&self, principal: Option<&Principal>) -> Result<bool, ApiError> {
         match self {
             Self::Everyone => Ok(true),
             Self::Native(rbac) => rbac.ask(principal, |graph, who| graph.is_administrator(&who.0)),
+            Self::Kubernetes(cluster) => cluster.is_administrator(principal).await,
         }
     }
 
     /// The roles of this server, when they decide.
     pub const fn native(&self) -> Option<&Arc<Rbac>> {
         match self {
-            Self::Everyone => None,
+            Self::Everyone | Self::Kubernetes(_) => None,
             Self::Native(rbac) => Some(rbac),
+        }
+    }
+
+    /// The cluster, when it decides.
+    pub const fn cluster(&self) -> Option<&Arc<Cluster>> {
+        match self {
+            Self::Everyone | Self::Native(_) => None,
+            Self::Kubernetes(cluster) => Some(cluster),
         }
     }
 
@@ -163,7 +174,7 @@ impl Authorizer {
     pub fn readiness(&self) -> Result<(), String> {
         match self {
             Self::Native(rbac) if !rbac.is_loaded() => Err("roles and bindings are not loaded yet".to_owned()),
-            Self::Everyone | Self::Native(_) => Ok(()),
+            Self::Everyone | Self::Native(_) | Self::Kubernetes(_) => Ok(()),
         }
     }
 }

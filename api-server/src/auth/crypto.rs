@@ -3,6 +3,8 @@
 //! New values: AES-256-GCM, a random 12-byte nonce before the ciphertext, base64url with padding: the authenticated form that
 //! Perses v0.54 reads. Values that Perses itself wrote (AES-256-CFB, a 16-byte IV before the ciphertext) are still readable,
 //! so that an existing folder works.
+//!
+//! Earlier keys (`security.previous_encryption_key_files`) only open what they sealed; everything new uses the current one.
 
 use std::fmt;
 
@@ -35,11 +37,38 @@ pub enum CryptoError {
     Encrypt,
 }
 
-/// The key, ready for use. Cheap enough to build once at start and share.
+/// The current key and those before it, ready for use. Built once at start and shared.
 #[derive(Clone)]
 pub struct SecretBox {
+    current: Key,
+    previous: Vec<Key>,
+}
+
+#[derive(Clone)]
+struct Key {
     gcm: Aes256Gcm,
-    key: [u8; KEY_LENGTH],
+    bytes: [u8; KEY_LENGTH],
+}
+
+impl Key {
+    fn new(bytes: &[u8]) -> Result<Self, CryptoError> {
+        let bytes: [u8; KEY_LENGTH] = bytes.try_into().map_err(|_| CryptoError::KeyLength(bytes.len()))?;
+        Ok(Self { gcm: Aes256Gcm::new(&bytes.into()), bytes })
+    }
+
+    fn open(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = bytes.split_at_checked(GCM_NONCE)?;
+        self.gcm.decrypt(nonce.try_into().ok()?, sealed).ok()
+    }
+
+    /// CFB carries no tag, so a wrong key gives noise instead of an error. Perses' values are strings: what is not UTF-8 is
+    /// noise.
+    fn open_cfb(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let (iv, sealed) = bytes.split_at_checked(CFB_IV)?;
+        let mut plain = sealed.to_vec();
+        cfb_mode::Decryptor::<Aes256>::new_from_slices(&self.bytes, iv).ok()?.decrypt(&mut plain);
+        std::str::from_utf8(&plain).is_ok().then_some(plain)
+    }
 }
 
 impl fmt::Debug for SecretBox {
@@ -51,13 +80,32 @@ impl fmt::Debug for SecretBox {
 impl SecretBox {
     /// From the key's bytes.
     pub fn new(key: &[u8]) -> Result<Self, CryptoError> {
-        let key: [u8; KEY_LENGTH] = key.try_into().map_err(|_| CryptoError::KeyLength(key.len()))?;
-        Ok(Self { gcm: Aes256Gcm::new(&key.into()), key })
+        Self::with_previous::<&[u8]>(key, &[])
     }
 
-    /// The key itself: the sign-in tokens are signed with it, as upstream does.
-    pub(crate) fn key(&self) -> &[u8; KEY_LENGTH] {
-        &self.key
+    /// From the current key and the keys before it, newest first.
+    pub fn with_previous<K: AsRef<[u8]>>(key: &[u8], previous: &[K]) -> Result<Self, CryptoError> {
+        let previous = previous.iter().map(|key| Key::new(key.as_ref())).collect::<Result<_, _>>()?;
+        Ok(Self { current: Key::new(key)?, previous })
+    }
+
+    /// The keys for another purpose, which tell nothing about these. `purpose` is a constant of the program.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> Self {
+        let derive = |key: &Key| {
+            let bytes = blake3::derive_key(purpose, &key.bytes);
+            Key { gcm: Aes256Gcm::new(&bytes.into()), bytes }
+        };
+        Self { current: derive(&self.current), previous: self.previous.iter().map(derive).collect() }
+    }
+
+    /// The keys themselves, the current one first: the sign-in tokens are signed with them, as upstream does.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8; KEY_LENGTH]> {
+        self.all().map(|key| &key.bytes)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.current).chain(&self.previous)
     }
 
     /// Whether both have the same key.
@@ -71,7 +119,7 @@ impl SecretBox {
             return Ok(String::new());
         }
         let nonce = aes_gcm::Nonce::<<Aes256Gcm as AeadCore>::NonceSize>::generate();
-        let sealed = self.gcm.encrypt(&nonce, plain).map_err(|_| CryptoError::Encrypt)?;
+        let sealed = self.current.gcm.encrypt(&nonce, plain).map_err(|_| CryptoError::Encrypt)?;
         Ok(URL_SAFE.encode([nonce.as_slice(), &sealed].concat()))
     }
 
@@ -81,27 +129,15 @@ impl SecretBox {
             return Ok(Vec::new());
         }
         let bytes = URL_SAFE.decode(text).map_err(|_| CryptoError::Encoding)?;
-        if let Some((nonce, sealed)) = bytes.split_at_checked(GCM_NONCE)
-            && let Ok(nonce) = nonce.try_into()
-            && let Ok(plain) = self.gcm.decrypt(nonce, sealed)
-        {
-            return Ok(plain);
-        }
-        self.decrypt_cfb(&bytes)
+        // The authenticated form under every key first: it alone can tell that a key is wrong.
+        let plain = self.all().find_map(|key| key.open(&bytes));
+        plain.or_else(|| self.all().find_map(|key| key.open_cfb(&bytes))).ok_or(CryptoError::Decrypt)
     }
 
-    /// CFB carries no tag, so a wrong key gives noise instead of an error. Perses' values are strings: what is not UTF-8 is
-    /// noise.
-    fn decrypt_cfb(&self, bytes: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let (iv, sealed) = bytes.split_at_checked(CFB_IV).ok_or(CryptoError::Decrypt)?;
-        let mut plain = sealed.to_vec();
-        cfb_mode::Decryptor::<Aes256>::new_from_slices(&self.key, iv)
-            .map_err(|_| CryptoError::Decrypt)?
-            .decrypt(&mut plain);
-        if std::str::from_utf8(&plain).is_err() {
-            return Err(CryptoError::Decrypt);
-        }
-        Ok(plain)
+    /// Decrypts what [`Self::encrypt`] wrote and nothing else: for texts that went through the hands of a client.
+    pub fn decrypt_own(&self, text: &str) -> Result<Vec<u8>, CryptoError> {
+        let bytes = URL_SAFE.decode(text).map_err(|_| CryptoError::Encoding)?;
+        self.all().find_map(|key| key.open(&bytes)).ok_or(CryptoError::Decrypt)
     }
 }
 
@@ -142,6 +178,30 @@ mod tests {
         assert_eq!(secret_box().decrypt("not base64!"), Err(CryptoError::Encoding));
         assert_eq!(secret_box().decrypt("AAAA"), Err(CryptoError::Decrypt));
         assert_eq!(SecretBox::new(b"short").unwrap_err(), CryptoError::KeyLength(5));
+    }
+
+    #[test]
+    fn earlier_keys_read_and_never_write() {
+        let (old, new) = (SecretBox::new(&[1; 32]).unwrap(), [2; 32]);
+        let both = SecretBox::with_previous(&new, &[[9; 32], [1; 32]]).unwrap();
+        let sealed = old.encrypt(b"a password").unwrap();
+        assert_eq!(both.decrypt(&sealed).unwrap(), b"a password");
+        let sealed = both.encrypt(b"a password").unwrap();
+        assert_eq!(SecretBox::new(&new).unwrap().decrypt(&sealed).unwrap(), b"a password");
+        assert!(old.decrypt_own(&sealed).is_err());
+        assert_eq!(SecretBox::with_previous(&new, &[b"short"]).unwrap_err(), CryptoError::KeyLength(5));
+    }
+
+    #[test]
+    fn keys_for_another_purpose_differ_and_take_no_form_without_a_tag() {
+        let secrets = secret_box();
+        let derived = secrets.derive("perses-stack test");
+        let sealed = derived.encrypt(b"state").unwrap();
+        assert_eq!(derived.decrypt_own(&sealed).unwrap(), b"state");
+        assert_eq!(secrets.decrypt_own(&sealed), Err(CryptoError::Decrypt));
+        assert!(secrets.derive("perses-stack other").decrypt_own(&sealed).is_err());
+        // The form of Perses, which `decrypt` takes.
+        assert!(secrets.decrypt_own("AAECAwQFBgcICQoLDA0ODzsosoHzvQREZ07oIKX53lPN3hU=").is_err());
     }
 
     #[test]

@@ -3,10 +3,14 @@
 //! Invariants: no secret, password or token is ever part of an error or a log line; tokens are stateless, so any pod with the
 //! same key accepts them.
 
+pub mod address;
 pub mod authorize;
 pub mod cookies;
 pub mod crypto;
+pub mod kubernetes;
+pub mod limit;
 pub mod password;
+pub mod provider;
 pub mod rbac;
 pub mod seal;
 pub mod token;
@@ -31,7 +35,8 @@ pub fn is_by_cookie(headers: &HeaderMap) -> bool {
     cookies::read(headers, cookies::PAYLOAD).is_some() && cookies::read(headers, cookies::SIGNATURE).is_some()
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The bearer token of a request.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("Bearer") && !token.is_empty()).then_some(token)

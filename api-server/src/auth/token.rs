@@ -10,6 +10,7 @@ use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use super::crypto::SecretBox;
+use super::kubernetes::ClusterUser;
 
 /// Tolerated difference between the clocks of two pods, in seconds: a token made by one counts at once on the other.
 const CLOCK_SKEW: i64 = 5;
@@ -34,16 +35,31 @@ pub struct Claims {
     /// Which provider of that kind; empty for `native`.
     #[serde(default)]
     pub pid: String,
-    /// What role mappings look at: groups of the user at that provider.
+    /// Groups that the provider named, as many as fit into a cookie: what role mappings look at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
 }
 
 /// Who sends a request; in its extensions once the sign-in was checked.
 #[derive(Debug, Clone)]
-pub struct Principal(pub Arc<Claims>);
+pub struct Principal(pub Arc<Claims>, Option<Arc<ClusterUser>>);
 
 impl Principal {
+    /// A user with a token of this server.
+    pub fn new(claims: Arc<Claims>) -> Self {
+        Self(claims, None)
+    }
+
+    /// A user of the cluster.
+    pub(super) fn of_cluster(claims: Claims, user: Arc<ClusterUser>) -> Self {
+        Self(Arc::new(claims), Some(user))
+    }
+
+    /// The user as the cluster knows it, when the cluster is who signs users in.
+    pub fn cluster_user(&self) -> Option<&ClusterUser> {
+        self.1.as_deref()
+    }
+
     /// The user's `metadata.name`.
     pub fn login(&self) -> &str {
         &self.0.sub
@@ -83,13 +99,20 @@ pub struct Tokens {
 }
 
 struct Keys {
+    /// The current key.
     sign: EncodingKey,
-    verify: DecodingKey,
+    /// The current key and those before it.
+    verify: Vec<DecodingKey>,
 }
 
 impl Keys {
-    fn new(secret: &[u8]) -> Self {
-        Self { sign: EncodingKey::from_secret(secret), verify: DecodingKey::from_secret(secret) }
+    fn new(secrets: &SecretBox, suffix: &[u8]) -> Self {
+        let keys: Vec<Vec<u8>> = secrets.keys().map(|key| [key.as_slice(), suffix].concat()).collect();
+        let current = keys.first().map_or(&[][..], Vec::as_slice);
+        Self {
+            sign: EncodingKey::from_secret(current),
+            verify: keys.iter().map(|key| DecodingKey::from_secret(key)).collect(),
+        }
     }
 }
 
@@ -106,15 +129,14 @@ impl Tokens {
     /// Keys are derived from the encryption key as upstream does: the key itself for access, with `-refresh` appended for
     /// refresh tokens.
     pub fn new(secrets: &SecretBox, access_ttl: Duration, refresh_ttl: Duration) -> Self {
-        let key = secrets.key();
         let mut validation = Validation::new(Algorithm::HS512);
         // Times are checked here, against the caller's clock.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.validate_aud = false;
         Self {
-            access: Keys::new(key),
-            refresh: Keys::new(&[key.as_slice(), b"-refresh"].concat()),
+            access: Keys::new(secrets, b""),
+            refresh: Keys::new(secrets, b"-refresh"),
             validation,
             verified: Cache::builder().max_capacity(REMEMBERED).time_to_live(access_ttl).build(),
             access_ttl,
@@ -142,7 +164,7 @@ impl Tokens {
         let id = *hasher.finalize().as_bytes();
         if let Some(claims) = self.verified.get(&id) {
             in_time(&claims, now)?;
-            return Ok(Principal(claims));
+            return Ok(Principal::new(claims));
         }
         let claims = match signature {
             Some(signature) => self.verify(&format!("{head}.{signature}"), &self.access.verify, now)?,
@@ -150,7 +172,7 @@ impl Tokens {
         };
         let claims = Arc::new(claims);
         self.verified.insert(id, claims.clone());
-        Ok(Principal(claims))
+        Ok(Principal::new(claims))
     }
 
     /// Checks a refresh token.
@@ -158,18 +180,32 @@ impl Tokens {
         self.verify(token, &self.refresh.verify, now)
     }
 
-    fn verify(&self, token: &str, key: &DecodingKey, now: Timestamp) -> Result<Claims, TokenError> {
-        let decoded = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
-        let claims = decoded.map_err(|error| match error.kind() {
-            ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => TokenError::Signature,
-            _ => TokenError::Malformed,
-        })?;
-        in_time(&claims.claims, now)?;
-        Ok(claims.claims)
+    fn verify(&self, token: &str, keys: &[DecodingKey], now: Timestamp) -> Result<Claims, TokenError> {
+        let mut failure = TokenError::Signature;
+        for key in keys {
+            match jsonwebtoken::decode::<Claims>(token, key, &self.validation) {
+                Ok(decoded) => {
+                    in_time(&decoded.claims, now)?;
+                    return Ok(decoded.claims);
+                }
+                Err(error) => {
+                    failure = match error.kind() {
+                        ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => TokenError::Signature,
+                        _ => TokenError::Malformed,
+                    };
+                }
+            }
+        }
+        Err(failure)
     }
 }
 
 impl Claims {
+    /// Claims of a user that a provider vouches for (`pkd`, `pid`); the times are set when a token is made of them.
+    pub fn external(login: &str, kind: &str, provider: &str, groups: Vec<String>) -> Self {
+        Self { sub: login.to_owned(), exp: 0, nbf: 0, pkd: kind.to_owned(), pid: provider.to_owned(), groups }
+    }
+
     /// Claims of a user with a password; the times are set when a token is made of them.
     pub fn native(login: &str) -> Self {
         Self { sub: login.to_owned(), exp: 0, nbf: 0, pkd: NATIVE.to_owned(), pid: String::new(), groups: Vec::new() }
@@ -250,6 +286,21 @@ mod tests {
         for bad in ["", ".", "..", "a.b.c", "x"] {
             assert_eq!(ours.verify_access(bad, None, at(1)).unwrap_err(), TokenError::Malformed, "{bad}");
         }
+    }
+
+    #[test]
+    fn tokens_of_an_earlier_key_count_until_they_end() {
+        let old = tokens(1);
+        let both = SecretBox::with_previous(&[2; 32], &[[1; 32]]).unwrap();
+        let rotated = Tokens::new(&both, Duration::from_secs(900), Duration::from_secs(86_400));
+        let claims = Claims::native("alice");
+        let access = old.access(&claims, at(0)).unwrap();
+        assert_eq!(rotated.verify_access(&access, None, at(1)).unwrap().login(), "alice");
+        assert_eq!(rotated.verify_access(&access, None, at(901)).unwrap_err(), TokenError::Expired);
+        let refresh = old.refresh(&claims, at(0)).unwrap();
+        assert_eq!(rotated.verify_refresh(&refresh, at(1)).unwrap().sub, "alice");
+        let access = rotated.access(&claims, at(0)).unwrap();
+        assert_eq!(old.verify_access(&access, None, at(1)).unwrap_err(), TokenError::Signature);
     }
 
     #[test]

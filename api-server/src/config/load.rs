@@ -96,7 +96,9 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         );
     }
     if let Some(slug) = repeated_slug(providers) {
-        return rule(&format!("security.authentication.providers: slug_id {slug:?} is empty or used twice"));
+        return rule(&format!(
+            "security.authentication.providers: slug_id {slug:?} is used twice, or is no word of letters, digits, '-', '_' and '.'"
+        ));
     }
     if security.encryption_key.as_ref().is_some_and(|key| key.expose().len() != 32) {
         return rule("security.encryption_key must have exactly 32 bytes");
@@ -148,12 +150,18 @@ fn is_free(path: &str) -> bool {
             .any(|taken| path.strip_prefix(taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
+/// What may be in a path and in a cookie as it is.
+fn is_word(slug: &str) -> bool {
+    let of_word = |one: char| one.is_ascii_alphanumeric() || matches!(one, '-' | '_' | '.');
+    !slug.is_empty() && slug.chars().all(of_word) && !slug.starts_with('.')
+}
+
 /// Slugs name a provider in paths, OIDC and OAuth apart.
 fn repeated_slug(providers: &super::Providers) -> Option<String> {
     let oidc: Vec<&str> = providers.oidc.iter().map(|one| one.client.slug_id.as_str()).collect();
     let oauth: Vec<&str> = providers.oauth.iter().map(|one| one.client.slug_id.as_str()).collect();
     [oidc, oauth].into_iter().find_map(|slugs| {
-        let wrong = slugs.iter().enumerate().find(|(at, slug)| slug.is_empty() || slugs[..*at].contains(*slug));
+        let wrong = slugs.iter().enumerate().find(|(at, slug)| !is_word(slug) || slugs[..*at].contains(*slug));
         wrong.map(|(_, slug)| (*slug).to_owned())
     })
 }
@@ -202,6 +210,10 @@ mod tests {
             ("security: {encryption_key: short}", "32 bytes"),
             ("database: {file: {}, postgres: {}}", "exclude each other"),
             ("query: {timeout: soon}", "not a valid duration"),
+            (
+                "security: {authentication: {providers: {oidc: [{slug_id: 'a;b', name: A, client_id: c, issuer: 'https://i'}]}}}",
+                "slug_id \"a;b\"",
+            ),
             ("api_prefix: x/", "api_prefix"),
             ("datasource: {deny_networks: [10.0.0.0/33]}", "not a network such as"),
             ("server: {tls: {cert_file: a.pem}}", "key_file"),

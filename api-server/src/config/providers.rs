@@ -58,6 +58,9 @@ pub struct Client {
     /// Scopes to ask for.
     #[serde(default)]
     pub scopes: Vec<String>,
+    /// Claim (or member of the user's information) with the groups; `a.b` is `b` inside `a`. `groups` when empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub groups_claim: String,
     /// Requests to the provider.
     #[serde(default)]
     pub http: ProviderHttp,
@@ -164,7 +167,7 @@ pub struct OauthProvider {
     /// Endpoint of the device code flow.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub device_auth_url: String,
-    /// Member of the user's information that is the login; `login` when empty.
+    /// Member of the user's information that is the login; `login`, else `username` when empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub custom_login_property: String,
 }

@@ -21,6 +21,9 @@ pub struct Security {
     pub encryption_key: Option<Hidden>,
     /// File with the 32 bytes.
     pub encryption_key_file: Option<PathBuf>,
+    /// Files with the keys before the current one, newest first: they read what was written with them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub previous_encryption_key_files: Vec<PathBuf>,
     /// Whether requests need a sign-in.
     pub enable_auth: bool,
     /// Tokens and providers.
@@ -66,6 +69,8 @@ pub struct Authentication {
     pub disable_sign_up: bool,
     /// Ways to sign in.
     pub providers: Providers,
+    /// How many failed sign-ins are taken.
+    pub rate_limit: SignInRate,
     /// The first user, created when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_admin: Option<InitialAdmin>,
@@ -78,8 +83,27 @@ impl Default for Authentication {
             refresh_token_ttl: ConfigDuration::from_secs(24 * 3600),
             disable_sign_up: false,
             providers: Providers::default(),
+            rate_limit: SignInRate::default(),
             initial_admin: None,
         }
+    }
+}
+
+/// `security.authentication.rate_limit`: failed sign-ins per minute in one process; beyond them the answer is 429. Sign-ins
+/// that succeed do not count.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SignInRate {
+    /// From one client address (an IPv6 client is its /64 network); 0 is no limit.
+    pub per_address: u32,
+    /// For one login or client id; 0 is no limit.
+    pub per_login: u32,
+}
+
+impl Default for SignInRate {
+    fn default() -> Self {
+        // Many people may share an address, so it has more room.
+        Self { per_address: 60, per_login: 10 }
     }
 }
 

@@ -185,6 +185,9 @@ pub struct Server {
     /// HTTPS instead of HTTP (upstream's flags `-web.tls-*`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ServerTls>,
+    /// Addresses and networks (CIDR) of proxies in front: what they say in `X-Forwarded-For` is believed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<String>,
 }
 
 impl Default for Server {
@@ -199,6 +202,7 @@ impl Default for Server {
             max_connections: None,
             telemetry_path: None,
             tls: None,
+            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -8,7 +8,7 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use crate::config::Config;
+use crate::config::{Client, Config, Providers};
 use crate::domain::kind::Kind;
 use crate::domain::secret::MASK;
 use crate::handlers::body;
@@ -48,7 +48,7 @@ fn public(config: &Config) -> Value {
                 "access_token_ttl": authentication.access_token_ttl,
                 "refresh_token_ttl": authentication.refresh_token_ttl,
                 "disable_sign_up": !config.open_sign_up(),
-                "providers": {"enable_native": authentication.providers.enable_native},
+                "providers": providers(&authentication.providers),
             },
             "cors": security.cors,
         },
@@ -75,6 +75,22 @@ fn public(config: &Config) -> Value {
     public
 }
 
+/// The ways to sign in, as percli and the UI offer them: nothing but names.
+fn providers(providers: &Providers) -> Value {
+    let named = |client: &Client| json!({"slug_id": client.slug_id, "name": client.name});
+    let mut public = json!({"enable_native": providers.enable_native});
+    if providers.kubernetes.enable {
+        public["kubernetes"] = json!({"enable": true});
+    }
+    if !providers.oidc.is_empty() {
+        public["oidc"] = providers.oidc.iter().map(|one| named(&one.client)).collect();
+    }
+    if !providers.oauth.is_empty() {
+        public["oauth"] = providers.oauth.iter().map(|one| named(&one.client)).collect();
+    }
+    public
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +113,23 @@ mod tests {
         assert_eq!(shown["security"]["authentication"]["access_token_ttl"], "15m");
         assert_eq!(shown["security"]["authentication"]["refresh_token_ttl"], "1d");
         assert_eq!(shown["security"]["cookie"], json!({"same_site": "lax", "secure": false}));
+    }
+
+    #[test]
+    fn providers_are_named_and_nothing_else() {
+        let text = r#"{"security": {"authentication": {"providers": {
+            "oidc": [{"slug_id": "kc", "name": "Keycloak", "client_id": "the-client", "client_secret": "sesame",
+                "client_secret_file": "/the-file", "issuer": "https://the-issuer"}],
+            "oauth": [{"slug_id": "gh", "name": "GitHub", "client_id": "the-client", "auth_url": "https://the-auth",
+                "token_url": "https://the-token", "user_infos_url": "https://the-info"}]}}}}"#;
+        let shown = public(&serde_json::from_str(text).unwrap());
+        let expected = json!({
+            "enable_native": false,
+            "oidc": [{"slug_id": "kc", "name": "Keycloak"}],
+            "oauth": [{"slug_id": "gh", "name": "GitHub"}],
+        });
+        assert_eq!(shown["security"]["authentication"]["providers"], expected);
+        assert!(!shown.to_string().contains("the-") && !shown.to_string().contains("sesame"));
     }
 
     #[test]

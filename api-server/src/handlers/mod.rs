@@ -5,6 +5,7 @@ pub mod body;
 pub mod config;
 pub mod health;
 pub mod plugins;
+pub mod providers;
 pub mod proxy;
 pub mod resources;
 pub mod search;

@@ -17,7 +17,7 @@ use crate::domain::{name, spec};
 use crate::error::ApiError;
 use crate::handlers::body::{self, JsonBody};
 use crate::handlers::warnings;
-use crate::middleware::caller::Caller;
+use crate::middleware::caller::{self, Caller};
 use crate::negotiate::{self, matches_any, wants_gzip};
 use crate::service::resources::{ListOptions, Read, Written};
 use crate::state::AppState;
@@ -178,7 +178,16 @@ async fn create(
     if project.as_deref() == Some("") {
         return Err(ApiError::BadRequest("metadata.project cannot be empty".to_owned()));
     }
-    caller.require(state, Action::Create, kind, project.as_deref()).await?;
+    if kind == Kind::Project && state.authorizer.cluster().is_some() {
+        // A project is a namespace: who may make dashboards in that one may make the project (Perses v0.54).
+        let name = state.resources.fold(&envelope.metadata.name);
+        if !caller.may(state, Action::Create, Kind::Dashboard, Some(&name)).await? {
+            state.metrics.denied(Action::Create.as_str(), kind.as_str());
+            return Err(ApiError::Forbidden(caller::missing(Action::Create, kind, Some(&name))));
+        }
+    } else {
+        caller.require(state, Action::Create, kind, project.as_deref()).await?;
+    }
     require_secrets(state, caller, kind, project.as_deref(), &envelope).await?;
     let result = match (kind, caller.login()) {
         (Kind::Project, Some(creator)) if state.authorizer.native().is_some() => {

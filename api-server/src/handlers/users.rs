@@ -8,6 +8,7 @@ use axum::{Extension, Router};
 use serde_json::Value;
 
 use crate::auth::authorize::Action;
+use crate::auth::kubernetes;
 use crate::auth::token::Principal;
 use crate::domain::document::{Envelope, Key};
 use crate::domain::kind::Kind;
@@ -31,7 +32,7 @@ pub fn sign_up_routes(readonly: bool) -> Router<AppState> {
 
 /// Creates a user: whoever may, or, when sign-up is open, anybody for themselves.
 async fn create(State(state): State<AppState>, headers: HeaderMap, request: Request) -> Result<Response, ApiError> {
-    let may = match middleware::auth::check(&state, &Method::POST, &headers) {
+    let may = match middleware::auth::check(&state, &Method::POST, &headers).await {
         _ if !state.config.security.enable_auth => true,
         Ok(principal) => {
             let caller = Caller(Some(principal));
@@ -86,6 +87,9 @@ fn check_sign_up(state: &AppState, envelope: &Envelope) -> Result<(), ApiError> 
 
 async fn whoami(State(state): State<AppState>, principal: Option<Extension<Principal>>) -> Result<Response, ApiError> {
     let Some(Extension(principal)) = principal else { return Err(ApiError::Unauthorized(NO_AUTH.to_owned())) };
+    if principal.cluster_user().is_some() {
+        return Ok(body::json(StatusCode::OK, &kubernetes::public_user(principal.login())));
+    }
     match state.resources.get(&Key::global(Kind::User, principal.login())).await {
         Ok(read) => Ok((StatusCode::OK, [(header::CONTENT_TYPE, body::JSON)], read.encoded.body).into_response()),
         Err(ApiError::NotFound) => {
@@ -102,7 +106,8 @@ async fn permissions(
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
     let Some(Extension(principal)) = principal else { return Err(ApiError::Unauthorized(NO_AUTH.to_owned())) };
-    if state.resources.fold(&name) != principal.login() {
+    // Names of the cluster's users keep their letter case.
+    if name != principal.login() && state.resources.fold(&name) != principal.login() {
         return Err(ApiError::Forbidden("you can only retrieve your permissions".to_owned()));
     }
     let permissions = state.authorizer.permissions(&principal).await?;

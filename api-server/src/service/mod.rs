@@ -8,4 +8,5 @@ pub mod provisioning;
 pub mod references;
 pub mod resources;
 pub mod search;
+pub mod sign_in;
 pub mod validation;

@@ -88,6 +88,12 @@ impl Server {
         Self::run(state, tempfile::tempdir().unwrap())
     }
 
+    /// With this configuration, on a store of the caller's.
+    #[allow(clippy::unused_async, reason = "spawns tasks: only to be called inside a runtime")]
+    pub async fn with(config: Config, store: Arc<dyn Store>) -> Self {
+        Self::run(AppState::with_store(config, None, store).unwrap(), tempfile::tempdir().unwrap())
+    }
+
     fn run(state: AppState, folder: TempDir) -> Self {
         let stop = CancellationToken::new();
         drop(state::spawn_background(&state, &stop));

@@ -1,14 +1,18 @@
 //! Perses' own client, v0.54.0, against our server as a process.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::browser::Browser;
 use crate::http::KEY;
+use crate::{kubernetes, sign_in};
 
 /// The server process and a home for percli.
 struct World {
@@ -21,6 +25,18 @@ struct World {
 
 impl World {
     async fn start() -> Self {
+        let world = Self::with(json!({"authentication": {"providers": {"enable_native": true}}})).await;
+        let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+        while !world.run(&["login", &world.address, "-u", "admin", "-p", "secret"]).await.status.success() {
+            let log = std::fs::read_to_string(world.path("log")).unwrap();
+            assert!(tokio::time::Instant::now() < deadline, "no sign-in:\n{log}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        world
+    }
+
+    /// With this `security`; nobody is signed in.
+    async fn with(security: Value) -> Self {
         let program = percli().await;
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -28,17 +44,13 @@ impl World {
         std::fs::write(path("password"), "secret").unwrap();
         std::fs::write(path("key"), KEY).unwrap();
         // JSON is YAML.
-        let config = json!({
-            "security": {
-                "enable_auth": true,
-                "encryption_key_file": path("key"),
-                "authentication": {
-                    "providers": {"enable_native": true},
-                    "initial_admin": {"username_file": path("user"), "password_file": path("password")},
-                },
-            },
-            "database": {"file": {"folder": path("db")}},
-        });
+        let mut config = json!({"security": security, "database": {"file": {"folder": path("db")}}});
+        config["security"]["enable_auth"] = json!(true);
+        config["security"]["encryption_key_file"] = json!(path("key"));
+        if security["authentication"]["providers"]["enable_native"] == true {
+            config["security"]["authentication"]["initial_admin"] =
+                json!({"username_file": path("user"), "password_file": path("password")});
+        }
         std::fs::write(path("config.yaml"), config.to_string()).unwrap();
         let port = e2e::services::Port::reserve().unwrap();
         let log = std::fs::File::create(path("log")).unwrap();
@@ -52,14 +64,24 @@ impl World {
             .spawn()
             .unwrap();
         let address = format!("http://127.0.0.1:{}", port.number());
-        let world = Self { folder, program, address, _server: server, _port: port };
+        Self { folder, program, address, _server: server, _port: port }
+    }
+
+    /// Waits until the server answers.
+    async fn ready(&self) {
         let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
-        while !world.run(&["login", &world.address, "-u", "admin", "-p", "secret"]).await.status.success() {
-            let log = std::fs::read_to_string(world.path("log")).unwrap();
-            assert!(tokio::time::Instant::now() < deadline, "no sign-in:\n{log}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        while !Client::builder()
+            .no_proxy()
+            .build()
+            .unwrap()
+            .get(format!("{}/readyz", self.address))
+            .send()
+            .await
+            .is_ok_and(|answer| answer.status().is_success())
+        {
+            assert!(tokio::time::Instant::now() < deadline, "{}", std::fs::read_to_string(self.path("log")).unwrap());
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        world
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -201,4 +223,65 @@ async fn percli_applies_reads_and_removes() {
     world.percli(&["delete", "-f", &world.path("all/second.json").display().to_string()]).await;
     world.percli(&["delete", "project", "team"]).await;
     assert!(!world.percli(&["get", "projects"]).await.contains("team"));
+}
+
+#[tokio::test]
+async fn percli_signs_in_at_a_provider() {
+    let provider = sign_in::provider().await;
+    let mut security = sign_in::settings(&provider)["security"].take();
+    // Both kinds have one name there; percli looks for names alone.
+    security["authentication"]["providers"]["oauth"][0]["slug_id"] = json!("plain");
+    let world = World::with(security).await;
+    world.ready().await;
+    world
+        .percli(&[
+            "login",
+            &world.address,
+            "--provider",
+            "idp",
+            "--client-id",
+            "robot",
+            "--client-secret",
+            sign_in::SECRET,
+        ])
+        .await;
+    assert!(world.percli(&["whoami"]).await.contains("robot"));
+    let arguments = ["login", &world.address, "--provider", "idp", "--client-id", "robot", "--client-secret", "wrong"];
+    assert!(world.refused(&arguments).await.contains("invalid_client"));
+
+    for (slug, name) in [("idp", "ann"), ("plain", "annb")] {
+        let mut percli = Command::new(&world.program)
+            .arg("--percliconfig")
+            .arg(world.path("percli.json"))
+            .args(["login", &world.address, "--provider", slug])
+            .env("HOME", world.folder.path())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        // "Go to <address> and enter this user code: <code>"
+        let mut lines = BufReader::new(percli.stdout.take().unwrap()).lines();
+        let line = lines.next_line().await.unwrap().unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!((words[0], words[1]), ("Go", "to"), "{line}");
+        Browser::new().enter_code(&format!("{}?user_code={}", words[2], words[words.len() - 1])).await;
+        assert!(percli.wait().await.unwrap().success(), "{slug}");
+        assert!(world.percli(&["whoami"]).await.contains(name), "{slug}");
+        world.percli(&["refresh"]).await;
+    }
+}
+
+#[tokio::test]
+async fn percli_uses_a_token_of_the_cluster() {
+    let cluster = kubernetes::cluster().await;
+    let world = World::with(cluster.settings(json!({}))["security"].take()).await;
+    world.ready().await;
+    world.percli(&["login", &world.address, "--token", &cluster.token("owner").await]).await;
+    assert!(world.percli(&["whoami"]).await.contains("system:serviceaccount:accounts:owner"));
+    let project = json!({"kind": "Project", "metadata": {"name": "team-a"}, "spec": {}});
+    world.percli(&["apply", "-f", &world.write("project.json", &project)]).await;
+    world.percli(&["login", &world.address, "--token", &cluster.token("viewer").await]).await;
+    assert!(world.percli(&["get", "projects"]).await.contains("team-a"));
+    let refused = world.refused(&["delete", "project", "team-a"]).await;
+    assert!(refused.contains("missing 'delete' permission in 'team-a' project for 'Project' kind"), "{refused}");
 }

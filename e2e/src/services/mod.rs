@@ -1,8 +1,10 @@
-//! Real backing services for tests: PostgreSQL, PgBouncer, Redis and Prometheus, on loopback, from a cached root.
+//! Real backing services for tests: PostgreSQL, PgBouncer, Redis and Prometheus, on loopback, from a cached root; and an
+//! OpenID provider, from npm.
 //!
 //! Each value is a running service. Dropping it ends the service and removes its data; the end of the test process, by
 //! whatever cause, does the same. [`shared`] holds one of each for all tests of a binary.
 
+mod identity_provider;
 mod mariadb;
 mod mirror;
 mod pgbouncer;
@@ -17,6 +19,7 @@ pub mod shared;
 
 use std::{fmt::Write as _, time::Duration};
 
+pub use identity_provider::IdentityProvider;
 pub use mariadb::MariaDb;
 pub use pgbouncer::{PgBouncer, PoolSettings};
 pub use port::Port;

@@ -1,8 +1,7 @@
 import { AppBar, Box, Button, IconButton, ListItemText, Menu, MenuItem, Toolbar, Typography } from '@mui/material';
-import { useSnackbar } from '@perses-dev/components';
 import AccountCircle from 'mdi-material-ui/AccountCircle';
 import { useState } from 'react';
-import { Link, useLocation, useNavigate } from 'react-router-dom';
+import { Link, useLocation } from 'react-router-dom';
 import { displayName, signOut } from '../api/session';
 import type { Session } from '../api/session';
 import { Logo } from './Logo';
@@ -14,18 +13,6 @@ const LINKS = [
 
 function UserMenu({ user }: { user: NonNullable<Session['user']> }) {
   const [anchor, setAnchor] = useState<HTMLElement>();
-  const navigate = useNavigate();
-  const { exceptionSnackbar } = useSnackbar();
-
-  async function leave() {
-    setAnchor(undefined);
-    try {
-      await signOut();
-      navigate('/sign-in');
-    } catch (error) {
-      exceptionSnackbar(error);
-    }
-  }
 
   return (
     <>
@@ -36,7 +23,7 @@ function UserMenu({ user }: { user: NonNullable<Session['user']> }) {
         <MenuItem disabled sx={{ '&.Mui-disabled': { opacity: 1 } }}>
           <ListItemText primary={displayName(user)} secondary={`Signed in as ${user.metadata.name}`} />
         </MenuItem>
-        <MenuItem onClick={() => void leave()}>Sign out</MenuItem>
+        <MenuItem onClick={signOut}>Sign out</MenuItem>
       </Menu>
     </>
   );

@@ -113,7 +113,7 @@ impl World {
     }
 
     fn allows(&self, user: &str) -> Result<bool, ApiError> {
-        let principal = Principal(Arc::new(Claims::native(user)));
+        let principal = Principal::new(Arc::new(Claims::native(user)));
         self.rbac.ask(Some(&principal), |graph, who| graph.allows(&who.0, Action::Read, Kind::User, None))
     }
 
