@@ -160,7 +160,9 @@ fn read(args: &LintArgs, report: &mut Report) -> Vec<(String, Envelope)> {
     let mut paths = args.files.clone();
     for folder in &args.folders {
         let (found, errors) = files::list(folder);
-        errors.into_iter().for_each(|error| failed(folder.display().to_string(), error));
+        for error in errors {
+            failed(folder.display().to_string(), error);
+        }
         paths.extend(found);
     }
     let mut documents = Vec::new();

@@ -1,6 +1,6 @@
 //! Checks of a document beyond its structure: against others in the store, the operator's rules, and the linter.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -141,7 +141,7 @@ async fn needs(
     store: &dyn Store,
     kind: Kind,
     project: Option<&str>,
-) -> Result<HashMap<String, BTreeSet<String>>, ApiError> {
+) -> Result<BTreeMap<String, BTreeSet<String>>, ApiError> {
     let query = ListQuery { kind, project: project.map(str::to_owned), name_prefix: None, metadata_only: false };
     let variables = store.list(&query).await?;
     Ok(variables
@@ -155,7 +155,7 @@ async fn needs(
 
 /// No variable may need itself by way of variables outside the dashboard. Those that the dashboard does not lead to are not
 /// its fault.
-fn check_circle(mut all: HashMap<String, BTreeSet<String>>, dashboard: &Value) -> Result<(), ApiError> {
+fn check_circle(mut all: BTreeMap<String, BTreeSet<String>>, dashboard: &Value) -> Result<(), ApiError> {
     let entries = dashboard.get("variables").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let mut todo = Vec::new();
     for inner in entries.iter().filter_map(|entry| entry.get("spec")) {
@@ -163,7 +163,7 @@ fn check_circle(mut all: HashMap<String, BTreeSet<String>>, dashboard: &Value) -
         all.insert(name.to_owned(), spec::used_variables(inner));
         todo.push(name.to_owned());
     }
-    let mut reached = HashMap::new();
+    let mut reached = BTreeMap::new();
     while let Some(name) = todo.pop() {
         if let Some(used) = all.remove(&name) {
             todo.extend(used.iter().cloned());
@@ -183,11 +183,8 @@ fn refuse_errors(findings: &[Finding]) -> Result<(), ApiError> {
         return Ok(());
     }
     let more = errors.len().saturating_sub(MAX_TOLD);
-    let mut text = errors[..errors.len() - more].join("; ");
-    if more > 0 {
-        text.push_str(&format!("; and {more} more"));
-    }
-    Err(ApiError::BadRequest(text))
+    let told = errors[..errors.len() - more].join("; ");
+    Err(ApiError::BadRequest(if more > 0 { format!("{told}; and {more} more") } else { told }))
 }
 
 fn limits(config: &config::QueryLimits) -> QueryLimits {

@@ -1,6 +1,6 @@
 //! Variables, of dashboards and as documents: kinds, names, defaults, references among them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -127,7 +127,7 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
 /// No variable may need itself, directly or through others. (Whether a name that is not in the dashboard exists in the
 /// project or globally is for the service to say.)
 pub(super) fn check_order(variables: &Node<'_>) -> Result<(), SpecError> {
-    let mut needs = HashMap::new();
+    let mut needs = BTreeMap::new();
     for entry in variables.elements()? {
         let Some(spec) = entry.get("spec") else { continue };
         needs.insert(spec.str_or_empty("name")?.to_owned(), used(spec.value()));
@@ -138,14 +138,12 @@ pub(super) fn check_order(variables: &Node<'_>) -> Result<(), SpecError> {
 }
 
 /// The names of variables that need each other in a circle, or need one that does; sorted. `needs` holds what each one uses.
-pub fn circle(mut needs: HashMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+pub fn circle(mut needs: BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     while !needs.is_empty() {
         let waits = |used: &BTreeSet<String>| used.iter().any(|name| needs.contains_key(name));
         let ready: Vec<String> = needs.iter().filter(|(_, used)| !waits(used)).map(|(name, _)| name.clone()).collect();
         if ready.is_empty() {
-            let mut names: Vec<String> = needs.into_keys().collect();
-            names.sort_unstable();
-            return Some(names);
+            return Some(needs.into_keys().collect());
         }
         for name in ready {
             needs.remove(&name);
