@@ -107,7 +107,8 @@ pub fn key() -> String {
 
 fn key_of(recipe: Recipe) -> String {
     let mut hash = Sha256::new();
-    for part in [[SUITE, std::env::consts::ARCH, PREPARE, recipe.finish].as_slice(), recipe.packages, EXCLUDED].concat() {
+    for part in [[SUITE, std::env::consts::ARCH, PREPARE, recipe.finish].as_slice(), recipe.packages, EXCLUDED].concat()
+    {
         hash.update(part);
         hash.update([0]);
     }
