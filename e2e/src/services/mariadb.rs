@@ -30,7 +30,9 @@ impl MariaDb {
             password: random_password(),
         };
         let datadir = format!("--datadir={DATA}/my");
-        let install = ["--no-defaults", &datadir, "--auth-root-authentication-method=normal", "--skip-test-db"];
+        // `--force`: without looking the name of the machine up, which may have no address.
+        let install =
+            ["--no-defaults", "--force", &datadir, "--auth-root-authentication-method=normal", "--skip-test-db"];
         server.sandbox.run_ok("mariadb-install-db", &install, &[], "").await?;
         let (port, socket) = (format!("--port={}", server.port()), format!("--socket={DATA}/my.sock"));
         let tuning = ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"];

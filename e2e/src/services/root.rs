@@ -24,8 +24,25 @@ const SUITE: &str = "trixie";
 /// What the services need; everything else comes as a dependency.
 const PACKAGES: &[&str] = &["ca-certificates", "pgbouncer", "postgresql-17", "prometheus", "redis-server"];
 
+/// What a root is made of.
+#[derive(Debug, Clone, Copy)]
+struct Recipe {
+    packages: &'static [&'static str],
+    /// Runs at the end.
+    finish: &'static str,
+}
+
+const SERVICES: Recipe = Recipe { packages: PACKAGES, finish: FINISH };
+
 /// What only the tests of the import from MySQL need: a root of its own, so that it is not in the image.
-const MARIADB: &[&str] = &["mariadb-server"];
+const MARIADB: Recipe = Recipe {
+    packages: &["mariadb-server"],
+    finish: r#"set -eu
+rm -rf "$1"/var/cache/* "$1"/var/log/* "$1"/var/lib/apt/lists/* "$1"/var/lib/mysql/*
+mkdir -p "$1/data"
+chown 999:999 "$1/data"
+"#,
+};
 
 /// User and group `postgres` of the root, the only user that services run as.
 pub const UID: u32 = 999;
@@ -70,7 +87,7 @@ chown 999:999 "$1/data" "$1/var/lib/postgresql"
 /// Several processes may call this at once: one builds, the others wait. Blocks, so call it from
 /// [`tokio::task::spawn_blocking`] inside a runtime.
 pub fn ensure() -> Result<PathBuf> {
-    Ok(ensure_folder(PACKAGES)?.join("root"))
+    Ok(ensure_folder(SERVICES)?.join("root"))
 }
 
 /// As [`ensure`], with MariaDB only.
@@ -80,17 +97,18 @@ pub(super) fn ensure_mariadb() -> Result<PathBuf> {
 
 /// The same root as one uncompressed tar archive: the layer of the services image.
 pub fn ensure_tar() -> Result<PathBuf> {
-    Ok(ensure_folder(PACKAGES)?.join("root.tar"))
+    Ok(ensure_folder(SERVICES)?.join("root.tar"))
 }
 
 /// Names the recipe: changes whenever what is built would change, so caches and image tags can use it.
 pub fn key() -> String {
-    key_of(PACKAGES)
+    key_of(SERVICES)
 }
 
-fn key_of(packages: &[&str]) -> String {
+fn key_of(recipe: Recipe) -> String {
     let mut hash = Sha256::new();
-    for part in [[SUITE, std::env::consts::ARCH, PREPARE, FINISH].as_slice(), packages, EXCLUDED].concat() {
+    for part in [[SUITE, std::env::consts::ARCH, PREPARE, recipe.finish].as_slice(), recipe.packages, EXCLUDED].concat()
+    {
         hash.update(part);
         hash.update([0]);
     }
@@ -100,16 +118,16 @@ fn key_of(packages: &[&str]) -> String {
     })
 }
 
-fn ensure_folder(packages: &[&str]) -> Result<PathBuf> {
+fn ensure_folder(recipe: Recipe) -> Result<PathBuf> {
     let cache = paths::cache_dir()?;
-    let folder = cache.join(format!("services-{}", key_of(packages)));
+    let folder = cache.join(format!("services-{}", key_of(recipe)));
     // The rename at the end of `build` is atomic, so an existing folder is a complete one and needs no lock.
     if folder.is_dir() {
         return Ok(folder);
     }
     let _lock = lock(&cache.join("services.lock"))?;
     if !folder.is_dir() {
-        build(&cache, &folder, packages)?;
+        build(&cache, &folder, recipe)?;
     }
     Ok(folder)
 }
@@ -125,7 +143,7 @@ fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn build(cache: &Path, folder: &Path, packages: &[&str]) -> Result<()> {
+fn build(cache: &Path, folder: &Path, recipe: Recipe) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "the root of the test services cannot be built as an ordinary user: run as root (mmdebstrap and chroot need it)"
@@ -142,11 +160,11 @@ fn build(cache: &Path, folder: &Path, packages: &[&str]) -> Result<()> {
     let mut command = Command::new("mmdebstrap");
     command
         .args(["--mode=root", "--variant=essential", "--format=tar"])
-        .arg(format!("--include={}", packages.join(",")))
+        .arg(format!("--include={}", recipe.packages.join(",")))
         .args(EXCLUDED.iter().map(|pattern| format!("--dpkgopt=path-exclude={pattern}")))
         .args(apt_options.iter().map(|option| format!("--aptopt={option}")))
         .arg(format!("--essential-hook={PREPARE}"))
-        .arg(format!("--customize-hook={FINISH}"))
+        .arg(format!("--customize-hook={}", recipe.finish))
         .arg(SUITE)
         .arg(&tar)
         .arg(&mirror)
