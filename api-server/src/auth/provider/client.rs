@@ -38,7 +38,7 @@ pub struct ProviderClient {
 
 #[derive(Debug)]
 enum Protocol {
-    Oidc { config: Box<OidcProvider>, discovery: Discovery },
+    Oidc { config: Box<OidcProvider>, discovery: Box<Discovery> },
     Oauth { config: Box<OauthProvider>, endpoints: Arc<Endpoints> },
 }
 
@@ -75,7 +75,7 @@ struct ErrorAnswer {
 impl ProviderClient {
     /// Of an OIDC provider.
     pub fn oidc(config: &OidcProvider) -> Result<Self, String> {
-        let discovery = Discovery::new(&config.issuer, &config.discovery_url);
+        let discovery = Box::new(Discovery::new(&config.issuer, &config.discovery_url));
         let plain = config.issuer.starts_with("http:");
         let http = http_client(&config.client.http, plain).map_err(|reason| naming(&config.client, &reason))?;
         let protocol = Protocol::Oidc { config: Box::new(config.clone()), discovery };

@@ -103,13 +103,13 @@ mod tests {
 
     use super::*;
 
-    fn object(value: Value) -> Map<String, Value> {
+    fn object(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
     #[test]
     fn oidc_takes_the_local_part_else_the_subject() {
-        let claims = object(json!({"sub": "42", "email": "ann@a.example", "given_name": "Ann", "family_name": "Bee"}));
+        let claims = object(&json!({"sub": "42", "email": "ann@a.example", "given_name": "Ann", "family_name": "Bee"}));
         let identity = Identity::oidc(claims.clone(), "https://idp");
         let expected = Identity {
             login: "ann".into(),
@@ -121,18 +121,18 @@ mod tests {
             claims,
         };
         assert_eq!(identity, expected);
-        assert_eq!(Identity::oidc(object(json!({"sub": "42"})), "i").login, "42");
+        assert_eq!(Identity::oidc(object(&json!({"sub": "42"})), "i").login, "42");
     }
 
     #[test]
     fn oauth_takes_the_configured_member() {
-        let info = object(json!({"login": "octo", "id": 7, "email": "ann@a.example"}));
+        let info = object(&json!({"login": "octo", "id": 7, "email": "ann@a.example"}));
         let login = |info: &Map<String, Value>, member: &str| Identity::oauth(info.clone(), "h", member).login;
         assert_eq!(login(&info, ""), "octo");
         assert_eq!(login(&info, "id"), "7");
         assert_eq!(login(&info, "none"), "ann");
-        assert_eq!(login(&object(json!({"username": "u"})), ""), "u");
-        assert_eq!(login(&object(json!({"login": {"a": 1}})), ""), "");
+        assert_eq!(login(&object(&json!({"username": "u"})), ""), "u");
+        assert_eq!(login(&object(&json!({"login": {"a": 1}})), ""), "");
     }
 
     #[test]
