@@ -1,7 +1,7 @@
 # Thin: each target calls one tool. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build fmt lint test test-rust test-stack test-in-cluster tools images cluster-up cluster-down demo demo-down bench generate
+.PHONY: help setup build fmt lint test test-rust test-stack test-in-cluster tools images cluster-up cluster-down demo demo-down bench generate fuzz-api
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Always the whole workspace: with `-p` cargo would choose other features for shared crates and compile them again.
@@ -36,8 +36,11 @@ test-stack: ## The product on a cluster of its own: pods, real clients, a real b
 test-in-cluster:
 	cargo test --workspace --test stack -- --test-threads=1
 
-generate: ## Write the generated files again (CRD, RBAC, golden files)
+generate: ## Write the generated files again (CRD, RBAC, golden files, references, OpenAPI)
 	UPDATE=1 cargo test --workspace --test it -- generated golden
+
+fuzz-api: ## Run schemathesis over the API (EXAMPLES=50); not part of `make test`
+	./e2e/fuzz-api.sh
 
 tools: ## Build Kubernetes and the other Go programs of the test cluster (cached)
 	$(PSTACK) build-tools

@@ -17,8 +17,10 @@ pub mod state;
 pub mod error;
 pub mod handlers;
 pub mod middleware;
+pub mod openapi;
 pub mod router;
 
+pub mod audit;
 pub mod auth;
 pub mod cache;
 pub mod proxy;

@@ -23,9 +23,11 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode, String> {
     let options = &cli.options;
-    telemetry::init(&options.log_level, &options.log_format, options.web.method_trace)?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
     // An error here means that a provider is already set, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // Dropped at the end, before the runtime: the last traces are sent.
+    let _traces = telemetry::init(&options.log_level, &options.log_format, options.web.method_trace, runtime.handle())?;
     let environment: BTreeMap<String, String> = std::env::vars().collect();
     let mut config = config::load(options.config.as_deref(), &environment).map_err(|error| error.to_string())?;
     options.web.apply(&mut config)?;
@@ -35,7 +37,6 @@ fn run(cli: &Cli) -> Result<ExitCode, String> {
         print!("{}", report.print(args.form.output));
         return Ok(if report.is_bad(args.form.strict) { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     }
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
     match &cli.command {
         None | Some(Command::Serve | Command::Lint(_)) => {
             let address = listen_address(&options.listen_address)?;

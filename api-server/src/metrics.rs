@@ -1,5 +1,7 @@
 //! Metrics of the server: upstream's names where upstream has them, ours beside them (seed section 6).
 
+mod summary;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -10,6 +12,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use self::summary::Summary;
+
+/// Upstream's summary of request durations.
+const UPSTREAM_DURATION: &str = "http_request_duration_second";
 
 /// Labels of a finished request; `handler` is the matched route, never the path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -134,6 +141,7 @@ struct Db {
     connections_max: Family<PoolMaxLabels, Gauge>,
     reads: Family<TargetLabels, Counter>,
     replica_lag: Family<ReplicaLabels, Gauge<f64, AtomicU64>>,
+    slow: Family<OperationLabels, Counter>,
 }
 
 impl Db {
@@ -144,6 +152,7 @@ impl Db {
             connections_max: Family::default(),
             reads: Family::default(),
             replica_lag: Family::default(),
+            slow: Family::default(),
         };
         let text = "Duration of operations on PostgreSQL, the wait for a connection included";
         registry.register("db_query_duration_seconds", text, db.queries.clone());
@@ -152,6 +161,8 @@ impl Db {
         registry.register("db_reads", "Reads of documents by the server that was asked", db.reads.clone());
         let text = "How far the replica is behind what was last seen of the primary";
         registry.register("db_replica_lag_seconds", text, db.replica_lag.clone());
+        let text = "Operations on PostgreSQL that took longer than database.postgres.slow_query_threshold";
+        registry.register("db_slow_queries", text, db.slow.clone());
         db
     }
 }
@@ -177,6 +188,8 @@ pub struct Metrics {
     pub requests: Family<RequestLabels, Counter>,
     /// `perses_http_request_duration_seconds{handler,method}`.
     pub request_duration: RouteHistogram,
+    /// `perses_http_request_duration_second{handler,method}`: upstream's summary of the same.
+    pub request_duration_summary: Family<RouteLabels, Summary>,
     /// `perses_http_requests_in_flight`.
     pub in_flight: Gauge,
     /// `perses_cache_requests_total{cache,tier,result}`.
@@ -190,6 +203,10 @@ pub struct Metrics {
     denied: Family<DeniedLabels, Counter>,
     rights_version: Gauge,
     rights_duration: Histogram,
+    /// `perses_audit_records_total`: records of the audit log.
+    pub audit_records: Counter,
+    /// `perses_audit_dropped_total`: records that the store did not get.
+    pub audit_dropped: Counter,
     views: Views,
     db: Db,
     upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram>,
@@ -205,11 +222,16 @@ impl Metrics {
         registry.register("http_request", "Number of HTTP requests", requests.clone());
         let request_duration: RouteHistogram = Family::new_with_constructor(request_histogram as fn() -> Histogram);
         registry.register("http_request_duration_seconds", "Duration of HTTP requests", request_duration.clone());
+        let request_duration_summary = Family::<RouteLabels, Summary>::default();
+        let text = "Duration of HTTP requests, as upstream has it";
+        registry.register(UPSTREAM_DURATION, text, request_duration_summary.clone());
         let in_flight = Gauge::default();
         registry.register("http_requests_in_flight", "HTTP requests that are being served", in_flight.clone());
         let cache_requests = Family::<CacheLabels, Counter>::default();
         registry.register("cache_requests", "Looks into caches", cache_requests.clone());
-        registry.register("build", "Build of the server", Info::new(vec![("version", version.to_owned())]));
+        let revision = option_env!("PERSES_COMMIT").unwrap_or_default();
+        let build = Info::new(vec![("version", version.to_owned()), ("revision", revision.to_owned())]);
+        registry.register("build", "Build of the server", build);
         let provisioning_errors = Gauge::default();
         let text = "Documents in provisioning folders that are refused";
         registry.register("provisioning_errors", text, provisioning_errors.clone());
@@ -227,6 +249,11 @@ impl Metrics {
         registry.register("authorization_graph_version", text, rights_version.clone());
         let text = "Time from a change of rights being heard of until it is in force";
         registry.register("authorization_graph_update_seconds", text, rights_duration.clone());
+        let audit_records = Counter::default();
+        registry.register("audit_records", "Records of the audit log", audit_records.clone());
+        let audit_dropped = Counter::default();
+        let text = "Records of the audit log that the store did not get; their lines in the log remain";
+        registry.register("audit_dropped", text, audit_dropped.clone());
         let views = Views::new(&mut registry);
         let db = Db::new(&mut registry);
         let upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram> =
@@ -240,6 +267,7 @@ impl Metrics {
             registry,
             requests,
             request_duration,
+            request_duration_summary,
             in_flight,
             cache_requests,
             provisioning_errors,
@@ -248,6 +276,8 @@ impl Metrics {
             denied,
             rights_version,
             rights_duration,
+            audit_records,
+            audit_dropped,
             views,
             db,
             upstream_duration,
@@ -259,7 +289,7 @@ impl Metrics {
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
-        Ok(out)
+        Ok(summary::typed(&out, &format!("perses_{UPSTREAM_DURATION}")))
     }
 
     /// Counts and times a query to a datasource until the guard goes.
@@ -274,6 +304,11 @@ impl Metrics {
     /// Notes an operation on the database.
     pub fn db_query(&self, operation: &'static str, took: std::time::Duration) {
         self.db.queries.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
+    }
+
+    /// Counts an operation on the database that took long.
+    pub fn db_slow_query(&self, operation: &'static str) {
+        self.db.slow.get_or_create(&OperationLabels { operation }).inc();
     }
 
     /// Sets the gauges of a pool of connections.

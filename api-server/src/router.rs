@@ -23,6 +23,7 @@ pub fn build(state: &AppState) -> Router {
         .merge(handlers::users::routes())
         .merge(handlers::search::routes())
         .merge(handlers::view::routes())
+        .merge(handlers::audit::routes())
         .layer(map_response(middleware::rejection::explain))
         .merge(handlers::proxy::routes(config))
         .layer(from_fn_with_state(state.clone(), middleware::auth::require));
@@ -33,6 +34,7 @@ pub fn build(state: &AppState) -> Router {
         .merge(handlers::users::sign_up_routes(config.security.readonly))
         .merge(handlers::config::routes())
         .merge(handlers::plugins::routes())
+        .merge(handlers::openapi::routes())
         .merge(handlers::validate::routes())
         .route("/api/v1/health", get(handlers::health::health))
         .route("/api/health", get(handlers::health::health));
@@ -42,6 +44,7 @@ pub fn build(state: &AppState) -> Router {
         .fallback(handlers::ui::serve)
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(from_fn(middleware::panic::catch))
+        .layer(from_fn_with_state(state.clone(), middleware::audit::record))
         .layer(from_fn_with_state(state.clone(), middleware::observe::record));
 
     let mut probes = Router::new()

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{self, AuditLog};
 use crate::auth::address::TrustedProxies;
 use crate::auth::authorize::Authorizer;
 use crate::auth::crypto::SecretBox;
@@ -63,6 +64,8 @@ pub struct Parts {
     pub proxy: Arc<Proxy>,
     /// Encryption of secrets.
     pub secrets: Arc<SecretBox>,
+    /// Who did what; nothing when it is off.
+    pub audit: Option<Arc<AuditLog>>,
     /// What seals specs for the store: secrets encrypted, passwords hashed.
     pub sealer: Arc<Sealer>,
     /// Tokens of signed-in users.
@@ -125,6 +128,7 @@ impl AppState {
             metrics.clone(),
         ));
         let authorizer = authorizer(&config, &store, &metrics);
+        let audit = AuditLog::new(&config.audit, store.clone(), metrics.clone());
         let follower = Arc::new(Follower::new(store.clone(), cache.clone()));
         let rules = Checks::new(&config, assets.plugin_kinds())?;
         let resources = Resources::new(
@@ -157,6 +161,7 @@ impl AppState {
             follower,
             resources,
             secrets,
+            audit,
             sealer,
             tokens,
             providers,
@@ -236,21 +241,27 @@ pub fn spawn_background(state: &AppState, stop: &CancellationToken) -> Vec<JoinH
     if let Some(rbac) = state.authorizer.native() {
         tasks.push(tokio::spawn(rbac.clone().run(stop.clone())));
     }
+    if let Some(audit) = &state.audit {
+        tasks.push(tokio::spawn(audit.clone().run(stop.clone())));
+    }
     if let Some(config) = state.config.security.authentication.initial_admin.clone() {
         let (resources, metrics) = (state.resources.clone(), state.metrics.clone());
         let with_roles = state.authorizer.native().is_some();
-        tasks.push(tokio::spawn(admin::run(resources, metrics, config, with_roles, stop.clone())));
+        let work = admin::run(resources, metrics, config, with_roles, stop.clone());
+        tasks.push(tokio::spawn(audit::as_system(state.audit.clone(), "(first user)", work)));
     }
     let config = &state.config.provisioning;
     if !config.folders.is_empty() {
         let provisioner = Provisioner::new(state.resources.clone(), state.metrics.clone(), config);
-        tasks.push(tokio::spawn(provisioner.run(stop.clone())));
+        let work = provisioner.run(stop.clone());
+        tasks.push(tokio::spawn(audit::as_system(state.audit.clone(), "(provisioning)", work)));
     }
     let ephemeral = &state.config.ephemeral_dashboard;
     if ephemeral.enable {
         let interval = state.config.ephemeral_dashboards_cleanup_interval.unwrap_or(ephemeral.cleanup_interval).0;
         let holder = format!("{:016x}", rand::random::<u64>());
-        tasks.push(tokio::spawn(ephemeral::run(state.resources.clone(), interval, holder, stop.clone())));
+        let work = ephemeral::run(state.resources.clone(), interval, holder, stop.clone());
+        tasks.push(tokio::spawn(audit::as_system(state.audit.clone(), "(clean-up)", work)));
     }
     tasks
 }

@@ -16,8 +16,10 @@ use redis::{
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use crate::config;
+use crate::telemetry::traces;
 
 /// A command that takes longer counts as failed.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(200);
@@ -126,7 +128,7 @@ impl RedisTier {
     /// Sets a key for a time; `false` when Redis did not take it.
     pub async fn set_bytes(&self, key: &str, bytes: &[u8], ttl: Duration) -> bool {
         let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
-        self.run(async |mut connection| {
+        self.run("SET", async |mut connection| {
             redis::cmd("SET").arg(key).arg(bytes).arg("PX").arg(millis).query_async::<()>(&mut connection).await
         })
         .await
@@ -136,13 +138,15 @@ impl RedisTier {
 
     /// The value of a key, telling absence from silence.
     pub(super) async fn get(&self, key: &str) -> Outcome<Option<Bytes>> {
-        self.run(async |mut connection| redis::cmd("GET").arg(key).query_async::<Option<Bytes>>(&mut connection).await)
-            .await
+        self.run("GET", async |mut connection| {
+            redis::cmd("GET").arg(key).query_async::<Option<Bytes>>(&mut connection).await
+        })
+        .await
     }
 
     /// Tells other pods to look into the changes tail now.
     pub(super) async fn publish_hint(&self) {
-        self.run(async |mut connection| {
+        self.run("PUBLISH", async |mut connection| {
             redis::cmd("PUBLISH").arg(HINT_CHANNEL).arg("1").query_async::<()>(&mut connection).await
         })
         .await;
@@ -153,13 +157,19 @@ impl RedisTier {
         self.link.hint.notified().await;
     }
 
-    /// Runs a command within the time allowed.
+    /// Runs a command within the time allowed; its name is for traces.
     pub(super) async fn run<T>(
         &self,
+        name: &'static str,
         command: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Outcome<T> {
         let Some(connection) = self.link.connection.load_full() else { return Outcome::Away };
-        match timeout(COMMAND_TIMEOUT, command(connection.0.clone())).await {
+        let span = traces::redis(name);
+        let answer = timeout(COMMAND_TIMEOUT, command(connection.0.clone())).instrument(span.clone()).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            traces::failed(&span);
+        }
+        match answer {
             Ok(Ok(answer)) => {
                 self.link.timeouts.store(0, Ordering::Relaxed);
                 Outcome::Answer(answer)

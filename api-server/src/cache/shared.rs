@@ -133,7 +133,7 @@ impl Shared {
         let value = encode(key, entry, read_at);
         let mut invocation = FILL.prepare_invoke();
         invocation.key(redis_key(key)).arg(revision_text(entry.revision)).arg(&value[..]).arg(millis(self.ttl));
-        self.redis.run(async |mut connection| invocation.invoke_async::<i64>(&mut connection).await).await;
+        self.redis.run("EVALSHA", async |mut connection| invocation.invoke_async::<i64>(&mut connection).await).await;
     }
 
     /// Makes older values of these keys unusable for all pods, now or as soon as Redis is back.
@@ -210,7 +210,7 @@ impl Shared {
             invocation.key(redis_key(key)).arg(revision_text(*revision));
         }
         self.redis
-            .run(async |mut connection| invocation.invoke_async::<i64>(&mut connection).await)
+            .run("EVALSHA", async |mut connection| invocation.invoke_async::<i64>(&mut connection).await)
             .await
             .answer()
             .is_some()
@@ -221,7 +221,7 @@ impl Shared {
         loop {
             let scanned = self
                 .redis
-                .run(async |mut connection| {
+                .run("SCAN", async |mut connection| {
                     redis::cmd("SCAN")
                         .arg(cursor)
                         .arg("MATCH")
@@ -238,8 +238,10 @@ impl Shared {
                 for key in &keys {
                     command.arg(&key[..]);
                 }
-                let unlinked =
-                    self.redis.run(async |mut connection| command.query_async::<()>(&mut connection).await).await;
+                let unlinked = self
+                    .redis
+                    .run("UNLINK", async |mut connection| command.query_async::<()>(&mut connection).await)
+                    .await;
                 if unlinked.answer().is_none() {
                     return false;
                 }

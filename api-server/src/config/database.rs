@@ -86,6 +86,8 @@ pub struct Postgres {
     /// A connection is closed and made anew after this long, when no statement runs on it. Behind a pooler whose pods come
     /// and go, this plus `statement_timeout` must be below the time that such a pod is given to end.
     pub max_lifetime: ConfigDuration,
+    /// Operations that take longer are logged, by name and without values (target `slow_query`); 0 logs none.
+    pub slow_query_threshold: ConfigDuration,
     /// Whether names keep their letter case.
     pub case_sensitive: bool,
     /// The primary itself, past any pooler: for `migrate` only.
@@ -116,6 +118,7 @@ impl Default for Postgres {
             statement_timeout: ConfigDuration::from_secs(10),
             // Load spreads over poolers that came later.
             max_lifetime: ConfigDuration::from_secs(30 * 60),
+            slow_query_threshold: ConfigDuration(std::time::Duration::from_millis(500)),
             case_sensitive: false,
             direct: None,
             replica: None,

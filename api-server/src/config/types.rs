@@ -26,6 +26,8 @@ pub struct Config {
     pub cache: Cache,
     /// The Prometheus query path.
     pub query: Query,
+    /// Who did what.
+    pub audit: Audit,
     /// Listener and limits.
     pub server: Server,
     /// Folders whose resources are applied at start and regularly.
@@ -87,7 +89,7 @@ pub struct Cache {
     /// Redis as second tier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis: Option<Redis>,
-    /// Life of a document in Redis (seed section 1: 5 minutes).
+    /// Life of a document in Redis.
     pub dashboard_ttl: ConfigDuration,
 }
 
@@ -156,6 +158,24 @@ impl Default for QueryTtl {
             recent: ConfigDuration::from_secs(300),
             historical: ConfigDuration::from_secs(900),
         }
+    }
+}
+
+/// `audit`: a record of every write and every sign-in.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// Whether records are kept. With PostgreSQL in a table; with files the newest 10,000 in memory, until a restart.
+    pub enable: bool,
+    /// How long records stay in the table.
+    pub retention: ConfigDuration,
+    /// Whether each record is also a line of the log (target `audit`).
+    pub log: bool,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { enable: true, retention: ConfigDuration::from_secs(90 * 24 * 3600), log: true }
     }
 }
 

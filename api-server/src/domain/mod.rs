@@ -1,5 +1,6 @@
 //! Pure vocabulary of the Perses model: kinds, names, documents. No I/O, no clock, no async.
 
+pub mod audit;
 pub mod document;
 pub mod duration;
 pub mod kind;

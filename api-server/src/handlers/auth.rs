@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::audit;
 use crate::auth::provider::redirect;
 use crate::auth::token::{Claims, TokenError};
 use crate::auth::{self, cookies};
@@ -60,6 +61,10 @@ async fn login(State(state): State<AppState>, request: Request) -> Result<Respon
     // A text that can be no name finds nobody, and takes as long.
     let user =
         if name::validate(&login).is_ok() { state.store.get(&Key::global(Kind::User, &*login)).await? } else { None };
+    // Only names that exist: what else is typed there may be a password.
+    if user.is_some() {
+        audit::user(&login);
+    }
     let hash = user.and_then(|user| secret::password_hash(&user.spec));
     let right = state.sealer.passwords().verify(password, hash).await;
     if !right.map_err(|error| ApiError::Internal(error.to_string()))? {
@@ -141,6 +146,7 @@ impl IntoResponse for Session {
 
 /// A new session: both tokens.
 pub(super) fn session(state: &AppState, claims: &Claims, now: Timestamp) -> Result<Session, ApiError> {
+    audit::user(&claims.sub);
     let refresh = state.tokens.refresh(claims, now).map_err(internal)?;
     let cookie = cookies::refresh(&state.tokens, &state.config.security.cookie, &refresh, now);
     let mut session = renewed(state, claims, &refresh, now)?;

@@ -1,9 +1,11 @@
 //! HTTP handlers: extract, call the service, respond.
 
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod config;
 pub mod health;
+pub mod openapi;
 pub mod plugins;
 pub mod providers;
 pub mod proxy;

@@ -6,6 +6,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 
+use crate::audit;
 use crate::auth;
 use crate::error::ApiError;
 use crate::middleware::cors;
@@ -35,9 +36,12 @@ pub async fn check(state: &AppState, method: &Method, headers: &HeaderMap) -> Re
         }
         let token = auth::bearer(headers).ok_or(ApiError::MissingToken)?;
         let other = headers.get("impersonate-user").map(|name| name.to_str().map_err(|_| ApiError::InvalidToken));
-        return cluster.authenticate(token, other.transpose()?).await;
+        let principal = cluster.authenticate(token, other.transpose()?).await?;
+        audit::user(principal.login());
+        return Ok(principal);
     }
     let principal = auth::authenticate(&state.tokens, headers, Timestamp::now())?;
+    audit::user(principal.login());
     let cross_site = headers.get("sec-fetch-site").is_some_and(|value| value.as_bytes() == b"cross-site");
     let forged = cross_site && !method.is_safe() && auth::is_by_cookie(headers);
     if forged && !cors::trusts(&state.config.security.cors, headers) {

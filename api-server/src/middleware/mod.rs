@@ -1,5 +1,6 @@
-//! What every request passes, outermost first: request id, other sites, metrics and log, panic guard, sign-in.
+//! What every request passes, outermost first: request id, other sites, metrics and log, audit, panic guard, sign-in.
 
+pub mod audit;
 pub mod auth;
 pub mod caller;
 pub mod cors;

@@ -8,11 +8,13 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 use prometheus_client::metrics::gauge::Gauge;
+use tracing::Instrument as _;
 
 use crate::error::ErrorDetail;
 use crate::metrics::{RequestLabels, RouteLabels};
 use crate::middleware::request_id::RequestId;
 use crate::state::AppState;
+use crate::telemetry::traces;
 
 /// Observes one request.
 pub async fn record(State(state): State<AppState>, request: Request, next: Next) -> Response {
@@ -24,17 +26,18 @@ pub async fn record(State(state): State<AppState>, request: Request, next: Next)
     let id = request.extensions().get::<RequestId>().cloned();
     let metrics = state.metrics.clone();
     let in_flight = InFlight::new(&metrics.in_flight);
-    let response = next.run(request).await;
+    let span = traces::request(request.method(), &handler, request.uri().path(), request.headers());
+    let response = next.run(request).instrument(span.clone()).await;
     drop(in_flight);
 
     let status = response.status();
+    traces::answered(&span, status);
     let labels = RequestLabels { code: status.as_u16(), handler: handler.clone(), method };
     metrics.requests.get_or_create(&labels).inc();
     let elapsed = started.elapsed();
-    metrics
-        .request_duration
-        .get_or_create(&RouteLabels { handler: handler.clone(), method })
-        .observe(elapsed.as_secs_f64());
+    let route = RouteLabels { handler: handler.clone(), method };
+    metrics.request_duration.get_or_create(&route).observe(elapsed.as_secs_f64());
+    metrics.request_duration_summary.get_or_create(&route).observe(elapsed.as_secs_f64());
     if status.is_server_error() {
         let detail = response.extensions().get::<ErrorDetail>().map_or("", |detail| detail.0.as_str());
         let id = id.as_ref().and_then(|id| id.0.to_str().ok()).unwrap_or_default();

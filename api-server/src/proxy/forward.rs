@@ -11,6 +11,7 @@ use http_body::Body as _;
 use parking_lot::Mutex;
 use reqwest::Request;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
 use url::Url;
 
 use super::ProxyError;
@@ -20,6 +21,7 @@ use super::oauth::Token;
 use super::targets::Target;
 use crate::intake::Unread;
 use crate::pace::{Pace, Paced, TooSlow};
+use crate::telemetry::traces;
 
 /// A request to a datasource, without what the target adds.
 pub(super) struct Outgoing {
@@ -132,7 +134,9 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Sends a request and waits for the head of its answer.
-    async fn run(&self, request: Request) -> Result<reqwest::Response, ProxyError> {
+    async fn run(&self, mut request: Request) -> Result<reqwest::Response, ProxyError> {
+        let span = traces::upstream(request.method(), &self.target.name, request.url().host_str());
+        traces::inject(&span, request.headers_mut());
         let again = if self.repeatable { request.try_clone() } else { None };
         let client = &self.target.route.client;
         let work = async {
@@ -142,7 +146,12 @@ impl Exchange<'_> {
                 (answer, _) => answer,
             }
         };
-        let Some(answer) = self.in_time(work).await else {
+        let answer = self.in_time(work).instrument(span.clone()).await;
+        match &answer {
+            Some(Ok(answer)) => traces::answered(&span, answer.status()),
+            _ => traces::failed(&span),
+        }
+        let Some(answer) = answer else {
             let (seconds, key) = (self.limits.head.as_secs(), self.limits.key);
             return Err(ProxyError::Timeout { datasource: self.target.name.clone(), seconds, key });
         };

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tracing::Instrument as _;
 
 /// The work ended without a result (it panicked, or the runtime is stopping).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +82,8 @@ where
         let id = table.next_id;
         let (sender, result) = watch::channel(None);
         let landing = Landing { table: self.table.clone(), key: key.clone(), id };
-        let work = work();
+        // Its spans belong to the request that began it.
+        let work = work().in_current_span();
         // The task cannot land before this function has put it into the table: landing takes the lock.
         let task = tokio::spawn(async move {
             // Dropped on every way out, a panic and an abort included.

@@ -8,9 +8,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::audit;
 use crate::auth::rbac::{Rbac, concerns};
 use crate::auth::seal::Sealer;
 use crate::cache::{DocumentCache, Encoded, Tier};
+use crate::domain::audit::Verb;
 use crate::domain::document::{Document, Draft, Envelope, Key, Origin};
 use crate::domain::kind::Kind;
 use crate::domain::lint::{Finding, Subject};
@@ -217,6 +219,7 @@ impl Resources {
     pub async fn delete_if(&self, key: &Key, precondition: Precondition) -> Result<(), ApiError> {
         require_sane(key)?;
         let changes = self.store.delete_if(key, precondition).await?;
+        audit::wrote(Verb::Delete, key, None);
         self.changed(&changes).await;
         Ok(())
     }
@@ -282,7 +285,9 @@ impl Resources {
             None if kind == Kind::Project => empty_object(),
             spec => required_spec(spec)?,
         };
-        Ok(Draft { key: Key { kind, project, name }, tags, spec, origin: Origin::Api })
+        let key = Key { kind, project, name };
+        audit::about(&key);
+        Ok(Draft { key, tags, spec, origin: Origin::Api })
     }
 
     /// Makes a document as the envelope says: creates it, updates it when spec or tags differ, else writes nothing. Another
@@ -353,6 +358,9 @@ impl Resources {
     pub(super) async fn write_project(&self, project: Draft, contents: Vec<Draft>) -> Result<Encoded, ApiError> {
         let key = project.key.clone();
         let created = self.store.create_project(project, contents).await?;
+        for document in &created {
+            audit::wrote(Verb::Create, &document.key, Some(document.version));
+        }
         let change = |one: &Document| Change { key: one.key.clone(), revision: one.revision, deleted: false };
         self.changed(&created.iter().map(change).collect::<Vec<_>>()).await;
         let project = created.iter().find(|document| document.key == key);
@@ -423,6 +431,8 @@ impl Resources {
     }
 
     async fn written(&self, document: &Document) {
+        let verb = if document.version == 0 { Verb::Create } else { Verb::Update };
+        audit::wrote(verb, &document.key, Some(document.version));
         let change = Change { key: document.key.clone(), revision: document.revision, deleted: false };
         self.changed(&[change]).await;
         self.cache.fill(&document.key, encode(document), Instant::now()).await;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::domain::audit;
 use crate::domain::document::{Document, Draft, Key};
 use crate::domain::kind::Kind;
 use crate::metrics::Metrics;
@@ -196,8 +197,26 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Whether the store answers (`database` in `/api/v1/health`).
     async fn check(&self) -> Result<(), StoreError>;
 
+    /// The audit log of the store, if it keeps one.
+    fn audit(&self) -> Option<&dyn AuditStore> {
+        None
+    }
+
     /// From now on the store counts what it does there; one without metrics of its own does nothing.
     fn attach_metrics(&self, _metrics: Arc<Metrics>) {}
+}
+
+/// Storage of the audit log.
+#[async_trait]
+pub trait AuditStore: Send + Sync {
+    /// Adds records; doing it twice does no harm.
+    async fn append(&self, records: &[audit::Record]) -> Result<(), StoreError>;
+
+    /// The records asked for, newest first.
+    async fn search(&self, query: &audit::Query) -> Result<Vec<audit::Record>, StoreError>;
+
+    /// Removes records from before a time; how many went.
+    async fn remove_before(&self, time: jiff::Timestamp) -> Result<u64, StoreError>;
 }
 
 /// A place in the changes tail; its meaning is the store's own.

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "one binary: nothing of it is reachable from outside")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
+mod audit;
 mod auth;
 mod backends;
 mod bad_input;
@@ -12,6 +13,7 @@ mod differential;
 mod edge;
 mod file_store;
 mod first_start;
+mod generated;
 mod http;
 mod kubernetes;
 mod outages;
@@ -27,9 +29,11 @@ mod rbac;
 mod replica;
 mod replicas;
 mod resources;
+mod routes;
 mod sign_in;
 mod store;
 mod together;
+mod traces;
 mod transfer;
 mod upstream;
 mod validation;

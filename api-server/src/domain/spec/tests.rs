@@ -219,7 +219,9 @@ fn folders_hold_a_dashboard_once() {
         refusal(Kind::Folder, &json!({"items": [item("a"), folder(json!([item("a")]))]})),
         "spec.items[1].items[0]: dashboard \"a\" is referenced multiple times in the folder"
     );
-    assert!(refusal(Kind::Folder, &json!({"items": [{"kind": "Panel", "name": "a"}]})).contains("unknown kind \"Panel\""));
+    assert!(
+        refusal(Kind::Folder, &json!({"items": [{"kind": "Panel", "name": "a"}]})).contains("unknown kind \"Panel\"")
+    );
     assert!(refusal(Kind::Folder, &json!({"items": [{"kind": "Folder"}]})).contains("name is required"));
     let nested = json!({"items": [{"kind": "Dashboard", "name": "a", "items": [item("b")]}]});
     assert!(refusal(Kind::Folder, &nested).contains("then items must be empty"));

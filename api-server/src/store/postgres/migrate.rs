@@ -23,7 +23,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         version: 1,
         name: "0001_documents",
@@ -31,6 +31,7 @@ const MIGRATIONS: [Migration; 2] = [
         sql: include_str!("../../../migrations/0001_documents.sql"),
     },
     Migration { version: 2, name: "0002_leases", needs: 1, sql: include_str!("../../../migrations/0002_leases.sql") },
+    Migration { version: 3, name: "0003_audit", needs: 1, sql: include_str!("../../../migrations/0003_audit.sql") },
 ];
 
 /// Newest schema that this program knows.

@@ -2,6 +2,7 @@
 //!
 //! Names are qualified and nothing is kept in a session, so it does not matter which server connection a statement gets.
 
+mod audit;
 mod credentials;
 mod error;
 mod lease;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use sqlx::{Connection as _, PgConnection};
 
@@ -31,8 +33,9 @@ use self::pool::{Database, Frame, POINT_LIMIT};
 use self::position::{Known, Look};
 use self::replica::Replica;
 use self::write::{Outcome, Writer};
-use super::{Change, Changes, Cursor, ListQuery, Precondition, SearchQuery, Store, StoreError, Titled};
+use super::{AuditStore, Change, Changes, Cursor, ListQuery, Precondition, SearchQuery, Store, StoreError, Titled};
 use crate::config;
+use crate::domain::audit::{Query, Record};
 use crate::domain::document::{Document, Draft, Key};
 use crate::metrics::Metrics;
 
@@ -297,6 +300,10 @@ impl Store for PostgresStore {
         self.database.read("check", POINT_LIMIT, |connection| Box::pin(async move { connection.ping().await })).await
     }
 
+    fn audit(&self) -> Option<&dyn AuditStore> {
+        Some(self)
+    }
+
     fn attach_metrics(&self, metrics: Arc<Metrics>) {
         self.database.attach_metrics(Arc::clone(&metrics));
         if let Some(replica) = &self.replica {
@@ -320,5 +327,44 @@ fn in_project(error: StoreError, project: String) -> StoreError {
     match error {
         StoreError::ProjectMissing(_) => StoreError::ProjectMissing(project),
         error => error,
+    }
+}
+
+#[async_trait]
+impl AuditStore for PostgresStore {
+    async fn append(&self, records: &[Record]) -> Result<(), StoreError> {
+        let (records, persistent) = (records.to_vec(), self.database.keeps_statements());
+        self.database
+            .write("audit_append", move |connection| {
+                Box::pin(async move { audit::append(connection, &records, persistent).await })
+            })
+            .await
+    }
+
+    async fn search(&self, query: &Query) -> Result<Vec<Record>, StoreError> {
+        let (query, persistent) = (query.clone(), self.database.keeps_statements());
+        self.database
+            .read("audit_search", self.database.list_limit(), |connection| {
+                let query = query.clone();
+                Box::pin(async move { audit::search(connection, &query, persistent).await })
+            })
+            .await
+    }
+
+    async fn remove_before(&self, time: Timestamp) -> Result<u64, StoreError> {
+        let persistent = self.database.keeps_statements();
+        let mut gone = 0;
+        loop {
+            let batch = self
+                .database
+                .write("audit_prune", move |connection| {
+                    Box::pin(async move { audit::prune(connection, time, persistent).await })
+                })
+                .await?;
+            if batch == 0 {
+                return Ok(gone);
+            }
+            gone += batch;
+        }
     }
 }

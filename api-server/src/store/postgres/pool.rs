@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres};
+use tracing::{Instrument as _, Span};
 
 use super::credentials::{Credentials, connect_options};
 use super::error::{breaks_connection, classify, is_refused_login};
@@ -16,6 +17,7 @@ use super::position::{self, Known};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
+use crate::telemetry::traces;
 
 /// A connection that was idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
@@ -210,8 +212,9 @@ impl Database {
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         let timeout = self.config.statement_timeout.0;
-        let result = self.run_once(timeout + GRACE, Frame::Writing(timeout), statements).await;
-        self.metrics(operation, started);
+        let span = traces::database(operation);
+        let result = self.run_once(timeout + GRACE, Frame::Writing(timeout), statements).instrument(span.clone()).await;
+        self.observed(operation, started, &span, result.is_err());
         result.map_err(|failure| failure.error)
     }
 
@@ -237,11 +240,12 @@ impl Database {
         statements: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + Sync,
     ) -> Result<T, StoreError> {
         let started = Instant::now();
-        let mut result = self.run_once(limit, frame, &statements).await;
+        let span = traces::database(operation);
+        let mut result = self.run_once(limit, frame, &statements).instrument(span.clone()).await;
         if result.as_ref().is_err_and(|failure| failure.dead_connection) {
-            result = self.run_once(limit, frame, &statements).await;
+            result = self.run_once(limit, frame, &statements).instrument(span.clone()).await;
         }
-        self.metrics(operation, started);
+        self.observed(operation, started, &span, result.is_err());
         result.map_err(|failure| failure.error)
     }
 
@@ -342,9 +346,21 @@ impl Database {
         let _ = self.metrics.set(metrics);
     }
 
-    fn metrics(&self, operation: &'static str, started: Instant) {
+    /// Notes an operation in metrics, traces and, when it was slow, in the log.
+    fn observed(&self, operation: &'static str, started: Instant, span: &Span, failed: bool) {
+        if failed {
+            traces::failed(span);
+        }
         let Some(metrics) = self.metrics.get() else { return };
-        metrics.db_query(operation, started.elapsed());
+        let took = started.elapsed();
+        metrics.db_query(operation, took);
+        let threshold = self.config.slow_query_threshold.0;
+        if !threshold.is_zero() && took >= threshold {
+            metrics.db_slow_query(operation);
+            let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            // The wait for a connection is part of it.
+            tracing::warn!(target: "slow_query", operation, ms, "a slow operation on the database");
+        }
         let (size, idle) = (i64::from(self.pool.size()), i64::try_from(self.pool.num_idle()).unwrap_or(i64::MAX));
         metrics.db_pool(self.name, (size - idle).max(0), idle);
     }

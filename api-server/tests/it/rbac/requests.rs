@@ -190,3 +190,35 @@ async fn to_try_a_datasource_one_must_be_allowed_to_create_it_and_to_read_the_se
     admin.send("POST", path, &body(json!("s"))).await.ok();
     assert!(upstream.last().header("authorization").is_some_and(|value| value.starts_with("Basic ")));
 }
+
+#[tokio::test]
+async fn the_audit_log_is_for_administrators() {
+    let server = server(None, json!({})).await;
+    server.caller("somebody").get("/api/v1/audit").await.assert_error_with(403, "only administrators");
+    let page = server.caller("admin").get("/api/v1/audit?user=(first%20user)").await.ok();
+    assert!(!page["items"].as_array().unwrap().is_empty(), "what the server did itself: {page}");
+}
+
+#[tokio::test]
+async fn a_refused_write_and_the_default_roles_of_a_project_are_audited() {
+    let server = server(None, json!({})).await;
+    let project = json!({"kind": "Project", "metadata": {"name": "p"}, "spec": {}});
+    assert_eq!(server.caller("somebody").send("POST", "/api/v1/projects", &project).await.status, 403);
+    let admin = server.caller("admin");
+    admin.send("POST", "/api/v1/projects", &project).await.ok();
+    let records = admin.get("/api/v1/audit?limit=6").await.ok()["items"].clone();
+    let is = |record: &serde_json::Value| {
+        [&record["user"], &record["kind"], &record["status"]].map(ToString::to_string).join(" ")
+    };
+    let mut found: Vec<String> = records.as_array().unwrap().iter().map(is).collect();
+    found.sort();
+    let wanted = [
+        "\"admin\" \"Project\" 200",
+        "\"admin\" \"Role\" 200",
+        "\"admin\" \"Role\" 200",
+        "\"admin\" \"Role\" 200",
+        "\"admin\" \"RoleBinding\" 200",
+        "\"somebody\" \"Project\" 403",
+    ];
+    assert_eq!(found, wanted);
+}
