@@ -108,9 +108,9 @@ impl SecretBox {
         std::iter::once(&self.current).chain(&self.previous)
     }
 
-    /// Whether both have the same key.
+    /// Whether both encrypt with the same key.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.key == other.key
+        self.current.bytes == other.current.bytes
     }
 
     /// Encrypts; the empty value stays empty, as upstream keeps it.

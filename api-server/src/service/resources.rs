@@ -408,7 +408,7 @@ impl Resources {
             name_prefix: None,
             metadata_only: false,
         };
-        let others = self.store.list(&query).await?;
+        let others = self.store.list_primary(&query).await?;
         let clash = others.iter().find(|other| {
             other.key != draft.key && plugin_and_default(&other.spec).is_some_and(|(kind, on)| on && kind == plugin)
         });

@@ -26,7 +26,7 @@ pub async fn export(config: &Config, options: &ExportOptions) -> Result<usize, S
         if !target.list(&query).await.map_err(failed)?.is_empty() {
             return Err(format!("{} holds documents already: give another folder", options.to.display()));
         }
-        for mut document in store.list(&query).await.map_err(failed)? {
+        for mut document in store.list_primary(&query).await.map_err(failed)? {
             let place = format!("{kind} {}", document.key.path());
             if let Some(to) = &to {
                 let reseal = |sealed: &str| to.encrypt(&from.decrypt(sealed)?);

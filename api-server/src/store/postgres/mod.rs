@@ -172,6 +172,19 @@ impl Store for PostgresStore {
         .await
     }
 
+    async fn list_primary(&self, query: &ListQuery) -> Result<Vec<Document>, StoreError> {
+        let (query, persistent) = (query.clone(), self.database.keeps_statements());
+        self.count_read("primary");
+        let frame = Frame::Reading(self.database.statement_timeout());
+        let limit = self.database.list_limit();
+        self.database
+            .read_in(frame, "list", limit, move |connection| {
+                let query = query.clone();
+                Box::pin(async move { read::list(connection, &query, persistent).await })
+            })
+            .await
+    }
+
     async fn create(&self, draft: Draft) -> Result<Document, StoreError> {
         let (writer, project) = (self.writer(), draft.key.project.clone().unwrap_or_default());
         let created = self
