@@ -85,7 +85,7 @@ impl Cluster {
     }
 
     /// The configuration of a server that asks this cluster.
-    pub fn settings(&self, more: Value) -> Value {
+    pub fn settings(&self, more: &Value) -> Value {
         let mut kubernetes = json!({"enable": true, "kubeconfig": self.control_plane.kubeconfig()});
         kubernetes.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!({"security": {
@@ -150,7 +150,7 @@ fn dashboard(name: &str, project: &str) -> Value {
 #[tokio::test]
 async fn the_cluster_says_who_it_is_and_what_they_may() {
     let cluster = cluster().await;
-    let server = Server::start(cluster.settings(json!({}))).await;
+    let server = Server::start(cluster.settings(&json!({}))).await;
     let owner = user(cluster, &server, "owner").await;
     let viewer = user(cluster, &server, "viewer").await;
     let editor = user(cluster, &server, "editor").await;
@@ -234,7 +234,7 @@ async fn the_cluster_says_who_it_is_and_what_they_may() {
 #[tokio::test]
 async fn who_may_impersonate_acts_as_another() {
     let cluster = cluster().await;
-    let server = Server::start(cluster.settings(json!({}))).await;
+    let server = Server::start(cluster.settings(&json!({}))).await;
     let owner = user(cluster, &server, "owner").await;
     for project in ["team-a", "team-b"] {
         owner.project(project).await.ok();
@@ -260,7 +260,7 @@ async fn who_may_impersonate_acts_as_another() {
 async fn answers_are_remembered_as_long_as_configured() {
     let cluster = cluster().await;
     let lives = json!({"authorizer_allow_ttl": "2s", "authorizer_deny_ttl": "1s", "qps": 50, "burst": 50});
-    let server = Server::start(cluster.settings(lives)).await;
+    let server = Server::start(cluster.settings(&lives)).await;
     let owner = user(cluster, &server, "owner").await;
     owner.project("team-c").await.ok();
     let temp = user(cluster, &server, "temp").await;
@@ -291,7 +291,7 @@ async fn answers_are_remembered_as_long_as_configured() {
 
 #[tokio::test]
 async fn a_cluster_that_is_away_is_an_error_and_no_pass() {
-    let mut config = cluster().await.settings(json!({}));
+    let mut config = cluster().await.settings(&json!({}));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kubeconfig");
     let nowhere = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",

@@ -274,7 +274,7 @@ async fn percli_signs_in_at_a_provider() {
 #[tokio::test]
 async fn percli_uses_a_token_of_the_cluster() {
     let cluster = kubernetes::cluster().await;
-    let world = World::with(cluster.settings(json!({}))["security"].take()).await;
+    let world = World::with(cluster.settings(&json!({}))["security"].take()).await;
     world.ready().await;
     world.percli(&["login", &world.address, "--token", &cluster.token("owner").await]).await;
     assert!(world.percli(&["whoami"]).await.contains("system:serviceaccount:accounts:owner"));
