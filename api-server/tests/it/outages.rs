@@ -147,7 +147,9 @@ async fn nobody_sees_a_wrong_answer_and_nothing_acknowledged_is_lost() {
     }
     // Everybody has had some rounds without an error since now.
     let works = async |what: &str| {
-        users.iter().for_each(|user| user.good.store(0, Ordering::SeqCst));
+        for user in &users {
+            user.good.store(0, Ordering::SeqCst);
+        }
         eventually(what, async || users.iter().all(|user| user.good.load(Ordering::SeqCst) >= 5)).await;
     };
     let replica_is_used = async |what: &str| {

@@ -229,8 +229,7 @@ async fn the_server_is_who_it_says_or_nothing_is_sent() {
         ca_file: Some(ca.to_owned()),
         ..database.clone()
     };
-    use config::SslMode::{VerifyCa, VerifyFull};
-    let full = with("localhost", VerifyFull, &good);
+    let full = with("localhost", config::SslMode::VerifyFull, &good);
     migrate(&full).await.unwrap();
     create(&store(&full), &project("p"), "{}").await;
     let encrypted =
@@ -239,8 +238,10 @@ async fn the_server_is_who_it_says_or_nothing_is_sent() {
     open.get(&project("p")).await.unwrap();
     assert_eq!(server.sql("postgres", encrypted).await.unwrap(), "t");
     // The certificate is for another name: enough for verify-ca, not for verify-full.
-    store(&with("127.0.0.1", VerifyCa, &good)).check().await.unwrap();
-    for config in [with("127.0.0.1", VerifyFull, &good), with("localhost", VerifyFull, &wrong)] {
+    store(&with("127.0.0.1", config::SslMode::VerifyCa, &good)).check().await.unwrap();
+    for config in
+        [with("127.0.0.1", config::SslMode::VerifyFull, &good), with("localhost", config::SslMode::VerifyFull, &wrong)]
+    {
         let error = store(&config).check().await.unwrap_err();
         assert!(matches!(error, StoreError::Unavailable(_)) && error.to_string().contains("ertificate"), "{error}");
     }

@@ -50,7 +50,7 @@ impl Report {
 
     /// The first failures, a line each.
     pub(crate) fn listing(&self) -> String {
-        self.failures.iter().take(20).map(|failure| format!("\n  {failure}")).collect()
+        self.failures.iter().take(20).flat_map(|failure| ["\n  ".to_owned(), failure.to_string()]).collect()
     }
 
     /// Fails when anything failed.
