@@ -163,7 +163,9 @@ fn kubelet_configuration(folder: &Path, network: Network, cgroup_root: &str) -> 
         // Images come from archives: one that is removed does not come back by itself.
         "imageGCHighThresholdPercent": 100,
         "imageMaximumGCAge": "0s",
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        // Not by memory: the kubelet counts the page cache of the whole machine as used, so after a large build it would taint
+        // the node.
+        "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},
         "nodeStatusUpdateFrequency": "5s",
         "registerNode": true,
         "maxPods": 110,
