@@ -29,7 +29,7 @@ fn kinds() -> Vec<(&'static str, &'static str, &'static str, &'static str, Value
             "v1",
             "Deployment",
             "deployments",
-            json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}),
+            json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 777}}}}),
         ),
         ("", "v1", "Service", "services", json!({"spec": {"selector": {"app.kubernetes.io/component": "nobody"}}})),
         ("", "v1", "ServiceAccount", "serviceaccounts", label.clone()),
