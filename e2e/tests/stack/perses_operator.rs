@@ -53,12 +53,12 @@ async fn story(world: &World, namespace: &str) -> Result<()> {
     document(&server, &format!("/api/v1/projects/{namespace}/datasources/metrics")).await?;
     document(&server, "/api/v1/globaldatasources/metrics-everywhere").await?;
 
-    // A restarted operator looks at everything anew: it must find nothing to write.
+    // A restarted operator looks at everything anew, three documents and twice the project: it must find nothing to write.
     let (puts, gets) = (requests(&server, "PUT").await?, requests(&server, "GET").await?);
     kubectl.run(&["-n", namespace, "rollout", "restart", "deployment/perses-operator"]).await?;
     kubectl.run(&["-n", namespace, "rollout", "status", "deployment/perses-operator", "--timeout=120s"]).await?;
     wait_for("the restarted operator to have looked", DEADLINE, || async {
-        Ok((requests(&server, "GET").await? >= gets + 6.0).then_some(()))
+        Ok((requests(&server, "GET").await? >= gets + 5.0).then_some(()))
     })
     .await?;
     let again = requests(&server, "PUT").await?;
