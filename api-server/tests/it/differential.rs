@@ -41,7 +41,6 @@ struct Step {
 struct Difference {
     /// Our status.
     ours: u16,
-    #[allow(dead_code, reason = "for who reads the corpus")]
     why: String,
 }
 
@@ -217,7 +216,10 @@ async fn compare(file: &str, config: Value, users: &[(&str, &str)]) {
             Some(difference) => !alike && found.status == difference.ours,
         };
         if !fine {
-            let kind = if step.differs.is_some() { "a wanted difference is gone or another one" } else { "differs" };
+            let kind = step.differs.as_ref().map_or_else(
+                || "differs".to_owned(),
+                |wanted| format!("the wanted difference ({}) is gone or another one", wanted.why),
+            );
             wrong.push(format!(
                 "{} {}{}: {kind}\n  upstream {} {}\n  ours     {} {}",
                 number + 1,
