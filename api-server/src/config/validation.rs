@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::values::ConfigDuration;
+use crate::domain::lint;
 
 /// `validation`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -44,11 +45,12 @@ pub struct QueryLimits {
 
 impl Default for QueryLimits {
     fn default() -> Self {
+        let limits = lint::QueryLimits::default();
         Self {
-            max_time_series_per_chart: 500,
-            max_lookback_window: ConfigDuration::from_secs(7 * 24 * 3600),
-            max_query_length: 1000,
-            required_label_filters: Vec::new(),
+            max_time_series_per_chart: limits.max_time_series_per_chart,
+            max_lookback_window: ConfigDuration(limits.max_lookback_window),
+            max_query_length: limits.max_query_length,
+            required_label_filters: limits.required_label_filters,
         }
     }
 }
