@@ -37,7 +37,7 @@ test-in-cluster:
 	cargo test --workspace --test stack -- --test-threads=1
 
 generate: ## Write the generated files again (CRD, RBAC, golden files, references, OpenAPI)
-	UPDATE=1 cargo test --workspace --test it -- generated golden
+	UPDATE=1 cargo test --workspace --test server --test operator -- generated golden
 
 fuzz-api: ## Run schemathesis over the API (EXAMPLES=50); not part of `make test`
 	./e2e/fuzz-api.sh

@@ -2,6 +2,7 @@
 
 mod tls;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -57,7 +60,8 @@ pub async fn run(listener: TcpListener, state: AppState, stop: impl Future<Outpu
 }
 
 /// Serves on a listener until `stop` resolves, then drains: unready for `server.drain_delay` while still accepting (so that
-/// balancers notice), then no new connections, and requests in flight get `server.drain_timeout`.
+/// balancers notice) and asking each client for a new connection, then no new connections, and requests in flight get
+/// `server.drain_timeout`.
 pub async fn run_over(listener: TcpListener, tls: Option<Tls>, state: AppState, stop: impl Future<Output = ()> + Send) {
     let background = CancellationToken::new();
     let mut tasks = crate::state::spawn_background(&state, &background);
@@ -66,7 +70,7 @@ pub async fn run_over(listener: TcpListener, tls: Option<Tls>, state: AppState, 
         tasks.push(tokio::spawn(tls.clone().follow(background.clone())));
     }
     let config = &state.config.server;
-    let connections = Arc::new(Connections::new(config, router::build(&state)));
+    let connections = Arc::new(Connections::new(config, state.clone()));
     let room = config.max_connections.map(|most| Arc::new(Semaphore::new(most as usize)));
 
     let graceful = GracefulShutdown::new();
@@ -127,12 +131,13 @@ async fn accept(listener: &TcpListener, room: Option<&Arc<Semaphore>>) -> (Accep
 struct Connections {
     http: auto::Builder<TokioExecutor>,
     router: Router,
+    state: AppState,
     header_timeout: Duration,
     body_pace: Pace,
 }
 
 impl Connections {
-    fn new(config: &config::Server, router: Router) -> Self {
+    fn new(config: &config::Server, state: AppState) -> Self {
         let header_timeout = config.header_timeout.0;
         let most = config.max_header_bytes;
         let mut http = auto::Builder::new(TokioExecutor::new());
@@ -146,7 +151,7 @@ impl Connections {
             .max_header_list_size(most)
             .keep_alive_interval(Some(Duration::from_secs(30)));
         let body_pace = Pace { within: config.body_timeout.0, bytes: BODY_BYTES_DUE };
-        Self { http, router, header_timeout, body_pace }
+        Self { http, router: router::build(&state), state, header_timeout, body_pace }
     }
 
     /// Serves one connection to its end. Until its first request is there, the TLS handshake and the choice of the HTTP
@@ -194,12 +199,23 @@ impl Connections {
     {
         let service = service_fn(|request: hyper::Request<Incoming>| {
             has_asked.store(true, Ordering::Relaxed);
+            let http1 = request.version() < Version::HTTP_2;
             let mut request = request.map(|body| Body::new(Paced::new(body, self.body_pace)));
             request.extensions_mut().insert(Peer(peer));
             if over_tls {
                 request.extensions_mut().insert(OverTls);
             }
-            self.router.clone().call(request)
+            let answer = self.router.clone().call(request);
+            let state = self.state.clone();
+            async move {
+                let mut answer = answer.await?;
+                // A connection that is closed between two requests can cross with the second one on its way; one that the
+                // client was asked to leave cannot. hyper says the same with GOAWAY to HTTP/2 clients.
+                if http1 && state.is_draining() {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = self.http.serve_connection_with_upgrades(TokioIo::new(stream), service);
         watcher.watch(connection).await

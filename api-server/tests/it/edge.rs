@@ -98,6 +98,27 @@ async fn a_head_that_is_too_large_is_431() {
 }
 
 #[tokio::test]
+async fn a_draining_server_asks_its_clients_to_leave() {
+    let mut pod = Pod::start_with(|config| config.server.drain_delay = millis(600_000)).await;
+    let ask = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut kept = TcpStream::connect(pod.address()).await.unwrap();
+    kept.write_all(ask).await.unwrap();
+    let mut buffer = vec![0; 4096];
+    let read = kept.read(&mut buffer).await.unwrap();
+    assert!(!String::from_utf8_lossy(&buffer[..read]).contains("connection: close"), "asked to leave too early");
+
+    pod.stop();
+    until("the server to be unready", || async { pod.get("/readyz").await.status() == 503 }).await;
+    for mut connection in [kept, TcpStream::connect(pod.address()).await.unwrap()] {
+        connection.write_all(ask).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(LONG, connection.read_to_string(&mut answer)).await.expect("it stays open").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_wait() {
     let pod = Pod::start_with(|config| config.server.max_connections = Some(2)).await;
     let ask = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";

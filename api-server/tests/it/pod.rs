@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 pub struct Pod {
     pub url: String,
     pub client: Client,
-    _stop: oneshot::Sender<()>,
+    stop: Option<oneshot::Sender<()>>,
     _folder: TempDir,
 }
 
@@ -45,7 +45,12 @@ impl Pod {
             .await;
         });
         let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { url, client, _stop: stop, _folder: folder }
+        Self { url, client, stop: Some(stop), _folder: folder }
+    }
+
+    /// Tells it to stop, as SIGTERM does; it drains then.
+    pub fn stop(&mut self) {
+        self.stop.take();
     }
 
     /// `host:port`.
