@@ -1,6 +1,7 @@
 //! Documents of the Perses API: envelope, metadata and the spec as it was sent.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -101,8 +102,8 @@ pub struct Document {
     pub version: u64,
     /// `metadata.tags`.
     pub tags: Vec<String>,
-    /// `spec` as sent.
-    pub spec: Box<RawValue>,
+    /// `spec` as sent; shared, so that lists copy no text.
+    pub spec: Arc<RawValue>,
     /// Who wrote it last.
     pub origin: Origin,
     /// Rises with every write of this key, also across delete and create; what caches compare. Never leaves the server.
@@ -189,7 +190,7 @@ mod tests {
             updated_at: "2026-01-02T03:04:06Z".parse().unwrap(),
             version: 3,
             tags: vec!["a\"b".to_owned()],
-            spec: RawValue::from_string(r#"{"duration": "1h",  "z":1}"#.to_owned()).unwrap(),
+            spec: RawValue::from_string(r#"{"duration": "1h",  "z":1}"#.to_owned()).unwrap().into(),
             origin: Origin::Api,
             revision: 9,
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -164,26 +164,19 @@ impl Resources {
             metadata_only: options.metadata_only && !by_spec,
         };
         let documents = list_within(&*self.store, &query, options.within.as_ref()).await?;
-        let mut out = BytesMut::with_capacity(documents.iter().map(|d| d.spec.get().len() + 256).sum::<usize>() + 3);
-        out.put_u8(b'[');
-        let mut line = String::new();
+        let spec_length = |document: &Document| if options.metadata_only { 2 } else { document.spec.get().len() };
+        let mut out = String::with_capacity(documents.iter().map(|document| spec_length(document) + 256).sum());
+        out.push('[');
         for document in documents.iter().filter(|document| !by_spec || matches(document, options)) {
-            line.clear();
-            if options.metadata_only {
-                document.write_json(&mut line, None);
-            } else {
-                document.write_json(
-                    &mut line,
-                    Some(public_spec(document).as_ref().map_or(document.spec.get(), |s| s.get())),
-                );
-            }
             if out.len() > 1 {
-                out.put_u8(b',');
+                out.push(',');
             }
-            out.put_slice(line.as_bytes());
+            let public = if options.metadata_only { None } else { public_spec(document) };
+            let spec = public.as_deref().unwrap_or(&document.spec).get();
+            document.write_json(&mut out, (!options.metadata_only).then_some(spec));
         }
-        out.put_slice(b"]\n");
-        Ok(out.freeze())
+        out.push_str("]\n");
+        Ok(out.into())
     }
 
     /// Creates a document.
@@ -507,7 +500,7 @@ fn empty_object() -> Box<RawValue> {
 fn encode(document: &Document) -> Encoded {
     let body = match public_spec(document) {
         None => document.to_body(),
-        Some(spec) => Document { spec, ..document.clone() }.to_body(),
+        Some(spec) => Document { spec: spec.into(), ..document.clone() }.to_body(),
     };
     Encoded::new(body, document.version, document.revision)
 }

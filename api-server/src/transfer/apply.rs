@@ -108,10 +108,11 @@ impl Importer {
         let kind = document.key.kind;
         if masked {
             let spec = secret::unmask(kind, &document.spec, stored.as_ref().map(|stored| &*stored.spec));
-            (document.spec, missing) = spec.map_err(|error| Failure::Refused(error.to_string()))?;
+            let (spec, masked) = spec.map_err(|error| Failure::Refused(error.to_string()))?;
+            (document.spec, missing) = (spec.into(), masked);
         } else {
             let spec = secret::reseal(kind, &document.spec, |sealed| self.keys.reseal(sealed));
-            document.spec = spec.map_err(|error| Failure::Refused(error.to_string()))?;
+            document.spec = spec.map_err(|error| Failure::Refused(error.to_string()))?.into();
         }
         let outcome = match &stored {
             None => Outcome::Created,
@@ -136,8 +137,8 @@ impl Importer {
     fn same(&self, document: &Document, stored: &Document) -> bool {
         let open = |sealed: &str| String::from_utf8(self.keys.target.decrypt(sealed).ok()?).ok();
         let value = |document: &Document| -> Option<Value> {
-            let opened: Box<RawValue> = match document.key.kind {
-                Kind::Secret | Kind::GlobalSecret => secret::open_secret(&document.spec, open).ok()?,
+            let opened: Arc<RawValue> = match document.key.kind {
+                Kind::Secret | Kind::GlobalSecret => secret::open_secret(&document.spec, open).ok()?.into(),
                 _ => document.spec.clone(),
             };
             serde_json::from_str(opened.get()).ok()

@@ -31,7 +31,7 @@ pub async fn export(config: &Config, options: &ExportOptions) -> Result<usize, S
             if let Some(to) = &to {
                 let reseal = |sealed: &str| to.encrypt(&from.decrypt(sealed)?);
                 let spec = secret::reseal(kind, &document.spec, reseal);
-                document.spec = spec.map_err(|error| format!("{place}: {error}"))?;
+                document.spec = spec.map_err(|error| format!("{place}: {error}"))?.into();
             }
             target.put(document).await.map_err(|error| format!("{place}: {error}"))?;
             count += 1;

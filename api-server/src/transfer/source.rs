@@ -49,7 +49,7 @@ impl Sent {
             updated_at: updated_at.unwrap_or_default(),
             version,
             tags: tags.unwrap_or_default(),
-            spec: self.spec.unwrap_or_else(crate::store::empty_spec),
+            spec: self.spec.unwrap_or_else(crate::store::empty_spec).into(),
             origin: Origin::Api,
             revision: 0,
         }

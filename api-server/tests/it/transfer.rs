@@ -257,7 +257,10 @@ async fn another_server_tells_all_but_its_secrets() {
     let sealed = SecretBox::new(OTHER_KEY.as_bytes()).unwrap().encrypt(b"entered").unwrap();
     let entered = json!({"basicAuth": {"username": "other", "password": sealed}}).to_string();
     let key = Key::in_project(Kind::Secret, "p", "s");
-    store.put(Document { spec: serde_json::value::RawValue::from_string(entered).unwrap(), ..secret }).await.unwrap();
+    store
+        .put(Document { spec: serde_json::value::RawValue::from_string(entered).unwrap().into(), ..secret })
+        .await
+        .unwrap();
     let token_file = write("token", &token);
     let again = ImportOptions { token_file: Some(token_file), overwrite: true, ..anonymous };
     let report = import(&config, &again).await.unwrap();

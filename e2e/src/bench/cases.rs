@@ -23,7 +23,7 @@ use crate::{
     services::Prometheus,
 };
 
-const PROJECT: &str = "bench";
+pub(super) const PROJECT: &str = "bench";
 const SEED: u64 = 42;
 
 /// Series and points of the range query; with these its answer has about 77 KB.
@@ -36,6 +36,8 @@ const START: usize = 1_700_000_000;
 pub(super) struct Contest {
     pub(super) name: String,
     pub(super) body_bytes: f64,
+    /// Whether the server's core is the limit.
+    pub(super) bound_by_server: bool,
     pub(super) plans: Vec<Plan>,
 }
 
@@ -80,7 +82,12 @@ impl Dashboards {
         if let Some((perses, token)) = &doors.perses {
             plans.push(gets(perses, &indices, path, &[("Authorization", token)]));
         }
-        Ok(Contest { name: format!("GET of a dashboard, {:.0} KB", body_bytes / 1000.0), body_bytes, plans })
+        Ok(Contest {
+            name: format!("GET of a dashboard, {:.0} KB", body_bytes / 1000.0),
+            body_bytes,
+            bound_by_server: true,
+            plans,
+        })
     }
 
     /// GETs of all dashboards by clients who take gzip.
@@ -109,7 +116,12 @@ impl Dashboards {
             plan(&doors.nginx, |index| format!("/dashboards/{index}"), &[gzip]),
         ];
         let body_bytes = mean(sizes, indices.len());
-        Ok(Contest { name: format!("GET of a dashboard as gzip, {:.0} KB", body_bytes / 1000.0), body_bytes, plans })
+        Ok(Contest {
+            name: format!("GET of a dashboard as gzip, {:.0} KB", body_bytes / 1000.0),
+            body_bytes,
+            bound_by_server: true,
+            plans,
+        })
     }
 
     /// Lists of all dashboards of the project, whole or only their metadata.
@@ -128,7 +140,7 @@ impl Dashboards {
         let mut plans = vec![list(&doors.ours, &authorization)];
         plans.extend(doors.perses.iter().map(|(door, token)| list(door, token)));
         let what = if metadata_only { "list of metadata" } else { "list of whole dashboards" };
-        Ok(Contest { name: format!("{what}, {:.0} KB", body_bytes / 1000.0), body_bytes, plans })
+        Ok(Contest { name: format!("{what}, {:.0} KB", body_bytes / 1000.0), body_bytes, bound_by_server: true, plans })
     }
 
     fn ours(&self, client: &Perses, door: &Plan, indices: &Arc<[usize]>) -> Result<Plan> {
@@ -164,9 +176,10 @@ impl Dashboards {
         Ok(())
     }
 
-    /// The dashboards as they were created.
-    pub(super) fn documents(&self) -> &[Value] {
-        &self.documents
+    /// The dashboards as they were created, after their project.
+    pub(super) fn with_project(&self) -> Vec<Value> {
+        let project = json!({"kind": "Project", "metadata": {"name": PROJECT}, "spec": {}});
+        std::iter::once(project).chain(self.documents.iter().cloned()).collect()
     }
 
     /// How many edits were answered.
@@ -220,11 +233,16 @@ pub(super) async fn queries(client: &Perses, prometheus: &Prometheus, doors: &Do
     };
     let plans = vec![one(&doors.ours, &path, &[("Authorization", &bearer(client)?)]), one(&doors.nginx, "/query", &[])];
     let body_bytes = mean(body.len() as u64, 1);
-    Ok(Contest { name: format!("cached query_range, {:.0} KB", body_bytes / 1000.0), body_bytes, plans })
+    Ok(Contest {
+        name: format!("cached query_range, {:.0} KB", body_bytes / 1000.0),
+        body_bytes,
+        bound_by_server: true,
+        plans,
+    })
 }
 
 /// GETs of these documents that check the form of each answer.
-fn gets(door: &Plan, indices: &Arc<[usize]>, path: fn(usize) -> String, headers: &[(&str, &str)]) -> Plan {
+pub(super) fn gets(door: &Plan, indices: &Arc<[usize]>, path: fn(usize) -> String, headers: &[(&str, &str)]) -> Plan {
     let host = door.address.to_string();
     Plan {
         requests: indices.iter().map(|index| Request::get(&host, &path(*index), headers)).collect(),
@@ -233,7 +251,7 @@ fn gets(door: &Plan, indices: &Arc<[usize]>, path: fn(usize) -> String, headers:
     }
 }
 
-fn path(index: usize) -> String {
+pub(super) fn path(index: usize) -> String {
     format!("/api/v1/projects/{PROJECT}/dashboards/dashboard-{index:04}")
 }
 
@@ -241,7 +259,7 @@ fn file(files: &Path, index: usize) -> std::path::PathBuf {
     files.join(format!("dashboards/{index}"))
 }
 
-fn bearer(client: &Perses) -> Result<String> {
+pub(super) fn bearer(client: &Perses) -> Result<String> {
     Ok(format!("Bearer {}", client.token().context("the client is not signed in")?))
 }
 
@@ -263,7 +281,7 @@ fn check_dashboard(sent: Sent, response: &Response<'_>, newest: u64) -> Result<(
 }
 
 /// `metadata.version`, by looking for it in the beginning: parsing each body would cost more than serving it.
-fn version(body: &[u8]) -> Option<u64> {
+pub(super) fn version(body: &[u8]) -> Option<u64> {
     const KEY: &[u8] = b"\"version\":";
     let start = &body[..body.len().min(1024)];
     let at = start.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
@@ -284,7 +302,7 @@ fn check_bytes(expected: bytes::Bytes) -> crate::load::Check {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes far below 2^52")]
-fn mean(sum: u64, count: usize) -> f64 {
+pub(super) fn mean(sum: u64, count: usize) -> f64 {
     sum as f64 / count.max(1) as f64
 }
 

@@ -1,9 +1,11 @@
 //! `pstack bench`: our server beside nginx and the real Perses, each alone on one core, in turns.
 //!
 //! nginx serves files of the same bytes, so it is what the network stack costs; the ratio is what we add. Perses (Go)
-//! serves the same documents from its own files.
+//! serves the same documents from its own files. A second server of ours, on PostgreSQL and without caches, shows what the
+//! database costs.
 
 mod cases;
+mod database;
 mod pin;
 mod subject;
 mod table;
@@ -24,7 +26,7 @@ use crate::{
     load::{self, Plan},
     paths,
     progress::step,
-    services::{Postgres, Redis},
+    services::{PgBouncer, PoolSettings, Postgres},
 };
 
 /// Options of `pstack bench`.
@@ -33,9 +35,9 @@ pub struct BenchArgs {
     /// Our server; the release build of this workspace when not given
     #[arg(long)]
     server: Option<PathBuf>,
-    /// Keep the dashboards in PostgreSQL and Redis instead of files
+    /// Leave out what needs PostgreSQL
     #[arg(long)]
-    postgres: bool,
+    no_database: bool,
     /// Rounds; the table shows their medians
     #[arg(long, default_value_t = 7)]
     rounds: usize,
@@ -81,14 +83,33 @@ impl BenchArgs {
 
         step("starting the servers");
         let binary = self.server.clone().unwrap_or_else(|| paths::target_dir().join("release/perses-api-server"));
-        let backend = runtime.block_on(self.backend())?;
-        let (server, client) = runtime.block_on(subject::start_server(&binary, &backend, cores, folder.path()))?;
+        let start = |name, backend: &Backend| {
+            runtime.block_on(subject::start_server(name, &binary, backend, cores, folder.path()))
+        };
+        let (server, client) = start("perses-api-server", &Backend::Files)?;
+        let services = if self.no_database { None } else { Some(runtime.block_on(database_services())?) };
+        let on_database = match &services {
+            Some(services) => Some(start("perses-api-server without caches", services)?),
+            None => None,
+        };
         let nginx = runtime.block_on(subject::start_nginx(&files, cores, folder.path()))?;
         let prometheus = runtime.block_on(cases::prometheus())?;
 
         step(format!("creating {} dashboards", self.dashboards));
         let dashboards = std::sync::Arc::new(runtime.block_on(Dashboards::create(&client, self.dashboards, &files))?);
-        let perses = if self.no_perses { None } else { Some(runtime.block_on(self.perses(cores, &dashboards))?) };
+        let others = database::others();
+        step(format!("creating {} documents of other projects", others.len()));
+        runtime.block_on(database::create(&client, &others))?;
+        if let Some((_, client)) = &on_database {
+            runtime.block_on(database::create(client, &others))?;
+            runtime.block_on(database::create(client, &dashboards.with_project()))?;
+        }
+        let perses = if self.no_perses {
+            None
+        } else {
+            let documents = [others, dashboards.with_project()].concat();
+            Some(runtime.block_on(perses(cores, &documents))?)
+        };
         let plan = |subject: &Subject| Plan { connections: self.connections, ..Plan::new(subject.address(), []) };
         let doors = Doors {
             ours: plan(&server),
@@ -96,17 +117,29 @@ impl BenchArgs {
             perses: perses.as_ref().map(|peer| (plan(&peer.subject), peer.authorization.clone())),
         };
         let contests = runtime.block_on(async {
-            anyhow::Ok(vec![
+            let mut contests = vec![
                 dashboards.reads(&client, &doors, false, &files)?,
                 dashboards.reads(&client, &doors, true, &files)?,
                 dashboards.compressed_reads(&client, &doors, &files).await?,
                 Dashboards::lists(&client, &doors, false).await?,
                 Dashboards::lists(&client, &doors, true).await?,
                 cases::queries(&client, &prometheus, &doors, &files).await?,
-            ])
+            ];
+            if let Some((subject, client)) = &on_database {
+                let door = plan(subject);
+                contests.push(database::cold_reads(client, &door, self.dashboards).await?);
+                contests.push(database::lists(client, &door, false).await?);
+                contests.push(database::lists(client, &door, true).await?);
+                contests.push(database::dashboard_writes(client, &door)?);
+                contests.push(database::folder_writes(client, &door, doors.perses.as_ref())?);
+            }
+            anyhow::Ok(contests)
         })?;
-        let servers: Vec<&Subject> =
-            [&server, &nginx].into_iter().chain(perses.iter().map(|peer| &peer.subject)).collect();
+        let servers: Vec<&Subject> = [&server, &nginx]
+            .into_iter()
+            .chain(perses.iter().map(|peer| &peer.subject))
+            .chain(on_database.iter().map(|(subject, _)| subject))
+            .collect();
         // From here on an answer can only come from the cache.
         runtime.block_on(prometheus.pause())?;
         let editing = {
@@ -115,7 +148,8 @@ impl BenchArgs {
             runtime.spawn(async move { dashboards.keep_editing(&client).await })
         };
 
-        let resident: Vec<f64> = servers.iter().map(|server| server.resident()).collect::<Result<_>>()?;
+        let start = |server: &&Subject| Ok(Memory { name: server.name(), before: server.resident()?, rounds: vec![] });
+        let mut memory: Vec<_> = servers.iter().map(start).collect::<Result<_>>()?;
         let mut answered = vec![0; servers.len()];
         let mut cases: Vec<_> = contests.iter().map(|contest| empty_case(contest, &servers)).collect::<Result<_>>()?;
         for round in 0..=self.rounds {
@@ -131,30 +165,15 @@ impl BenchArgs {
                     }
                 }
             }
+            for ((memory, server), requests) in memory.iter_mut().zip(&servers).zip(&answered) {
+                memory.rounds.push((*requests, server.resident()?));
+            }
         }
         ensure!(!editing.is_finished(), "the editing client gave up: {:?}", runtime.block_on(editing));
         ensure!(dashboards.edits() > 0, "no dashboard was edited during the benchmark");
         editing.abort();
-        let memory = servers.iter().zip(resident).zip(answered).map(|((server, before), requests)| {
-            Ok(Memory { name: server.name(), requests, resident: (before, server.resident()?) })
-        });
-        let memory = memory.collect::<Result<_>>()?;
         runtime.block_on(prometheus.resume())?;
         Ok(Results { machine: machine()?, method: self.method(), cases, memory })
-    }
-
-    async fn perses(&self, cores: Cores, dashboards: &Dashboards) -> Result<subject::Peer> {
-        let program = tokio::task::spawn_blocking(crate::build::upstream::ensure).await??;
-        subject::start_perses(&program, cores, dashboards.documents()).await
-    }
-
-    async fn backend(&self) -> Result<Backend> {
-        if !self.postgres {
-            return Ok(Backend::Files);
-        }
-        let postgres = Postgres::start().await?;
-        postgres.sql("postgres", &format!("CREATE DATABASE bench OWNER {}", crate::services::USER)).await?;
-        Ok(Backend::Services(Box::new((postgres, Redis::start().await?))))
     }
 
     fn round(&self, what: &str, plan: &Plan, subject: &Subject) -> Result<(Round, u64)> {
@@ -162,22 +181,31 @@ impl BenchArgs {
         let report = load::run(plan, Duration::try_from_secs_f64(self.seconds).context("bad --seconds")?)?;
         let (server_busy, client_busy) = (server.fraction()?, client.fraction()?);
         ensure!(report.failed == 0, "{what} at {}: not every answer was right\n{report}", subject.name());
-        let (p50, p99) = (report.latency.p50, report.latency.p99);
-        Ok((Round { rate: report.rate(), p50, p99, server_busy, client_busy }, report.requests))
+        let load::Latency { p50, p95, p99, .. } = report.latency;
+        Ok((Round { rate: report.rate(), p50, p95, p99, server_busy, client_busy }, report.requests))
     }
 
     fn method(&self) -> String {
         format!(
             "{} rounds of {} s, servers in turns, each alone on one core, the clients on another; {} keep-alive connections; \
-             {} dashboards picked at random, kept in {}, one edit a second; sign-in on (bearer token); every answer checked: \
-             status, length, and the version of a dashboard or each byte of a query's answer.",
-            self.rounds,
-            self.seconds,
-            self.connections,
-            self.dashboards,
-            if self.postgres { "PostgreSQL with Redis" } else { "files" },
+             {} dashboards picked at random out of about 10,000, kept in files, one edit a second; sign-in on (bearer token); \
+             every answer checked: status, length, and the version of a dashboard or each byte of a query's answer. PostgreSQL \
+             and its pooler work on the clients' core.",
+            self.rounds, self.seconds, self.connections, self.dashboards,
         )
     }
+}
+
+async fn perses(cores: Cores, documents: &[serde_json::Value]) -> Result<subject::Peer> {
+    let program = tokio::task::spawn_blocking(crate::build::upstream::ensure).await??;
+    subject::start_perses(&program, cores, documents).await
+}
+
+async fn database_services() -> Result<Backend> {
+    let postgres = Postgres::start().await?;
+    postgres.sql("postgres", &format!("CREATE DATABASE bench OWNER {}", crate::services::USER)).await?;
+    let pooler = PgBouncer::start(&postgres, PoolSettings::default()).await?;
+    Ok(Backend::Database(Box::new((postgres, pooler))))
 }
 
 /// The server that a plan asks.
@@ -190,7 +218,9 @@ fn empty_case(contest: &Contest, servers: &[&Subject]) -> Result<Case> {
         .plans
         .iter()
         .map(|plan| Ok(Measured { name: servers[server_of(plan, servers)?].name(), rounds: Vec::new() }));
-    Ok(Case { name: contest.name.clone(), body_bytes: contest.body_bytes, servers: measured.collect::<Result<_>>()? })
+    let Contest { name, body_bytes, bound_by_server, .. } = contest;
+    let servers = measured.collect::<Result<_>>()?;
+    Ok(Case { name: name.clone(), body_bytes: *body_bytes, bound_by_server: *bound_by_server, servers })
 }
 
 fn machine() -> Result<String> {

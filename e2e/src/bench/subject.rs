@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     bench::pin::Cores,
     perses::Perses,
-    services::{Port, Postgres, Redis},
+    services::{PgBouncer, Port, Postgres},
     wait::{wait_for, wait_until},
 };
 
@@ -97,19 +97,22 @@ impl Drop for Subject {
 
 /// Where our server keeps its documents.
 pub(super) enum Backend {
-    /// Files.
+    /// Files, with caches as the operator sets them.
     Files,
-    /// PostgreSQL and Redis.
-    Services(Box<(Postgres, Redis)>),
+    /// PostgreSQL through a pooler in transaction mode, and no cache at all.
+    Database(Box<(Postgres, PgBouncer)>),
 }
 
 /// Starts our server, with sign-in on, and signs in.
 pub(super) async fn start_server(
+    name: &'static str,
     binary: &Path,
     backend: &Backend,
     cores: Cores,
     folder: &Path,
 ) -> Result<(Subject, Perses)> {
+    let folder = &folder.join(name.replace(' ', "-"));
+    fs::create_dir_all(folder).context("create the server's folder")?;
     ensure!(
         binary.is_file(),
         "{} does not exist; build it: cargo build --release -p perses-api-server",
@@ -119,7 +122,7 @@ pub(super) async fn start_server(
     // JSON is YAML.
     fs::write(&config, server_config(backend, folder)?.to_string()).context("write the server's configuration")?;
     let config_flag = format!("--config={}", config.display());
-    if matches!(backend, Backend::Services(_)) {
+    if matches!(backend, Backend::Database(_)) {
         let output = std::process::Command::new(binary).args(["migrate", &config_flag]).output();
         let output = output.with_context(|| format!("run {} migrate", binary.display()))?;
         ensure!(output.status.success(), "migrate failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -127,7 +130,7 @@ pub(super) async fn start_server(
     let port = Port::reserve()?;
     let mut command = cores.on_server(binary);
     command.args(["serve", &config_flag, &format!("--web.listen-address=127.0.0.1:{}", port.number())]);
-    let mut server = Subject::start("perses-api-server", command, port, folder)?;
+    let mut server = Subject::start(name, command, port, folder)?;
     server.ready("/readyz").await?;
     let client = Perses::new(&format!("http://{}", server.address()))?;
     // The server makes its first user in the background after it is ready.
@@ -154,17 +157,16 @@ fn server_config(backend: &Backend, folder: &Path) -> Result<Value> {
                 "initial_admin": {"username_file": file("user", ADMIN)?, "password_file": file("password", PASSWORD)?},
             },
         },
-        "cache": {"l1_max_bytes": 200 << 20},
+        "cache": {"l1_max_bytes": if matches!(backend, Backend::Files) { 200 << 20 } else { 0 }},
     });
     match backend {
         Backend::Files => config["database"] = json!({"file": {"folder": folder.join("db"), "extension": "json"}}),
-        Backend::Services(services) => {
-            let (postgres, redis) = &**services;
+        Backend::Database(services) => {
+            let (postgres, pooler) = &**services;
             config["database"] = json!({"postgres": {
-                "host": postgres.host(), "port": postgres.port(), "dbname": "bench", "sslmode": "prefer",
+                "host": postgres.host(), "port": pooler.port(), "dbname": "bench", "sslmode": "prefer",
                 "user": crate::services::USER, "password_file": file("database-password", postgres.password())?,
             }});
-            config["cache"]["redis"] = json!({"addr": redis.address()});
         }
     }
     Ok(config)
@@ -205,8 +207,8 @@ pub(super) struct Peer {
     _folder: tempfile::TempDir,
 }
 
-/// Starts the real Perses on files of its own with the same dashboards, with sign-in and roles on as ours.
-pub(super) async fn start_perses(program: &Path, cores: Cores, dashboards: &[Value]) -> Result<Peer> {
+/// Starts the real Perses on files of its own with these documents, with sign-in and roles on as ours.
+pub(super) async fn start_perses(program: &Path, cores: Cores, documents: &[Value]) -> Result<Peer> {
     // It writes the folder of its lists in lower case, the path to it included: no random letters here.
     let folder =
         tempfile::Builder::new().prefix(&format!("perses-bench-{}", std::process::id())).rand_bytes(0).tempdir();
@@ -214,13 +216,11 @@ pub(super) async fn start_perses(program: &Path, cores: Cores, dashboards: &[Val
     let database = folder.path().join("db");
     let all = json!({"permissions": [{"actions": ["*"], "scopes": ["*"]}]});
     let binding = json!({"role": "all", "subjects": [{"kind": "User", "name": ADMIN}]});
-    let project = dashboards.first().map_or_else(|| json!("none"), |first| first["metadata"]["project"].clone());
-    let others = [
-        json!({"kind": "Project", "metadata": {"name": project}, "spec": {}}),
+    let roles = [
         json!({"kind": "GlobalRole", "metadata": {"name": "all"}, "spec": all}),
         json!({"kind": "GlobalRoleBinding", "metadata": {"name": "all"}, "spec": binding}),
     ];
-    for document in others.iter().chain(dashboards) {
+    for document in roles.iter().chain(documents) {
         write_document(&database, document)?;
     }
     let config = json!({

@@ -27,6 +27,8 @@ pub struct Case {
     pub name: String,
     /// Mean bytes of a body as it is sent.
     pub body_bytes: f64,
+    /// Whether the server's core is the limit; else a database or a disk is.
+    pub bound_by_server: bool,
     /// Who was asked; our server first.
     pub servers: Vec<Measured>,
 }
@@ -45,10 +47,10 @@ pub struct Measured {
 pub struct Memory {
     /// The server.
     pub name: &'static str,
-    /// Requests that it answered.
-    pub requests: u64,
-    /// Resident memory in MB before the first and after the last of them.
-    pub resident: (f64, f64),
+    /// Resident memory in MB before the first of them.
+    pub before: f64,
+    /// Requests answered and resident memory in MB after each round.
+    pub rounds: Vec<(u64, f64)>,
 }
 
 /// One measured interval.
@@ -58,6 +60,8 @@ pub struct Round {
     pub rate: f64,
     /// Latency in milliseconds.
     pub p50: f64,
+    /// Latency in milliseconds.
+    pub p95: f64,
     /// Latency in milliseconds.
     pub p99: f64,
     /// Part of its core that the server used.
@@ -81,15 +85,15 @@ impl Results {
     /// A table for the documentation.
     pub fn markdown(&self) -> String {
         let mut text = format!("{}\n\n{}\n\n", self.machine, self.method);
-        text += "| request | who | req/s, median (min to max) | MB/s | p50 ms | p99 ms | CPU us a request | server core | client core |\n";
-        text += "|---|---|---|---|---|---|---|---|---|\n";
+        text += "| request | who | req/s, median (min to max) | MB/s | p50 ms | p95 ms | p99 ms | CPU us a request | server core | client core |\n";
+        text += "|---|---|---|---|---|---|---|---|---|---|\n";
         for case in &self.cases {
             for server in &case.servers {
                 let of = |value: fn(&Round) -> f64| Spread::of(server.rounds.iter().map(value));
                 let rate = of(|round| round.rate);
                 _ = writeln!(
                     text,
-                    "| {} | {} | {:.0} ({:.0} to {:.0}) | {:.0} | {:.2} | {:.2} | {:.0} | {:.0} % | {:.0} % |",
+                    "| {} | {} | {:.0} ({:.0} to {:.0}) | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} % | {:.0} % |",
                     case.name,
                     server.name,
                     rate.median,
@@ -97,6 +101,7 @@ impl Results {
                     rate.max,
                     rate.median * case.body_bytes / 1e6,
                     of(|round| round.p50).median,
+                    of(|round| round.p95).median,
                     of(|round| round.p99).median,
                     of(|round| round.server_busy / round.rate * 1e6).median,
                     of(|round| round.server_busy).median * 100.0,
@@ -110,9 +115,10 @@ impl Results {
                 _ = writeln!(text, "| {} | {peer} | {median:.2} ({min:.2} to {max:.2}) |", case.name);
             }
         }
-        text += "\n| server | requests answered | resident MB before | after |\n|---|---|---|---|\n";
-        for Memory { name, requests, resident: (before, after) } in &self.memory {
-            _ = writeln!(text, "| {name} | {requests} | {before:.0} | {after:.0} |");
+        text += "\n| server | resident MB at first | after each round: MB (requests answered until then) |\n|---|---|---|\n";
+        for Memory { name, before, rounds } in &self.memory {
+            let rounds: Vec<_> = rounds.iter().map(|(requests, now)| format!("{now:.0} ({requests})")).collect();
+            _ = writeln!(text, "| {name} | {before:.0} | {} |", rounds.join(", "));
         }
         if self.disturbed() {
             text += "\nThe server's core was not busy with the server alone, or the client was the limit: something else \
@@ -123,7 +129,7 @@ impl Results {
 
     /// Whether some measurement did not fill the server's core.
     fn disturbed(&self) -> bool {
-        let servers = self.cases.iter().flat_map(|case| &case.servers);
+        let servers = self.cases.iter().filter(|case| case.bound_by_server).flat_map(|case| &case.servers);
         servers.into_iter().any(|server| Spread::of(server.rounds.iter().map(|round| round.server_busy)).median < FULL)
     }
 }
@@ -164,22 +170,23 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_within_a_round() {
-        let round = |rate| Round { rate, p50: 1.0, p99: 2.0, server_busy: 0.96, client_busy: 0.5 };
+        let round = |rate| Round { rate, p50: 1.0, p95: 1.5, p99: 2.0, server_busy: 0.96, client_busy: 0.5 };
         let measured = |name, rates: [f64; 3]| Measured { name, rounds: rates.map(round).to_vec() };
         let case = Case {
             name: "a".to_owned(),
             body_bytes: 1e6,
+            bound_by_server: true,
             servers: vec![measured("perses-api-server", [50.0, 90.0, 60.0]), measured("nginx", [100.0; 3])],
         };
-        let memory = vec![Memory { name: "nginx", requests: 7, resident: (1.2, 3.4) }];
+        let memory = vec![Memory { name: "nginx", before: 1.2, rounds: vec![(7, 3.4), (9, 3.6)] }];
         let mut results = Results { machine: "m".to_owned(), method: "n".to_owned(), cases: vec![case], memory };
         let text = results.markdown();
         assert!(text.contains("| a | nginx | 0.60 (0.50 to 0.90) |"), "{text}");
         assert!(
-            text.contains("| a | perses-api-server | 60 (50 to 90) | 60 | 1.00 | 2.00 | 16000 | 96 % | 50 % |"),
+            text.contains("| a | perses-api-server | 60 (50 to 90) | 60 | 1.00 | 1.50 | 2.00 | 16000 | 96 % | 50 % |"),
             "{text}"
         );
-        assert!(text.contains("| nginx | 7 | 1 | 3 |"), "{text}");
+        assert!(text.contains("| nginx | 1 | 3 (7), 4 (9) |"), "{text}");
         assert!(!text.contains("quiet"), "{text}");
 
         results.cases[0].servers[1].rounds.iter_mut().for_each(|round| round.server_busy = 0.5);

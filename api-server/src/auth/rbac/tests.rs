@@ -18,7 +18,7 @@ fn document(key: Key, revision: i64, spec: &serde_json::Value) -> Document {
         updated_at: jiff::Timestamp::UNIX_EPOCH,
         version: 0,
         tags: Vec::new(),
-        spec: RawValue::from_string(spec.to_string()).unwrap(),
+        spec: RawValue::from_string(spec.to_string()).unwrap().into(),
         origin: Origin::Api,
         revision,
     }

@@ -242,7 +242,7 @@ mod tests {
             updated_at: "2026-01-02T03:04:06Z".parse().unwrap(),
             version: 7,
             tags: vec!["no".to_owned(), "1.5".to_owned()],
-            spec: RawValue::from_string(spec.to_owned()).unwrap(),
+            spec: RawValue::from_string(spec.to_owned()).unwrap().into(),
             origin: Origin::Api,
             revision: 1,
         }

@@ -167,7 +167,7 @@ fn without_spec(document: &Document) -> Document {
         updated_at: document.updated_at,
         version: document.version,
         tags: document.tags.clone(),
-        spec: crate::store::empty_spec(),
+        spec: crate::store::empty_spec().into(),
         origin: document.origin.clone(),
         revision: document.revision,
     }

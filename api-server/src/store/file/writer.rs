@@ -296,7 +296,7 @@ pub(super) fn read(file: &Found) -> Result<Document, String> {
         updated_at: metadata.updated_at.unwrap_or(written),
         version: metadata.version,
         tags: metadata.tags.unwrap_or_default(),
-        spec: stored.spec.unwrap_or_else(empty_spec),
+        spec: stored.spec.unwrap_or_else(empty_spec).into(),
         origin,
         revision: 0,
     })
@@ -310,7 +310,7 @@ fn same(a: &Document, b: &Document) -> bool {
 
 fn document(draft: Draft, created_at: Timestamp, updated_at: Timestamp, version: u64, revision: i64) -> Document {
     let Draft { key, tags, spec, origin } = draft;
-    Document { key, created_at, updated_at, version, tags, spec, origin, revision }
+    Document { key, created_at, updated_at, version, tags, spec: spec.into(), origin, revision }
 }
 
 /// The time in whole microseconds, as PostgreSQL keeps it.

@@ -89,7 +89,7 @@ pub(super) fn document(row: &PgRow) -> Result<Document, sqlx::Error> {
             project: row.try_get(1)?,
             name: row.try_get(2)?,
         },
-        spec: RawValue::from_string(spec).map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+        spec: RawValue::from_string(spec).map_err(|error| sqlx::Error::Decode(Box::new(error)))?.into(),
         tags: row.try_get(4)?,
         origin: Origin::parse(row.try_get(5)?),
         version: version.unsigned_abs(),

@@ -260,7 +260,7 @@ fn written(draft: Draft, row: &PgRow) -> Result<Document, sqlx::Error> {
     Ok(Document {
         key,
         tags,
-        spec,
+        spec: spec.into(),
         origin,
         version: version.unsigned_abs(),
         revision: row.try_get(1)?,
