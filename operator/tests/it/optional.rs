@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use e2e::cluster::ControlPlane;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use persesstack_operator::apply::kind::Kind;
 use persesstack_operator::conditions::{find, is_true};
+use persesstack_operator::controllers::persesstack::capabilities::CapabilityCache;
+use persesstack_operator::controllers::persesstack::observed::Availability;
 use serde_json::{Value, json};
 
-use crate::cluster::{DEADLINE, Operator, REPAIR, STACK, Space, World, alone, install_kind, remove_kind, within};
+use crate::cluster::{
+    DEADLINE, Operator, REPAIR, STACK, Space, World, alone, control_plane, equipped, install_kind, remove_kind, within,
+};
 
 /// Long before the operator would ask again by itself.
 const NOTICED: Duration = Duration::from_secs(30);
@@ -117,6 +122,18 @@ async fn what_is_asked_for_and_not_there_is_waited_for() {
     install_kind(&space.client, Kind::Route).await;
     assert_eq!(route(&space).await["spec"]["host"], "a.example");
     space.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_optional_kind_is_found_where_its_definition_is() {
+    let Some(plane) = equipped() else { return };
+    let found = async |plane: &ControlPlane| {
+        let cache = CapabilityCache::default();
+        let capabilities = cache.get(&plane.client().unwrap()).await.unwrap();
+        Kind::OPTIONAL.map(|kind| capabilities.of(kind))
+    };
+    assert_eq!(found(plane).await, [Availability::Present; Kind::OPTIONAL.len()]);
+    assert_eq!(found(control_plane()).await, [Availability::Absent; Kind::OPTIONAL.len()]);
 }
 
 fn api_services(space: &Space) -> Api<DynamicObject> {

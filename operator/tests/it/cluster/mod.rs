@@ -42,7 +42,6 @@ pub(crate) fn control_plane() -> &'static ControlPlane {
 
 /// A control plane that has every optional kind too, from the definitions of the other projects; `None`, and said, where
 /// those are not on this machine.
-#[expect(dead_code, reason = "for the features that are built on optional kinds")]
 pub(crate) fn equipped() -> Option<&'static ControlPlane> {
     static SHARED: OnceLock<ControlPlane> = OnceLock::new();
     e2e::crds::folder().unwrap()?;

@@ -30,6 +30,7 @@ fn healthy(migration: &str) -> Workloads {
         pgbouncer: state(2),
         migrations: [(migration.to_owned(), JobState { complete: true, failed: None })].into(),
         hpa: None,
+        exposure: None,
     }
 }
 
