@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod build;
 pub mod cluster;
+pub mod crds;
 pub mod demo;
 pub mod fixtures;
 pub mod images;

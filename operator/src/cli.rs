@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::apply::kind::Kind;
+use crate::controllers::persesstack::observed::{Availability, Capabilities};
 use crate::run::RunArgs;
 use crate::settings::Settings;
 use crate::{crd, explain, rbac, render};
@@ -82,6 +84,36 @@ pub struct RenderArgs {
 pub enum OptionalApi {
     /// OpenShift: user ids come from the platform.
     Openshift,
+    /// Routes of OpenShift.
+    Route,
+    /// HTTPRoutes of the Gateway API.
+    Httproute,
+    /// PostgresClusters of Crunchy's operator.
+    Crunchy,
+    /// ServiceMonitors, PodMonitors and PrometheusRules of the Prometheus operator.
+    Monitoring,
+}
+
+impl OptionalApi {
+    fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Openshift => &[],
+            Self::Route => &[Kind::Route],
+            Self::Httproute => &[Kind::HttpRoute],
+            Self::Crunchy => &[Kind::PostgresCluster],
+            Self::Monitoring => &[Kind::ServiceMonitor, Kind::PodMonitor, Kind::PrometheusRule],
+        }
+    }
+
+    /// A cluster that has these optional APIs and no other.
+    pub fn capabilities(apis: &[Self]) -> Capabilities {
+        let kinds: Vec<Kind> = apis.iter().flat_map(|api| api.kinds().iter().copied()).collect();
+        let mut capabilities = Capabilities::with(&kinds);
+        if apis.contains(&Self::Openshift) {
+            capabilities.openshift = Availability::Present;
+        }
+        capabilities
+    }
 }
 
 /// Arguments of `explain`.
@@ -96,9 +128,9 @@ pub struct ExplainArgs {
 
 /// Runs the offline command that is asked for.
 pub fn offline_render(args: &RenderArgs, settings: &Settings) -> Result<(), CliError> {
-    let openshift = args.assume_api.contains(&OptionalApi::Openshift);
+    let capabilities = OptionalApi::capabilities(&args.assume_api);
     let mut text = String::new();
-    for rendered in render::render(&read(&args.file)?, settings, openshift)? {
+    for rendered in render::render(&read(&args.file)?, settings, capabilities)? {
         text += &render::yaml(&rendered)?;
     }
     print(&text)
@@ -107,7 +139,7 @@ pub fn offline_render(args: &RenderArgs, settings: &Settings) -> Result<(), CliE
 /// Prints the derivations that are asked for.
 pub fn offline_explain(args: &ExplainArgs, settings: &Settings) -> Result<(), CliError> {
     let mut text = String::new();
-    for rendered in render::render(&read(&args.file)?, settings, false)? {
+    for rendered in render::render(&read(&args.file)?, settings, Capabilities::with(&[]))? {
         let derivations = explain::text(&rendered.sizing, args.field.as_deref()).ok_or_else(|| CliError::NoField {
             field: args.field.clone().unwrap_or_default(),
             known: explain::fields(&rendered.sizing).join(", "),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::api::v1alpha1::PersesStack;
 use crate::controllers::persesstack::build::{self, Resources};
-use crate::controllers::persesstack::observed::{Availability, Observed, SecretData};
+use crate::controllers::persesstack::observed::{Capabilities, Observed, SecretData};
 use crate::controllers::persesstack::validate::{self, Invalid, ResolvedAuth, Validated};
 use crate::crd;
 use crate::settings::{Entropy, Settings};
@@ -59,12 +59,12 @@ pub struct Rendered {
     pub resources: Resources,
 }
 
-/// Resolves and builds every PersesStack of `text`. Secrets in the same file stand for those of the cluster.
-pub fn render(text: &str, settings: &Settings, openshift: bool) -> Result<Vec<Rendered>, RenderError> {
+/// Resolves and builds every PersesStack of `text` for a cluster with these optional APIs. Secrets in the same file stand
+/// for those of the cluster.
+pub fn render(text: &str, settings: &Settings, capabilities: Capabilities) -> Result<Vec<Rendered>, RenderError> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(text).map_err(|error| RenderError::Yaml(error.to_string()))?;
-    let mut observed = Observed::default();
-    observed.capabilities.openshift = if openshift { Availability::Present } else { Availability::Absent };
+    let mut observed = Observed { capabilities, ..Observed::default() };
     for secret in documents.iter().filter(|d| d["kind"] == "Secret") {
         let (name, data) = given_secret(secret)?;
         observed.secrets.insert(name, data);
@@ -114,7 +114,7 @@ fn given_secret(document: &Value) -> Result<(String, SecretData), RenderError> {
 
 /// Every object in the order of apply, as JSON with `apiVersion` and `kind`; passwords and keys are masked.
 pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
-    let Resources { retained, database, cache, pooler, migration, api } = &rendered.resources;
+    let Resources { retained, database, cache, pooler, migration, exposure, api } = &rendered.resources;
     let mut out = Vec::new();
     for secret in &retained.secrets {
         push(&mut out, secret)?;
@@ -149,6 +149,9 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
     push_some(&mut out, deployment.as_ref())?;
     push(&mut out, hpa)?;
     push(&mut out, pdb)?;
+    if let Some(build::Exposure { route }) = exposure {
+        push_some(&mut out, route.as_ref())?;
+    }
 
     let secrets = confidential(&rendered.validated);
     for object in &mut out {

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::kind::Kind;
 use super::{ApplyError, verb};
 use crate::controllers::persesstack::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY};
+use crate::controllers::persesstack::observed::{Availability, Capabilities};
 
 /// Every object with the labels of one stack, by kind and name.
 #[derive(Clone, Debug, Default)]
@@ -20,10 +21,18 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Lists every kind. One failed list fails the whole: an incomplete inventory would look like deleted objects.
-    pub async fn read(client: &kube::Client, namespace: &str, stack: &str) -> Result<Self, ApplyError> {
+    /// Lists every kind whose API is there. One failed list fails the whole: an incomplete inventory would look like
+    /// deleted objects. Objects of an API that is [`Unknown`](Availability::Unknown) are not in it, so none of them can be
+    /// taken for a leftover.
+    pub async fn read(
+        client: &kube::Client,
+        namespace: &str,
+        stack: &str,
+        capabilities: Capabilities,
+    ) -> Result<Self, ApplyError> {
         let selector = ListParams::default().labels(&format!("{INSTANCE_KEY}={stack},{MANAGED_BY_KEY}={MANAGED_BY}"));
-        let lists = Kind::ALL.map(|kind| {
+        let there = Kind::all().filter(|kind| capabilities.of(*kind) == Availability::Present);
+        let lists = there.map(|kind| {
             let selector = &selector;
             async move {
                 let items = list(client, namespace, &kind.resource(), selector).await?;

@@ -7,7 +7,9 @@
 use super::inventory::Inventory;
 use super::kind::Kind;
 use super::ssa::{Child, Lifecycle};
-use crate::controllers::persesstack::build::{self, Api, Cache, Database, Migration, Pooler, Resources, Retained};
+use crate::controllers::persesstack::build::{
+    self, Api, Cache, Database, Exposure, Migration, Pooler, Resources, Retained,
+};
 
 /// Desired objects, in order.
 #[derive(Clone, Debug)]
@@ -21,8 +23,10 @@ pub struct Plan {
     pub gated: Vec<Child>,
     /// Name of the migration Job; `None` while the database's credentials are waited for.
     pub migration: Option<String>,
-    /// Nothing is held back.
+    /// Nothing of what the API pods need is held back.
     pub complete: bool,
+    /// Kinds of which nothing is deleted: it is not known what is wanted of them.
+    pub undecided: Vec<Kind>,
 }
 
 impl Plan {
@@ -43,7 +47,7 @@ impl Plan {
 /// Orders the objects. Every group is taken apart without `..`: a new object that nobody applies does not compile.
 pub fn plan(resources: &Resources) -> Plan {
     use Lifecycle::{Applied, Generated, Immutable};
-    let Resources { retained, database, cache, pooler, migration, api } = resources;
+    let Resources { retained, database, cache, pooler, migration, exposure, api } = resources;
     let Retained { secrets, claim } = retained;
     let generated = secrets.iter().map(|secret| Child::new(Kind::Secret, Generated, secret)).collect();
 
@@ -80,5 +84,13 @@ pub fn plan(resources: &Resources) -> Plan {
     let complete = deployment.is_some();
     let deployment = deployment.iter().map(|deployment| Child::new(Kind::Deployment, Applied, deployment));
     let gated = deployment.chain([Child::new(Kind::HorizontalPodAutoscaler, Applied, hpa)]).collect();
-    Plan { generated, base, gated, migration, complete }
+
+    let mut undecided = Vec::new();
+    match exposure {
+        Some(Exposure { route }) => {
+            base.extend(route.iter().map(|route| Child::custom(Kind::Route, Applied, route)));
+        }
+        None => undecided.push(Kind::Route),
+    }
+    Plan { generated, base, gated, migration, complete, undecided }
 }

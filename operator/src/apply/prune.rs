@@ -39,16 +39,17 @@ pub async fn secrets_in_use(
     Ok(mounted.filter(|(kind, _)| *kind == Kind::Secret).map(|(_, name)| name.to_owned()).collect())
 }
 
-/// The objects to delete. PURE.
+/// The objects to delete: not wanted, not `in_use` by a ReplicaSet, and not of a kind that is `undecided`. PURE.
 pub fn leftovers<'a>(
     inventory: &'a Inventory,
     wanted: &BTreeSet<(Kind, String)>,
     in_use: &BTreeSet<String>,
+    undecided: &[Kind],
     stack: &StackId,
 ) -> Vec<(Kind, &'a str, &'a Value)> {
     let unwanted = |kind: Kind, name: &str| {
         let used = kind == Kind::Secret && in_use.contains(name);
-        !used && !wanted.contains(&(kind, name.to_owned()))
+        !used && !undecided.contains(&kind) && !wanted.contains(&(kind, name.to_owned()))
     };
     inventory
         .iter()
@@ -104,10 +105,15 @@ mod tests {
         inventory.insert(Kind::Secret, "s-keys", object(None));
         inventory.insert(Kind::PersistentVolumeClaim, "s-db", object(None));
         inventory.insert(Kind::Service, "s-redis", object(Some("0")));
+        inventory.insert(Kind::Route, "s", object(Some("1")));
         let wanted = [(Kind::Deployment, "s-api".to_owned())].into();
         let in_use = ["s-api-config-old".to_owned()].into();
-        let found: Vec<_> =
-            leftovers(&inventory, &wanted, &in_use, &stack).into_iter().map(|(kind, name, _)| (kind, name)).collect();
-        assert_eq!(found, [(Kind::Secret, "s-api-config-older"), (Kind::Deployment, "s-redis")]);
+        let found = |undecided: &[Kind]| -> Vec<_> {
+            let found = leftovers(&inventory, &wanted, &in_use, undecided, &stack);
+            found.into_iter().map(|(kind, name, _)| (kind, name)).collect()
+        };
+        let decided = [(Kind::Secret, "s-api-config-older"), (Kind::Deployment, "s-redis")];
+        assert_eq!(found(&[Kind::Route]), decided);
+        assert_eq!(found(&[]), [decided[0], decided[1], (Kind::Route, "s")]);
     }
 }

@@ -62,6 +62,12 @@ impl Child {
         let name = object.meta().name.clone().unwrap_or_default();
         Self { kind, name, lifecycle, value }
     }
+
+    /// From an object without a Rust type, which says itself what it is.
+    pub fn custom(kind: Kind, lifecycle: Lifecycle, object: &DynamicObject) -> Self {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        Self { kind, name, lifecycle, value: serde_json::to_value(object).unwrap_or_default() }
+    }
 }
 
 /// What happened to one desired object.

@@ -12,7 +12,7 @@ const INSTANCE: &str = "app.kubernetes.io/instance";
 async fn ours(space: &Space) -> Vec<(Kind, String)> {
     let ours = |object: &Value| object["metadata"]["labels"][INSTANCE] == "perses";
     let named = |object: Value| {
-        let kind = Kind::ALL.into_iter().find(|kind| object["kind"] == kind.name())?;
+        let kind = Kind::all().find(|kind| object["kind"] == kind.name())?;
         Some((kind, object["metadata"]["name"].as_str()?.to_owned()))
     };
     space.objects().await.into_iter().filter(ours).filter_map(named).collect()

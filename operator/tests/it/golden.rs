@@ -4,17 +4,26 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum as _;
+use persesstack_operator::cli::OptionalApi;
+use persesstack_operator::controllers::persesstack::observed::Capabilities;
 use persesstack_operator::settings::Settings;
 use persesstack_operator::{explain, render};
 
 use crate::files::{self, updating};
 
+/// The optional APIs of the case's cluster: the words of `--assume-api` in its file `apis`, if it has one.
+fn capabilities(case: &Path) -> Capabilities {
+    let words = fs::read_to_string(case.join("apis")).unwrap_or_default();
+    let api = |word| OptionalApi::from_str(word, true).unwrap_or_else(|e| panic!("{}/apis: {e}", case.display()));
+    OptionalApi::capabilities(&words.split_whitespace().map(api).collect::<Vec<_>>())
+}
+
 /// Files of one case by name: one per object, and the explanation of the numbers.
 fn build(case: &Path) -> BTreeMap<String, String> {
     let input = fs::read_to_string(case.join("input.yaml")).expect("input.yaml");
-    let openshift = case.file_name().is_some_and(|name| name == "openshift");
-    let rendered =
-        render::render(&input, &Settings::default(), openshift).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
+    let rendered = render::render(&input, &Settings::default(), capabilities(case))
+        .unwrap_or_else(|e| panic!("{}: {e}", case.display()));
     let mut built = BTreeMap::new();
     for stack in &rendered {
         let name = stack.validated.names.stack();
@@ -100,10 +109,8 @@ fn building_twice_gives_the_same() {
 #[test]
 fn every_pod_fits_the_restricted_profile() {
     for case in cases() {
-        for stack in
-            render::render(&fs::read_to_string(case.join("input.yaml")).expect("input"), &Settings::default(), false)
-                .expect("render")
-        {
+        let input = fs::read_to_string(case.join("input.yaml")).expect("input");
+        for stack in render::render(&input, &Settings::default(), capabilities(&case)).expect("render") {
             for object in render::objects(&stack).expect("objects") {
                 let pod = &object["spec"]["template"]["spec"];
                 if pod.is_null() {
@@ -137,7 +144,7 @@ fn every_pod_fits_the_restricted_profile() {
 fn passwords_stand_in_secrets_only() {
     let input = files::read("tests/golden/external/input.yaml");
     assert!(input.contains("s3cret-of-the-database"), "the case has a password to look for");
-    for stack in render::render(&input, &Settings::default(), false).expect("render") {
+    for stack in render::render(&input, &Settings::default(), Capabilities::with(&[])).expect("render") {
         let text = render::yaml(&stack).expect("YAML");
         for secret in ["s3cret-of-the-database", "s3cret-of-prometheus"] {
             assert!(!text.contains(secret), "{secret} is shown");

@@ -11,6 +11,7 @@ mod files;
 mod generated;
 mod golden;
 mod lifecycle;
+mod optional;
 mod samples;
 mod validate;
 mod waits;

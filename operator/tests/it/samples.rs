@@ -1,5 +1,6 @@
 //! Every sample passes schema and rules; what must not pass does not, and says why.
 
+use persesstack_operator::controllers::persesstack::observed::Capabilities;
 use persesstack_operator::render::{self, RenderError};
 use persesstack_operator::settings::Settings;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ fn every_sample_is_accepted() {
             continue;
         }
         let text = std::fs::read_to_string(&path).expect("text");
-        match render::render(&text, &Settings::default(), false) {
+        match render::render(&text, &Settings::default(), Capabilities::with(&[])) {
             Ok(stacks) => seen += stacks.len(),
             // The Secret of somebody else's database is not part of the sample.
             Err(RenderError::Invalid { invalid, .. }) if invalid.waiting_for.is_some() => seen += 1,

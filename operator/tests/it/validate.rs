@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 
 use persesstack_operator::api::v1alpha1::{DatabaseType, PersesStack};
 use persesstack_operator::controllers::persesstack::build;
-use persesstack_operator::controllers::persesstack::observed::{Observed, SecretData};
+use persesstack_operator::controllers::persesstack::observed::{Capabilities, Observed, SecretData};
 use persesstack_operator::controllers::persesstack::validate::{Invalid, SecretRef, Validated, validate};
 use persesstack_operator::settings::{Entropy, Settings};
 use persesstack_operator::{render, sizing};
 use serde_json::{Value, json};
+
+/// A cluster without optional APIs in which there is nothing yet.
+fn nothing() -> Observed {
+    Observed { capabilities: Capabilities::with(&[]), ..Observed::default() }
+}
 
 fn stack(spec: &Value) -> PersesStack {
     let document = json!({
@@ -34,7 +39,7 @@ fn secret(pairs: &[(&str, &str)], ours: bool) -> SecretData {
 }
 
 fn with_secret(name: &str, data: SecretData) -> Observed {
-    Observed { secrets: BTreeMap::from([(name.to_owned(), data)]), ..Observed::default() }
+    Observed { secrets: BTreeMap::from([(name.to_owned(), data)]), ..nothing() }
 }
 
 /// A stack that exists has its encryption key.
@@ -72,8 +77,8 @@ fn auto_takes_the_store_that_holds_the_data_then_the_number_of_users() {
 fn an_encryption_key_is_never_made_anew_where_there_is_data() {
     let spec = json!({ "users": 5 });
     for observed in [
-        Observed { api_replicas: Some(2), ..Observed::default() },
-        Observed { database: Some(DatabaseType::Standalone), ..Observed::default() },
+        Observed { api_replicas: Some(2), ..nothing() },
+        Observed { database: Some(DatabaseType::Standalone), ..nothing() },
     ] {
         let invalid = run(&spec, &observed).expect_err("the key was lost");
         assert_eq!((invalid.reason, invalid.terminal), ("EncryptionKeyLost", false));
@@ -93,7 +98,7 @@ fn data_in_a_volume_is_not_left_behind() {
 
 #[test]
 fn a_missing_secret_or_key_is_waited_for_by_name() {
-    let invalid = run(&external(), &Observed::default()).expect_err("waits");
+    let invalid = run(&external(), &nothing()).expect_err("waits");
     assert_eq!(invalid.waiting_for, Some(SecretRef { name: "db".to_owned(), key: None }));
     assert!(!invalid.terminal);
     let invalid = run(&external(), &database(&[("password", "")])).expect_err("waits");
@@ -116,15 +121,15 @@ fn pods(v: &Validated) -> [bool; 5] {
 fn what_is_missing_holds_back_what_needs_it_and_nothing_else() {
     let spec = json!({ "users": 5 });
     let foreign = |name: &str| with_secret(name, secret(&[("password", "x")], false));
-    let lost = Observed { api_replicas: Some(2), ..Observed::default() };
+    let lost = Observed { api_replicas: Some(2), ..nothing() };
     for (spec, observed, built) in [
-        (&spec, Observed::default(), [true; 5]),
+        (&spec, nothing(), [true; 5]),
         (&spec, foreign("perses-keys"), [true, true, true, true, false]),
         (&spec, foreign("perses-admin"), [true, true, true, true, false]),
         (&spec, foreign("perses-redis"), [true, false, true, true, false]),
         (&spec, foreign("perses-db"), [false, true, false, false, false]),
         (&spec, lost, [true, true, true, true, false]),
-        (&external(), Observed::default(), [false, true, false, false, false]),
+        (&external(), nothing(), [false, true, false, false, false]),
         (&external(), database(&[]), [false, true, true, true, true]),
     ] {
         let v = partial(spec, &observed).expect("nothing terminal");
@@ -142,7 +147,7 @@ fn a_datasource_without_its_secret_holds_back_nothing_but_itself() {
         { "name": "closed", "url": "http://b:9090", "auth": { "bearer": { "secretRef": { "name": "token" } } } },
     ]);
     let spec = json!({ "users": 5, "datasources": datasources });
-    let v = partial(&spec, &Observed::default()).expect("nothing terminal");
+    let v = partial(&spec, &nothing()).expect("nothing terminal");
     assert_eq!(pods(&v), [true; 5]);
     let names: Vec<_> = v.datasources.iter().map(|datasource| datasource.spec.name.as_str()).collect();
     assert_eq!(names, ["open"]);
@@ -150,7 +155,7 @@ fn a_datasource_without_its_secret_holds_back_nothing_but_itself() {
     assert!(message.contains("Secret token") && message.contains("datasource closed"), "{message}");
     // What only a changed spec cures still stops everything.
     let wrong = json!({ "users": 5, "datasources": [{ "name": "p", "url": "http://u:p@h:9090" }] });
-    assert!(partial(&wrong, &Observed::default()).expect_err("refused").terminal);
+    assert!(partial(&wrong, &nothing()).expect_err("refused").terminal);
 }
 
 #[test]
@@ -195,19 +200,15 @@ fn keys_that_the_operator_owns_are_refused_by_name() {
         (json!({ "security": { "authentication": { "initial_admin": {} } } }), "security.authentication.initial_admin"),
         (json!({ "cache": { "redis": null } }), "cache.redis"),
     ] {
-        let invalid =
-            run(&json!({ "users": 5, "api": { "config": config } }), &Observed::default()).expect_err("refused");
+        let invalid = run(&json!({ "users": 5, "api": { "config": config } }), &nothing()).expect_err("refused");
         assert!(
             invalid.terminal && invalid.message.contains(&format!("spec.api.config.{path} ")),
             "{}",
             invalid.message
         );
     }
-    run(
-        &json!({ "users": 5, "api": { "config": { "security": { "cookie": { "secure": true } } } } }),
-        &Observed::default(),
-    )
-    .expect("other keys are the user's");
+    run(&json!({ "users": 5, "api": { "config": { "security": { "cookie": { "secure": true } } } } }), &nothing())
+        .expect("other keys are the user's");
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn contradictions_in_the_spec_are_terminal() {
         (json!({ "users": 5, "database": { "standalone": { "storage": { "size": "1Mi" } } } }), "StorageTooSmall"),
         (json!({ "users": 5, "datasources": [{ "name": "p", "url": "http://u:p@h:9090" }] }), "DatasourceInvalid"),
     ] {
-        let invalid = run(&spec, &Observed::default()).expect_err("refused");
+        let invalid = run(&spec, &nothing()).expect_err("refused");
         assert_eq!((invalid.reason, invalid.terminal), (reason, true), "{spec}: {}", invalid.message);
     }
 }
@@ -230,7 +231,7 @@ fn contradictions_in_the_spec_are_terminal() {
 #[test]
 fn generated_secrets_are_made_once_and_adopted_afterwards() {
     let spec = json!({ "users": 5 });
-    let first = run(&spec, &Observed::default()).expect("valid");
+    let first = run(&spec, &nothing()).expect("valid");
     let names: Vec<_> = first.generated.secrets.keys().cloned().collect();
     assert_eq!(names, ["perses-admin", "perses-db", "perses-keys", "perses-redis"]);
     assert_eq!(first.generated.secrets["perses-keys"]["encryption-key"].len(), 32);
@@ -251,7 +252,7 @@ fn generated_secrets_are_made_once_and_adopted_afterwards() {
             .iter()
             .map(|(n, d)| (n.clone(), SecretData { data: d.clone(), ours: true }))
             .collect(),
-        ..Observed::default()
+        ..nothing()
     };
     let mut other = Entropy::fixed();
     other.encryption_key = [7; 32];
@@ -277,8 +278,7 @@ fn a_damaged_or_foreign_secret_is_never_replaced() {
 #[test]
 fn ownership_follows_the_deletion_policy() {
     for (policy, owned) in [("Retain", false), ("Delete", true)] {
-        let v =
-            run(&json!({ "users": 5, "database": { "deletionPolicy": policy } }), &Observed::default()).expect("valid");
+        let v = run(&json!({ "users": 5, "database": { "deletionPolicy": policy } }), &nothing()).expect("valid");
         let resources = build::build(&v, &sizing::size(&v.inputs)).expect("built");
         for secret in &resources.retained.secrets {
             assert_eq!(secret.metadata.owner_references.is_some(), owned, "{policy}: {:?}", secret.metadata.name);
@@ -305,7 +305,7 @@ fn replicas_are_ours_only_before_the_deployment_exists() {
             .expect("spec")
             .replicas
     };
-    assert_eq!(replicas(&Observed::default()), Some(2));
+    assert_eq!(replicas(&nothing()), Some(2));
     assert_eq!(replicas(&Observed { api_replicas: Some(7), ..with_key() }), None);
 }
 

@@ -6,6 +6,8 @@
 mod database;
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
 mod datasource;
+#[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
+mod exposure;
 mod quantity;
 mod schema;
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
@@ -18,6 +20,7 @@ pub use database::{
     Database, DatabaseKeys, DatabaseType, DeletionPolicy, Direct, External, SslMode, Standalone, Storage,
 };
 pub use datasource::{Access, BasicAuth, BearerAuth, Datasource, DatasourceAuth};
+pub use exposure::{Exposure, ExposureType};
 pub use quantity::Quantity;
 pub use services::{Cache, CacheType, PgBouncer, Pooler, PoolerType, Redis};
 pub use spec::{

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::database::Database;
 use super::datasource::Datasource;
+use super::exposure::Exposure;
 use super::quantity::Quantity;
 use super::schema;
 use super::services::{Cache, Pooler};
@@ -78,6 +79,10 @@ pub struct PersesStackSpec {
     /// The cache that the API pods share.
     #[serde(default)]
     pub cache: Cache,
+
+    /// How the service is reached from outside the cluster.
+    #[serde(default)]
+    pub exposure: Exposure,
 
     /// Prometheus-compatible servers that every project can query.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,13 +1,13 @@
 //! What every reconcile shares: connection, settings, and small memories between reconciles.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::{Duration, Instant};
 
 use kube::runtime::events::{Recorder, Reporter};
 use parking_lot::Mutex;
 
 use super::build::labels::MANAGED_BY;
-use super::observed::{Availability, Capabilities, SecretData};
+use super::capabilities::CapabilityCache;
+use super::observed::SecretData;
 use crate::apply::owner::StackId;
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
@@ -140,50 +140,6 @@ impl Vault {
 fn lacks(secret: &SecretData, whole: &SecretData) -> bool {
     let missing = |key: &String| secret.data.get(key).is_none_or(Vec::is_empty);
     whole.data.iter().any(|(key, value)| !value.is_empty() && missing(key))
-}
-
-/// Which optional APIs the cluster has, asked at most every [`CapabilityCache::TTL`].
-#[derive(Debug, Default)]
-pub struct CapabilityCache(Mutex<Option<(Instant, Capabilities)>>);
-
-impl CapabilityCache {
-    /// How long an answer counts.
-    pub const TTL: Duration = Duration::from_mins(1);
-
-    /// The capabilities now. When discovery does not answer the last ones stay: an API that is unavailable for a moment
-    /// has not vanished.
-    pub async fn get(&self, client: &kube::Client) -> Capabilities {
-        let known = *self.0.lock();
-        if let Some((since, capabilities)) = known
-            && since.elapsed() < Self::TTL
-        {
-            return capabilities;
-        }
-        match client.list_api_groups().await {
-            Ok(groups) => {
-                let names: BTreeSet<String> = groups.groups.into_iter().map(|group| group.name).collect();
-                let capabilities = capabilities(&names);
-                *self.0.lock() = Some((Instant::now(), capabilities));
-                capabilities
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot list the API groups; the last answer stays");
-                known.map(|(_, capabilities)| capabilities).unwrap_or_default()
-            }
-        }
-    }
-}
-
-fn capabilities(groups: &BTreeSet<String>) -> Capabilities {
-    let has = |group: &str| if groups.contains(group) { Availability::Present } else { Availability::Absent };
-    Capabilities {
-        openshift: has("security.openshift.io"),
-        crunchy: has("postgres-operator.crunchydata.com"),
-        route: has("route.openshift.io"),
-        monitoring: has("monitoring.coreos.com"),
-        gateway: has("gateway.networking.k8s.io"),
-        metrics: has("metrics.k8s.io"),
-    }
 }
 
 #[cfg(test)]

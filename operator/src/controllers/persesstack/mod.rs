@@ -3,11 +3,14 @@
 //! Read [`reconcile`] first. This module holds the wiring: what is watched and which stack an event wakes.
 
 pub mod build;
+pub mod capabilities;
 pub mod context;
+mod exposure;
 mod generated;
 mod inputs;
 pub mod observe;
 pub mod observed;
+mod optional;
 pub mod reconcile;
 mod references;
 pub mod status;
@@ -23,10 +26,11 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceQuota, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::Api;
+use kube::api::{Api, DynamicObject};
 use kube::core::{DeserializeGuard, NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller, Error as ControllerError};
 use kube::runtime::reflector::ObjectRef;
@@ -37,6 +41,7 @@ use self::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY};
 use self::context::Context;
 use crate::api::GROUP;
 use crate::api::v1alpha1::PersesStack;
+use crate::apply::kind::Kind;
 use crate::leader::Chain;
 
 /// The watched object; one that does not fit the type does not stop the watch.
@@ -62,6 +67,12 @@ pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 
     let controller = watch.children::<Job>(controller);
     let controller = watch.children::<HorizontalPodAutoscaler>(controller);
     let controller = watch.children::<PodDisruptionBudget>(controller);
+    let controller = watch.children::<ResourceQuota>(controller);
+    let controller = watch.children::<NetworkPolicy>(controller);
+    let controller = watch.children::<Ingress>(controller);
+    let controller = controller.reconcile_on(optional::events(&context, &watch));
+    // An API that comes or goes can concern every stack.
+    let controller = controller.reconcile_all_on(context.capabilities.changes());
     // Every Secret, metadata only: those that specs refer to do not carry our labels.
     let shared = context.clone();
     let secrets = watch.api::<PartialObjectMeta<Secret>>();
@@ -74,21 +85,23 @@ pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 
         woken
     });
     let metrics = context.metrics.clone();
-    controller
-        .run(reconcile::reconcile, error_policy, context)
-        .for_each(|result| {
-            match result {
-                Ok((stack, action)) => tracing::debug!(%stack, ?action, "reconciled"),
-                // Deleted between the event and the reconcile; told by `error_policy`.
-                Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
-                Err(error) => {
-                    metrics.watch_failed();
-                    tracing::warn!(error = %Chain(&error), "a watch failed and is started again");
-                }
+    let shared = context.clone();
+    let running = controller.run(reconcile::reconcile, error_policy, context).for_each(|result| {
+        match result {
+            Ok((stack, action)) => tracing::debug!(%stack, ?action, "reconciled"),
+            // Deleted between the event and the reconcile; told by `error_policy`.
+            Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
+            Err(error) => {
+                metrics.watch_failed();
+                tracing::warn!(error = %Chain(&error), "a watch failed and is started again");
             }
-            std::future::ready(())
-        })
-        .await;
+        }
+        std::future::ready(())
+    });
+    tokio::select! {
+        () = running => {}
+        () = shared.capabilities.keep(&shared.client) => {}
+    }
 }
 
 /// Where to watch.
@@ -113,9 +126,22 @@ impl Watch {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Send + Sync + 'static,
     {
-        let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_KEY}={MANAGED_BY}"));
-        controller.watches(self.api::<PartialObjectMeta<K>>(), ours, |object| owners(object.meta()))
+        controller.watches(self.api::<PartialObjectMeta<K>>(), ours(), |object| owners(object.meta()))
     }
+
+    /// Metadata of the objects of an optional kind.
+    fn optional(&self, kind: Kind) -> Api<PartialObjectMeta<DynamicObject>> {
+        let (client, resource) = (self.client.clone(), kind.resource());
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+            None => Api::all_with(client, &resource),
+        }
+    }
+}
+
+/// Our objects only.
+fn ours() -> watcher::Config {
+    watcher::Config::default().labels(&format!("{MANAGED_BY_KEY}={MANAGED_BY}"))
 }
 
 /// The stack that an object belongs to, by its controller reference, else by its labels. PURE.

@@ -10,7 +10,10 @@ use kube::api::Api;
 
 use super::build::names::Names;
 use super::context::Context;
-use super::observed::{ForeignObject, HpaState, JobState, Observed, SecretData, WorkloadState, Workloads};
+use super::exposure;
+use super::observed::{
+    Capabilities, ForeignObject, HpaState, JobState, Observed, SecretData, WorkloadState, Workloads,
+};
 use crate::api::v1alpha1::{DatabaseType, PersesStack};
 use crate::apply::inventory::Inventory;
 use crate::apply::kind::Kind;
@@ -33,12 +36,7 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     let generated = [names.keys(), names.admin(), names.redis(), names.database()];
     // Before the reads: a Secret that appears between the read and the registration would go unnoticed.
     context.references.set(id, referenced.iter().chain(&generated).cloned().collect());
-    let (inventory, capabilities) = tokio::join!(
-        Inventory::read(&context.client, &id.namespace, &id.name),
-        context.capabilities.get(&context.client)
-    );
-    let inventory = inventory?;
-
+    let (inventory, capabilities) = inventory(context, id).await?;
     let mut observed = Observed { capabilities, ..Observed::default() };
     for name in generated.iter().chain(&referenced) {
         if let Some((secret, owner)) = secret(context, id, &inventory, name).await? {
@@ -61,6 +59,23 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     let complete = |(name, job): (&String, &JobState)| job.complete.then(|| name.clone());
     observed.completed_migrations = observed.workloads.migrations.iter().filter_map(complete).collect();
     Ok(Picture { inventory, observed })
+}
+
+/// What exists, of every kind whose API is there.
+async fn inventory(context: &Context, id: &StackId) -> Result<(Inventory, Capabilities), ApplyError> {
+    let read = async || {
+        let capabilities = context.capabilities.get(&context.client).await?;
+        let inventory = Inventory::read(&context.client, &id.namespace, &id.name, capabilities).await?;
+        Ok::<_, ApplyError>((inventory, capabilities))
+    };
+    match read().await {
+        // An optional API may have gone since it was asked for.
+        Err(error) if error.code().is_some() && context.capabilities.refresh(&context.client).await => {
+            tracing::debug!(%error, "the optional APIs have changed");
+            read().await
+        }
+        result => result,
+    }
 }
 
 /// One Secret from the inventory, else by its name; with whose it is.
@@ -108,6 +123,7 @@ pub fn workloads(inventory: &Inventory, names: &Names) -> Workloads {
         pgbouncer: deployment(&names.pgbouncer()),
         database: inventory.typed(Kind::StatefulSet, &names.database()).map(|found| stateful_set_state(&found)),
         migrations: jobs(inventory),
+        exposure: exposure::state(inventory, names),
         hpa: inventory.typed(Kind::HorizontalPodAutoscaler, &names.api()).map(|found| hpa_state(&found)),
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::validate::Invalid;
 use crate::api::v1alpha1::DatabaseType;
+use crate::apply::kind::Kind;
 
 /// Everything that was read for one stack.
 #[derive(Clone, Debug, Default)]
@@ -68,16 +70,48 @@ pub enum Availability {
 pub struct Capabilities {
     /// `security.openshift.io`: user ids are assigned by the platform and must not be set.
     pub openshift: Availability,
-    /// `postgres-operator.crunchydata.com`.
-    pub crunchy: Availability,
-    /// `route.openshift.io`.
-    pub route: Availability,
-    /// `monitoring.coreos.com`.
-    pub monitoring: Availability,
-    /// `gateway.networking.k8s.io`.
-    pub gateway: Availability,
-    /// `metrics.k8s.io`: without it the autoscaler cannot act.
-    pub metrics: Availability,
+    /// In the order of [`Kind::OPTIONAL`].
+    kinds: [Availability; Kind::OPTIONAL.len()],
+}
+
+impl Capabilities {
+    /// A cluster with these optional kinds and no other.
+    pub fn with(kinds: &[Kind]) -> Self {
+        let mut capabilities = Self { openshift: Availability::Absent, ..Self::default() };
+        for kind in Kind::OPTIONAL {
+            let there = if kinds.contains(&kind) { Availability::Present } else { Availability::Absent };
+            capabilities.set(kind, there);
+        }
+        capabilities
+    }
+
+    /// Whether objects of this kind can be read and written; always, when the kind is built in.
+    pub fn of(self, kind: Kind) -> Availability {
+        let place = Kind::OPTIONAL.iter().position(|optional| *optional == kind);
+        place.and_then(|place| self.kinds.get(place)).copied().unwrap_or(Availability::Present)
+    }
+
+    /// Notes what discovery says about an optional kind.
+    pub fn set(&mut self, kind: Kind, availability: Availability) {
+        for (optional, known) in Kind::OPTIONAL.iter().zip(&mut self.kinds) {
+            if *optional == kind {
+                *known = availability;
+            }
+        }
+    }
+
+    /// Whether the kind's API is there.
+    ///
+    /// # Errors
+    /// It is not known: discovery of its group does not answer. What depends on it is held back, so that an API that is
+    /// out of order for a while changes nothing.
+    pub fn has(self, kind: Kind) -> Result<bool, Invalid> {
+        match self.of(kind) {
+            Availability::Present => Ok(true),
+            Availability::Absent => Ok(false),
+            Availability::Unknown => Err(Invalid::unavailable(kind)),
+        }
+    }
 }
 
 /// State of the workloads of one stack; `None` when the object does not exist.
@@ -95,6 +129,23 @@ pub struct Workloads {
     pub migrations: BTreeMap<String, JobState>,
     /// HorizontalPodAutoscaler `<stack>-api`.
     pub hpa: Option<HpaState>,
+    /// The object that exposes the service.
+    pub exposure: Option<ExposureState>,
+}
+
+/// State of the object that exposes the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExposureState {
+    /// Its kind.
+    pub kind: Kind,
+    /// Host name under which it is reached.
+    pub host: Option<String>,
+    /// Whether it is reached by HTTPS.
+    pub tls: bool,
+    /// Whether what stands in front of the cluster serves it.
+    pub admitted: bool,
+    /// Why it is not admitted, in the words of who decided.
+    pub message: Option<String>,
 }
 
 /// State of a Deployment or StatefulSet.

@@ -207,12 +207,12 @@ async fn everything(
     }
     let wanted = plan.children().map(|child| (child.kind, child.name.clone())).collect();
     let none = std::collections::BTreeSet::new();
-    let candidates = leftovers(applier.inventory, &wanted, &none, applier.stack).len();
+    let candidates = leftovers(applier.inventory, &wanted, &none, &plan.undecided, applier.stack).len();
     if candidates == 0 {
         return Ok(());
     }
     let in_use = secrets_in_use(&context.client, applier.stack, &wanted).await?;
-    let unwanted = leftovers(applier.inventory, &wanted, &in_use, applier.stack);
+    let unwanted = leftovers(applier.inventory, &wanted, &in_use, &plan.undecided, applier.stack);
     let unwanted: Vec<_> =
         unwanted.into_iter().map(|(kind, name, live)| (kind, name.to_owned(), live.clone())).collect();
     for (kind, name, live) in unwanted {

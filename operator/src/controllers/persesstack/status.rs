@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use super::observed::{ForeignObject, JobState, WorkloadState, Workloads};
+use super::observed::{ExposureState, ForeignObject, JobState, WorkloadState, Workloads};
 use super::validate::{Invalid, Validated};
 use super::waits::{Part, Waits};
 use crate::api::v1alpha1::{
@@ -37,6 +37,8 @@ pub mod condition {
     pub const API: &str = "ApiReady";
     /// The credentials of all declared datasources are there; present only when datasources are declared.
     pub const DATASOURCES: &str = "DatasourcesReady";
+    /// The service is reached from outside; present only when something exposes it, or should.
+    pub const EXPOSURE: &str = "ExposureReady";
     /// The connections of all layers fit into each other.
     pub const BUDGET: &str = "ConnectionBudget";
     /// The spec can be carried out.
@@ -87,7 +89,7 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
             PersesStackStatus {
                 observed_generation,
                 conditions,
-                url: Some(format!("http://{}:8080", host(names.api()))),
+                url: url(validated, report.workloads.exposure.as_ref(), old.url, &host),
                 api: api_status(report.workloads),
                 database: Some(DatabaseStatus { type_: validated.database_type }),
                 endpoints: Some(endpoints(validated, old.endpoints, &host)),
@@ -153,6 +155,7 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
             }
             parts.push(held(waits, Part::Api, api(planned, report.workloads)));
             parts.extend(datasources(planned.validated));
+            parts.extend(exposure(planned.validated, report.workloads.exposure.as_ref()));
             parts.push(budget(planned.sizing));
             parts.push(feasible(planned.sizing));
         }
@@ -202,6 +205,45 @@ fn datasources(validated: &Validated) -> Option<Finding> {
             format!("{} of {declared} datasources are handed to the server; {message}", validated.datasources.len()),
         ),
         None => Finding::new(type_, true, "Resolved", format!("all {declared} datasources are handed to the server")),
+    })
+}
+
+/// Where people reach the service: outside only once it is admitted there, inside when nothing exposes it.
+fn url(
+    validated: &Validated,
+    exposure: Option<&ExposureState>,
+    old: Option<String>,
+    host: &impl Fn(String) -> String,
+) -> Option<String> {
+    match (validated.exposure, exposure) {
+        (Some(None), _) => Some(format!("http://{}:8080", host(validated.names.api()))),
+        (Some(Some(kind)), Some(state)) if state.kind == kind && state.admitted => {
+            let scheme = if state.tls { "https" } else { "http" };
+            state.host.as_ref().map(|host| format!("{scheme}://{host}"))
+        }
+        (Some(Some(_)), _) => None,
+        // It is not known what became of it.
+        (None, _) => old,
+    }
+}
+
+fn exposure(validated: &Validated, state: Option<&ExposureState>) -> Option<Finding> {
+    let type_ = condition::EXPOSURE;
+    if let Some((reason, message)) = validated.waits.of(Part::Exposure) {
+        let status = if reason == "ApiUnavailable" { Status::Unknown } else { Status::False };
+        return Some(Finding::new(type_, status, reason, message));
+    }
+    let kind = validated.exposure.flatten()?;
+    let name = format!("{} {}", kind.name(), validated.names.exposure());
+    Some(match state.filter(|state| state.kind == kind) {
+        Some(ExposureState { admitted: true, host: Some(host), .. }) => {
+            Finding::new(type_, true, "Admitted", format!("{name} is admitted as {host}"))
+        }
+        Some(ExposureState { message: Some(message), .. }) => {
+            Finding::new(type_, false, "NotAdmitted", format!("{name} is not admitted: {message}"))
+        }
+        Some(_) => Finding::new(type_, false, "WaitingForAdmission", format!("nobody has admitted {name} yet")),
+        None => Finding::new(type_, false, "NotCreated", format!("{name} has not been created yet")),
     })
 }
 
@@ -318,7 +360,7 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
     }) {
         return Finding::new(type_, true, part.reason, &part.message);
     }
-    let Workloads { api, redis, database, pgbouncer, migrations: _, hpa: _ } = report.workloads;
+    let Workloads { api, redis, database, pgbouncer, migrations: _, hpa: _, exposure: _ } = report.workloads;
     let all = [("API", api), ("PostgreSQL", database), ("PgBouncer", pgbouncer), ("Redis", redis)];
     if let Some((what, state)) = all.iter().find(|(_, state)| state.as_ref().is_some_and(|state| !state.settled())) {
         let counts = state.as_ref().map(|state| {
@@ -353,6 +395,7 @@ pub fn news<'a>(old: &[Condition], new: &'a [Condition]) -> Vec<(&'a Condition, 
         condition::DATABASE,
         condition::CACHE,
         condition::DATASOURCES,
+        condition::EXPOSURE,
     ];
     let good_when_true = |type_: &str| ![condition::STALLED, condition::CONFLICT].contains(&type_);
     new.iter()

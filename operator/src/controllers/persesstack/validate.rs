@@ -6,11 +6,12 @@ use std::fmt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::build::names::Names;
-use super::observed::{Availability, Observed};
+use super::observed::{Availability, Capabilities, Observed};
 use super::references::{external_endpoint, resolve_datasource};
 use super::waits::{Part, Waits};
-use super::{generated, inputs};
+use super::{exposure, generated, inputs};
 use crate::api::v1alpha1::{DatabaseType, Datasource, PersesStack, PersesStackSpec};
+use crate::apply::kind::Kind;
 use crate::settings::{DefaultImages, Entropy, Settings};
 use crate::sizing::Inputs;
 
@@ -129,10 +130,14 @@ pub struct Validated {
     pub generated: Generated,
     /// Datasources with credentials, without those whose credentials are waited for.
     pub datasources: Vec<ResolvedDatasource>,
+    /// The kind of object that exposes the service, if any does; `None` while that cannot be told.
+    pub exposure: Option<Option<Kind>>,
     /// What is waited for, and what it holds back.
     pub waits: Waits,
     /// User ids are assigned by the platform.
     pub openshift: bool,
+    /// Optional APIs: an object of a kind that is not there must not be built.
+    pub capabilities: Capabilities,
     /// Whether the API Deployment exists: then `spec.replicas` is not ours.
     pub api_exists: bool,
     /// Inputs of the capacity model.
@@ -155,6 +160,21 @@ impl Invalid {
             reason: "SecretNotFound",
             message,
             waiting_for: Some(SecretRef { name: name.to_owned(), key: key.map(str::to_owned) }),
+            terminal: false,
+        }
+    }
+
+    /// Goes on by itself when the API of an optional kind answers again.
+    pub(super) fn unavailable(kind: Kind) -> Self {
+        let resource = kind.resource();
+        let (api, plural) = (&resource.api_version, &resource.plural);
+        Self {
+            reason: "ApiUnavailable",
+            message: format!(
+                "{api} does not answer, so {plural} are neither read nor changed: look at \"kubectl get apiservices\" and at \
+                 the server behind this API"
+            ),
+            waiting_for: None,
             terminal: false,
         }
     }
@@ -195,6 +215,7 @@ pub fn validate(
     for datasource in &spec.datasources {
         datasources.extend(waits.hold(resolve_datasource(datasource, observed), Part::WITH_DATASOURCE)?);
     }
+    let exposure = waits.hold(exposure::kind(&spec, observed.capabilities), Part::WITH_EXPOSURE)?;
 
     Ok(Validated {
         namespace: stack.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
@@ -204,8 +225,10 @@ pub fn validate(
         endpoint,
         generated,
         datasources,
+        exposure,
         waits,
         openshift: observed.capabilities.openshift == Availability::Present,
+        capabilities: observed.capabilities,
         api_exists: observed.api_replicas.is_some(),
         inputs,
         names,

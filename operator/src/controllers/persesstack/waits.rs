@@ -15,6 +15,8 @@ pub enum Part {
     Migration,
     /// The API pods.
     Api,
+    /// The way in from outside.
+    Exposure,
     /// One datasource; the others and every object go on.
     Datasource,
 }
@@ -28,6 +30,8 @@ impl Part {
     pub(super) const WITH_DATABASE: &[Self] = &[Self::Database, Self::Pooler, Self::Migration, Self::Api];
     /// What signs in to an external database.
     pub(super) const WITH_EXTERNAL: &[Self] = &[Self::Pooler, Self::Migration, Self::Api];
+    /// What needs an API that exposes the service.
+    pub(super) const WITH_EXPOSURE: &[Self] = &[Self::Exposure];
     /// A datasource with credentials.
     pub(super) const WITH_DATASOURCE: &[Self] = &[Self::Datasource];
 }

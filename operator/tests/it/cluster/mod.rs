@@ -37,22 +37,52 @@ pub(crate) const STACK: &str = "perses";
 /// The control plane with the CRD. It lives as long as the process; its guard removes it afterwards.
 pub(crate) fn control_plane() -> &'static ControlPlane {
     static SHARED: OnceLock<ControlPlane> = OnceLock::new();
-    SHARED.get_or_init(|| {
-        // A runtime of its own: those of the tests end with them.
-        std::thread::spawn(|| {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            let control_plane = runtime.block_on(async {
-                let control_plane = ControlPlane::start().await.unwrap();
-                install_crd(&control_plane.client().unwrap()).await;
-                control_plane
-            });
-            // Its background tasks go on.
-            std::mem::forget(runtime);
+    SHARED.get_or_init(|| start(Vec::new()))
+}
+
+/// A control plane that has every optional kind too, from the definitions of the other projects; `None`, and said, where
+/// those are not on this machine.
+pub(crate) fn equipped() -> Option<&'static ControlPlane> {
+    static SHARED: OnceLock<ControlPlane> = OnceLock::new();
+    e2e::crds::folder().unwrap()?;
+    Some(SHARED.get_or_init(|| start(Kind::OPTIONAL.to_vec())))
+}
+
+/// A control plane for one test that changes what all tests of a cluster would see.
+pub(crate) fn alone() -> &'static ControlPlane {
+    Box::leak(Box::new(start(Vec::new())))
+}
+
+fn start(kinds: Vec<Kind>) -> ControlPlane {
+    // A runtime of its own: those of the tests end with them.
+    let started = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let control_plane = runtime.block_on(async {
+            let control_plane = ControlPlane::start().await.unwrap();
+            let client = control_plane.client().unwrap();
+            install_crd(&client).await;
+            for kind in kinds {
+                install_kind(&client, kind).await;
+            }
             control_plane
-        })
-        .join()
-        .unwrap()
-    })
+        });
+        // Its background tasks go on.
+        std::mem::forget(runtime);
+        control_plane
+    });
+    started.join().unwrap()
+}
+
+/// Installs the definition of an optional kind.
+pub(crate) async fn install_kind(client: &Client, kind: Kind) {
+    let (folder, resource) = (e2e::crds::folder().unwrap().unwrap(), kind.resource());
+    e2e::crds::install(client, &folder, &resource.plural, &resource.group).await.unwrap();
+}
+
+/// Removes the definition of an optional kind, and with it all of its objects.
+pub(crate) async fn remove_kind(client: &Client, kind: Kind) {
+    let resource = kind.resource();
+    e2e::crds::remove(client, &resource.plural, &resource.group).await.unwrap();
 }
 
 async fn install_crd(client: &Client) {
@@ -72,18 +102,25 @@ pub(crate) struct Space {
     pub(crate) client: Client,
     /// The namespace.
     pub(crate) namespace: String,
+    /// The cluster that it is in.
+    pub(crate) plane: &'static ControlPlane,
 }
 
 impl Space {
-    /// Makes a namespace.
+    /// Makes a namespace in the cluster that most tests share; it has no optional kind.
     pub(crate) async fn new(purpose: &str) -> Self {
+        Self::on(control_plane(), purpose).await
+    }
+
+    /// Makes a namespace.
+    pub(crate) async fn on(plane: &'static ControlPlane, purpose: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("{purpose}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let client = control_plane().client().unwrap();
+        let client = plane.client().unwrap();
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let object = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
         namespaces.create(&PostParams::default(), &object).await.unwrap();
-        Self { client, namespace }
+        Self { client, namespace, plane }
     }
 
     pub(crate) fn stacks(&self) -> Api<PersesStack> {
@@ -128,8 +165,12 @@ impl Space {
     /// Every object of the kinds that the operator makes, but those that every namespace has.
     pub(crate) async fn objects(&self) -> Vec<Value> {
         let mut all = Vec::new();
-        for kind in Kind::ALL {
-            for object in self.api(kind).list(&ListParams::default()).await.unwrap() {
+        for kind in Kind::all() {
+            let list = self.api(kind).list(&ListParams::default()).await;
+            if kind.is_optional() && matches!(&list, Err(kube::Error::Api(status)) if status.code == 404) {
+                continue;
+            }
+            for object in list.unwrap() {
                 let mut value = serde_json::to_value(object).unwrap();
                 let name = value["metadata"]["name"].as_str().unwrap_or_default();
                 if name == "default" || name == "kube-root-ca.crt" {

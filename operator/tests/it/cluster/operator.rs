@@ -9,7 +9,7 @@ use persesstack_operator::settings::Settings;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{DEADLINE, Space, control_plane, within};
+use super::{DEADLINE, Space, within};
 
 /// A running operator; dropping it is a crash.
 pub(crate) struct Operator {
@@ -29,7 +29,7 @@ impl Operator {
 
     /// Starts one whose writes go through `faults`.
     pub(crate) fn with(space: &Space, faults: Faults) -> Self {
-        Self::on(control_plane().config(), space, faults)
+        Self::on(space.plane.config(), space, faults)
     }
 
     /// Starts one that signs in as `config` says.

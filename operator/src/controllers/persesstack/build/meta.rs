@@ -7,9 +7,12 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServicePort, Servic
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::api::DynamicObject;
+use serde_json::{Value, json};
 
 use super::labels::{self, Component};
 use crate::api::v1alpha1::DeletionPolicy;
+use crate::apply::kind::Kind;
 use crate::controllers::persesstack::validate::Validated;
 
 /// Annotation of a pod template: hash of mounted configuration that the program reads only at its start.
@@ -59,6 +62,12 @@ pub(super) fn secret(metadata: ObjectMeta, data: BTreeMap<String, Vec<u8>>, immu
 /// A ConfigMap.
 pub(super) fn config_map(metadata: ObjectMeta, data: BTreeMap<String, String>) -> ConfigMap {
     ConfigMap { metadata, data: Some(data), ..ConfigMap::default() }
+}
+
+/// An object of a kind that has no Rust type here.
+pub(super) fn custom(kind: Kind, metadata: ObjectMeta, spec: &Value) -> DynamicObject {
+    let object = DynamicObject::new(&metadata.name.clone().unwrap_or_default(), &kind.resource());
+    DynamicObject { metadata, ..object.data(json!({ "spec": spec })) }
 }
 
 /// A Service with one port in front of `component`.

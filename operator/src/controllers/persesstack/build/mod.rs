@@ -1,6 +1,7 @@
 //! PURE: from a validated spec and its sizing to every object that should exist.
 
 mod api;
+mod exposure;
 mod hpa;
 pub mod labels;
 mod meta;
@@ -20,6 +21,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::DynamicObject;
 
 use self::labels::Component;
 use super::validate::{Invalid, Validated};
@@ -40,6 +42,8 @@ pub struct Resources {
     pub pooler: Option<Pooler>,
     /// Schema migration for this image and database.
     pub migration: Option<Migration>,
+    /// The way in from outside; `None` while it is not known what to choose, or what is asked for is not there.
+    pub exposure: Option<Exposure>,
     /// API server; its Deployment waits for the migration of a new image, never for less.
     pub api: Api,
 }
@@ -95,6 +99,13 @@ pub struct Migration {
     pub job: Job,
 }
 
+/// The way in from outside: at most one object.
+#[derive(Clone, Debug)]
+pub struct Exposure {
+    /// Route of OpenShift.
+    pub route: Option<DynamicObject>,
+}
+
 /// The API server.
 #[derive(Clone, Debug)]
 pub struct Api {
@@ -123,6 +134,7 @@ pub fn build(validated: &Validated, sizing: &Sizing) -> Result<Resources, Invali
         database: sizing.database.as_ref().map(|database| postgres::build(validated, database)),
         cache: sizing.redis.as_ref().map(|redis| redis::build(validated, redis)),
         pooler: sizing.pooler.as_ref().map(|pooler| pgbouncer::build(validated, pooler)),
+        exposure: exposure::build(validated),
         api: api::build(validated, sizing, migration.as_ref())?,
         migration,
     })

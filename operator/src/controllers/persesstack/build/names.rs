@@ -22,6 +22,11 @@ impl Names {
         format!("{}-api", self.stack)
     }
 
+    /// Route, HTTPRoute or Ingress: a router builds the host name from it.
+    pub fn exposure(&self) -> String {
+        self.stack.clone()
+    }
+
     /// Immutable Secret with the server's configuration whose content hashes to `hash`.
     pub fn api_config(&self, hash: &str) -> String {
         format!("{}-api-config-{hash}", self.stack)

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::controllers::persesstack::build::build;
-use crate::controllers::persesstack::observed::Observed;
+use crate::controllers::persesstack::observed::{Capabilities, Observed};
 use crate::controllers::persesstack::validate::validate;
 use crate::settings::{Entropy, Settings};
 use crate::sizing::size;
@@ -30,13 +30,15 @@ fn healthy(migration: &str) -> Workloads {
         pgbouncer: state(2),
         migrations: [(migration.to_owned(), JobState { complete: true, failed: None })].into(),
         hpa: None,
+        exposure: None,
     }
 }
 
 /// Status of the stack in a world that `change` has made worse.
 fn status(stack: &PersesStack, change: impl FnOnce(&mut Workloads)) -> PersesStackStatus {
     let settings = Settings::default();
-    let validated = validate(stack, &Observed::default(), &settings, &Entropy::fixed()).unwrap();
+    let observed = Observed { capabilities: Capabilities::with(&[]), ..Observed::default() };
+    let validated = validate(stack, &observed, &settings, &Entropy::fixed()).unwrap();
     let sizing = size(&validated.inputs);
     let migration = build(&validated, &sizing).unwrap().migration.unwrap().job.metadata.name.unwrap();
     let mut workloads = healthy(&migration);
