@@ -76,6 +76,33 @@ impl Origin {
     }
 }
 
+/// The JSON text of a spec, shared, so that a list copies none. It was checked when it came in, and is not again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec(Arc<str>);
+
+impl Spec {
+    /// A spec that the store has kept.
+    pub fn stored(text: String) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn get(&self) -> &str {
+        &self.0
+    }
+
+    /// For what takes checked JSON; checks it once more. `null` when it is none, which no writer lets in.
+    pub fn raw(&self) -> &RawValue {
+        serde_json::from_str(&self.0).unwrap_or(RawValue::NULL)
+    }
+}
+
+impl From<Box<RawValue>> for Spec {
+    fn from(spec: Box<RawValue>) -> Self {
+        Self(Box::<str>::from(spec).into())
+    }
+}
+
 /// A document as a writer gives it: the store adds times and versions.
 #[derive(Debug, Clone)]
 pub struct Draft {
@@ -102,8 +129,8 @@ pub struct Document {
     pub version: u64,
     /// `metadata.tags`.
     pub tags: Vec<String>,
-    /// `spec` as sent; shared, so that lists copy no text.
-    pub spec: Arc<RawValue>,
+    /// `spec` as sent.
+    pub spec: Spec,
     /// Who wrote it last.
     pub origin: Origin,
     /// Rises with every write of this key, also across delete and create; what caches compare. Never leaves the server.

@@ -65,7 +65,7 @@ async fn login(State(state): State<AppState>, request: Request) -> Result<Respon
     if user.is_some() {
         audit::user(&login);
     }
-    let hash = user.and_then(|user| secret::password_hash(&user.spec));
+    let hash = user.and_then(|user| secret::password_hash(user.spec.raw()));
     let right = state.sealer.passwords().verify(password, hash).await;
     if !right.map_err(|error| ApiError::Internal(error.to_string()))? {
         return Err(ApiError::BadRequest(WRONG.to_owned()));

@@ -172,7 +172,7 @@ impl Resources {
                 out.push(',');
             }
             let public = if options.metadata_only { None } else { public_spec(document) };
-            let spec = public.as_deref().unwrap_or(&document.spec).get();
+            let spec = public.as_ref().map_or(document.spec.get(), |spec| spec.get());
             document.write_json(&mut out, (!options.metadata_only).then_some(spec));
         }
         out.push_str("]\n");
@@ -307,11 +307,11 @@ impl Resources {
                         kind.holds_secrets() && wanted.origin.may_name_files() && !stored.origin.may_name_files();
                     if !promoted
                         && same_tags(&wanted.tags, &stored.tags)
-                        && self.sealer.same(kind, &wanted.spec, &stored.spec).await
+                        && self.sealer.same(kind, &wanted.spec, stored.spec.raw()).await
                     {
                         return Ok(Applied::Unchanged);
                     }
-                    check_same_role(kind, &wanted.spec, &stored.spec)?;
+                    check_same_role(kind, &wanted.spec, stored.spec.raw())?;
                     let draft = self.seal(wanted.clone(), Some(stored)).await?;
                     self.store.update(draft, Precondition::Version(stored.version)).await
                 }
@@ -337,7 +337,7 @@ impl Resources {
     async fn prepare(&self, draft: Draft, stored: Option<&Document>) -> Result<(Draft, Vec<Finding>), ApiError> {
         let (draft, warnings) = self.normalise(draft).await?;
         if let Some(stored) = stored {
-            check_same_role(draft.key.kind, &draft.spec, &stored.spec)?;
+            check_same_role(draft.key.kind, &draft.spec, stored.spec.raw())?;
         }
         Ok((self.seal(draft, stored).await?, warnings))
     }
@@ -385,7 +385,7 @@ impl Resources {
     /// Encrypts or hashes what must not be stored in the clear.
     async fn seal(&self, mut draft: Draft, stored: Option<&Document>) -> Result<Draft, ApiError> {
         if draft.key.kind.holds_secrets() {
-            let stored = stored.map(|document| &*document.spec);
+            let stored = stored.map(|document| document.spec.raw());
             let sealed = self.sealer.seal(draft.key.kind, &draft.spec, stored).await;
             draft.spec = sealed.map_err(|error| ApiError::BadRequest(error.to_string()))?;
         }
@@ -394,7 +394,7 @@ impl Resources {
 
     /// At most one default datasource per kind of plugin and scope (Perses v0.54).
     async fn check_single_default(&self, draft: &Draft) -> Result<(), ApiError> {
-        let Some((plugin, true)) = plugin_and_default(&draft.spec) else { return Ok(()) };
+        let Some((plugin, true)) = plugin_and_default(draft.spec.get()) else { return Ok(()) };
         let query = ListQuery {
             kind: draft.key.kind,
             project: draft.key.project.clone(),
@@ -403,7 +403,8 @@ impl Resources {
         };
         let others = self.store.list_primary(&query).await?;
         let clash = others.iter().find(|other| {
-            other.key != draft.key && plugin_and_default(&other.spec).is_some_and(|(kind, on)| on && kind == plugin)
+            other.key != draft.key
+                && plugin_and_default(other.spec.get()).is_some_and(|(kind, on)| on && kind == plugin)
         });
         clash.map_or(Ok(()), |other| {
             Err(ApiError::BadRequest(format!(
@@ -507,17 +508,17 @@ fn encode(document: &Document) -> Encoded {
 
 /// The masked spec of kinds that hold secrets; `None` for the others.
 fn public_spec(document: &Document) -> Option<Box<RawValue>> {
-    document.key.kind.holds_secrets().then(|| secret::mask(document.key.kind, &document.spec))
+    document.key.kind.holds_secrets().then(|| secret::mask(document.key.kind, document.spec.raw()))
 }
 
-fn plugin_and_default(spec: &RawValue) -> Option<(String, bool)> {
-    let spec: Value = serde_json::from_str(spec.get()).ok()?;
+fn plugin_and_default(spec: &str) -> Option<(String, bool)> {
+    let spec: Value = serde_json::from_str(spec).ok()?;
     let plugin = spec.pointer("/plugin/kind")?.as_str()?.to_owned();
     Some((plugin, spec.get("default").and_then(Value::as_bool).unwrap_or(false)))
 }
 
 fn matches(document: &Document, options: &ListOptions) -> bool {
-    plugin_and_default(&document.spec).is_some_and(|(plugin, default)| {
+    plugin_and_default(document.spec.get()).is_some_and(|(plugin, default)| {
         options.plugin_kind.as_ref().is_none_or(|wanted| *wanted == plugin)
             && options.default.is_none_or(|wanted| wanted == default)
     })

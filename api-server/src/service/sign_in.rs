@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::auth::provider::identity::Identity;
-use crate::domain::document::{Envelope, EnvelopeMetadata, Key};
+use crate::domain::document::{Envelope, EnvelopeMetadata, Key, Spec};
 use crate::domain::kind::Kind;
 use crate::domain::{name, secret};
 use crate::error::ApiError;
@@ -43,7 +43,7 @@ pub async fn sync_user(resources: &Resources, identity: &Identity) -> Result<Str
             Err(ApiError::NotFound) => (None, 0),
             Err(error) => return Err(error),
         };
-        let Some(spec) = merge(stored.as_deref(), identity)? else { return Ok(login) };
+        let Some(spec) = merge(stored.as_ref().map(Spec::raw), identity)? else { return Ok(login) };
         let envelope = Envelope {
             kind: Kind::User.as_str().to_owned(),
             metadata: EnvelopeMetadata { name: login.clone(), ..EnvelopeMetadata::default() },
@@ -123,7 +123,7 @@ mod tests {
 
     fn merged(stored: Option<Value>, identity: &Identity) -> Result<Option<Value>, String> {
         let stored = stored.map(|stored| serde_json::value::to_raw_value(&stored).unwrap());
-        match merge(stored.as_deref(), identity) {
+        match merge(stored.as_ref().map(Spec::raw), identity) {
             Ok(spec) => Ok(spec.map(|spec| serde_json::from_str(spec.get()).unwrap())),
             Err(ApiError::OAuth { code, description }) => {
                 assert_eq!(code, "invalid_request");

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::report::{Outcome, Report};
 use super::source::Content;
 use crate::auth::crypto::{CryptoError, SecretBox};
-use crate::domain::document::{Document, Key, Origin};
+use crate::domain::document::{Document, Key, Origin, Spec};
 use crate::domain::kind::Kind;
 use crate::domain::{name, secret};
 use crate::store::{Store, StoreError};
@@ -107,11 +106,11 @@ impl Importer {
         let mut missing = Vec::new();
         let kind = document.key.kind;
         if masked {
-            let spec = secret::unmask(kind, &document.spec, stored.as_ref().map(|stored| &*stored.spec));
+            let spec = secret::unmask(kind, document.spec.raw(), stored.as_ref().map(|stored| stored.spec.raw()));
             let (spec, masked) = spec.map_err(|error| Failure::Refused(error.to_string()))?;
             (document.spec, missing) = (spec.into(), masked);
         } else {
-            let spec = secret::reseal(kind, &document.spec, |sealed| self.keys.reseal(sealed));
+            let spec = secret::reseal(kind, document.spec.raw(), |sealed| self.keys.reseal(sealed));
             document.spec = spec.map_err(|error| Failure::Refused(error.to_string()))?.into();
         }
         let outcome = match &stored {
@@ -137,8 +136,8 @@ impl Importer {
     fn same(&self, document: &Document, stored: &Document) -> bool {
         let open = |sealed: &str| String::from_utf8(self.keys.target.decrypt(sealed).ok()?).ok();
         let value = |document: &Document| -> Option<Value> {
-            let opened: Arc<RawValue> = match document.key.kind {
-                Kind::Secret | Kind::GlobalSecret => secret::open_secret(&document.spec, open).ok()?.into(),
+            let opened: Spec = match document.key.kind {
+                Kind::Secret | Kind::GlobalSecret => secret::open_secret(document.spec.raw(), open).ok()?.into(),
                 _ => document.spec.clone(),
             };
             serde_json::from_str(opened.get()).ok()

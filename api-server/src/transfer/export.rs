@@ -30,7 +30,7 @@ pub async fn export(config: &Config, options: &ExportOptions) -> Result<usize, S
             let place = format!("{kind} {}", document.key.path());
             if let Some(to) = &to {
                 let reseal = |sealed: &str| to.encrypt(&from.decrypt(sealed)?);
-                let spec = secret::reseal(kind, &document.spec, reseal);
+                let spec = secret::reseal(kind, document.spec.raw(), reseal);
                 document.spec = spec.map_err(|error| format!("{place}: {error}"))?.into();
             }
             target.put(document).await.map_err(|error| format!("{place}: {error}"))?;

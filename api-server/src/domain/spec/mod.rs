@@ -129,7 +129,7 @@ pub fn names_secret(kind: Kind, spec: &RawValue) -> bool {
 }
 
 /// `spec.display.name`; `None` of a spec that has none, or is of another shape.
-pub fn display_name(spec: &RawValue) -> Option<String> {
+pub fn display_name(spec: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Spec {
         display: Option<Display>,
@@ -138,7 +138,7 @@ pub fn display_name(spec: &RawValue) -> Option<String> {
     struct Display {
         name: Option<String>,
     }
-    serde_json::from_str::<Spec>(spec.get()).ok()?.display?.name
+    serde_json::from_str::<Spec>(spec).ok()?.display?.name
 }
 
 fn project(spec: &Node<'_>) -> Result<(), SpecError> {

@@ -120,7 +120,7 @@ impl Index {
                 let project = key.project.as_ref();
                 query.projects.as_ref().is_none_or(|allowed| project.is_some_and(|project| allowed.contains(project)))
             })
-            .map(|(_, entry)| (entry, spec::display_name(&entry.document.spec)))
+            .map(|(_, entry)| (entry, spec::display_name(entry.document.spec.get())))
             .filter(|(entry, title)| {
                 let name = &entry.document.key.name;
                 query.words.iter().all(|word| has(name, word) || title.as_ref().is_some_and(|title| has(title, word)))

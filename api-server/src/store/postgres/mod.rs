@@ -82,7 +82,7 @@ impl PostgresStore {
         loop {
             let batch = self
                 .database
-                .write("prune", |connection| Box::pin(async move { tail::prune(connection, persistent).await }))
+                .write("prune", &[], |connection| Box::pin(async move { tail::prune(connection, persistent).await }))
                 .await?;
             if batch == 0 {
                 return Ok(gone);
@@ -187,19 +187,22 @@ impl Store for PostgresStore {
 
     async fn create(&self, draft: Draft) -> Result<Document, StoreError> {
         let (writer, project) = (self.writer(), draft.key.project.clone().unwrap_or_default());
+        let locks = [write::lock_number(&draft.key)];
         let created = self
             .database
-            .write("create", move |connection| Box::pin(async move { writer.create(connection, draft).await }))
+            .write("create", &locks, move |connection| Box::pin(async move { writer.create(connection, draft).await }))
             .await;
         created.map_err(|error| in_project(error, project))
     }
 
     async fn create_project(&self, project: Draft, contents: Vec<Draft>) -> Result<Vec<Document>, StoreError> {
         let writer = self.writer();
+        // The project first: what is in it refers to it, and its lock keeps other creators of it out.
+        let locks: Vec<_> =
+            std::iter::once(&project).chain(&contents).map(|draft| write::lock_number(&draft.key)).collect();
         self.database
-            .write("create", move |connection| {
+            .write("create", &locks, move |connection| {
                 Box::pin(async move {
-                    // The project first: what is in it refers to it, and its lock keeps other creators of it out.
                     let mut created = vec![writer.create(connection, project).await?];
                     for draft in contents {
                         created.push(writer.create(connection, draft).await?);
@@ -212,7 +215,8 @@ impl Store for PostgresStore {
 
     async fn update(&self, draft: Draft, precondition: Precondition) -> Result<Document, StoreError> {
         let writer = self.writer();
-        let updated = self.database.write("update", move |connection| {
+        let locks = [write::lock_number(&draft.key)];
+        let updated = self.database.write("update", &locks, move |connection| {
             Box::pin(async move { writer.update(connection, draft, precondition).await })
         });
         settle(updated.await?, precondition)
@@ -220,7 +224,8 @@ impl Store for PostgresStore {
 
     async fn delete_if(&self, key: &Key, precondition: Precondition) -> Result<Vec<Change>, StoreError> {
         let (writer, key) = (self.writer(), key.clone());
-        let deleted = self.database.write("delete", move |connection| {
+        let locks = [write::lock_number(&key)];
+        let deleted = self.database.write("delete", &locks, move |connection| {
             Box::pin(async move { writer.delete(connection, &key, precondition).await })
         });
         settle(deleted.await?, precondition)
@@ -228,9 +233,10 @@ impl Store for PostgresStore {
 
     async fn put(&self, document: Document) -> Result<(), StoreError> {
         let (writer, project) = (self.writer(), document.key.project.clone().unwrap_or_default());
+        let locks = [write::lock_number(&document.key)];
         let put = self
             .database
-            .write("put", move |connection| Box::pin(async move { writer.put(connection, document).await }))
+            .write("put", &locks, move |connection| Box::pin(async move { writer.put(connection, document).await }))
             .await;
         put.map_err(|error| in_project(error, project))
     }
@@ -247,7 +253,7 @@ impl Store for PostgresStore {
     async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
         let (persistent, name, holder) = (self.database.keeps_statements(), name.to_owned(), holder.to_owned());
         self.database
-            .write("lease", move |connection| {
+            .write("lease", &[], move |connection| {
                 Box::pin(async move { lease::take(connection, &name, &holder, ttl, persistent).await })
             })
             .await
@@ -256,7 +262,7 @@ impl Store for PostgresStore {
     async fn release(&self, name: &str, holder: &str) -> Result<(), StoreError> {
         let (persistent, name, holder) = (self.database.keeps_statements(), name.to_owned(), holder.to_owned());
         self.database
-            .write("release", move |connection| {
+            .write("release", &[], move |connection| {
                 Box::pin(async move { lease::give_back(connection, &name, &holder, persistent).await })
             })
             .await
@@ -348,7 +354,7 @@ impl AuditStore for PostgresStore {
     async fn append(&self, records: &[Record]) -> Result<(), StoreError> {
         let (records, persistent) = (records.to_vec(), self.database.keeps_statements());
         self.database
-            .write("audit_append", move |connection| {
+            .write("audit_append", &[], move |connection| {
                 Box::pin(async move { audit::append(connection, &records, persistent).await })
             })
             .await
@@ -370,7 +376,7 @@ impl AuditStore for PostgresStore {
         loop {
             let batch = self
                 .database
-                .write("audit_prune", move |connection| {
+                .write("audit_prune", &[], move |connection| {
                     Box::pin(async move { audit::prune(connection, time, persistent).await })
                 })
                 .await?;

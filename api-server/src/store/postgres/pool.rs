@@ -58,13 +58,13 @@ impl Past {
 
 /// In which transaction statements run.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Frame {
+pub(super) enum Frame<'a> {
     /// In none: one statement.
     Bare,
     /// In one that only reads; its statements are bounded on the server too.
     Reading(Duration),
-    /// In one that writes.
-    Writing(Duration),
+    /// In one that writes; it takes these advisory locks first.
+    Writing(Duration, &'a [i64]),
 }
 
 /// The pool and what guards it.
@@ -203,17 +203,19 @@ impl Database {
         true
     }
 
-    /// Runs statements in one transaction. Dropping the future, running out of time or a broken connection closes the
-    /// connection, which undoes the transaction.
+    /// Runs statements in one transaction, which first takes these advisory locks (in the same round trip). Dropping the
+    /// future, running out of time or a broken connection closes the connection, which undoes the transaction.
     pub(super) async fn write<T: Send>(
         &self,
         operation: &'static str,
+        locks: &[i64],
         statements: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send,
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         let timeout = self.config.statement_timeout.0;
         let span = traces::database(operation);
-        let result = self.run_once(timeout + GRACE, Frame::Writing(timeout), statements).instrument(span.clone()).await;
+        let result =
+            self.run_once(timeout + GRACE, Frame::Writing(timeout, locks), statements).instrument(span.clone()).await;
         self.observed(operation, started, &span, result.is_err());
         result.map_err(|failure| failure.error)
     }
@@ -234,7 +236,7 @@ impl Database {
     /// As [`Self::read`], in a transaction or not.
     pub(super) async fn read_in<T: Send>(
         &self,
-        frame: Frame,
+        frame: Frame<'_>,
         operation: &'static str,
         limit: Duration,
         statements: impl for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + Sync,
@@ -252,18 +254,18 @@ impl Database {
     async fn run_once<T: Send>(
         &self,
         limit: Duration,
-        frame: Frame,
+        frame: Frame<'_>,
         statements: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send,
     ) -> Result<T, Failure> {
         let mut lease = self.acquire().await.map_err(|error| Failure { error, dead_connection: false })?;
         let connection: &mut PgConnection = &mut lease.connection;
         let work = async move {
-            let (start, timeout, writes) = match frame {
+            let (start, timeout, locks, writes) = match frame {
                 Frame::Bare => return statements(connection).await,
-                Frame::Reading(timeout) => ("BEGIN READ ONLY", timeout, false),
-                Frame::Writing(timeout) => ("BEGIN", timeout, true),
+                Frame::Reading(timeout) => ("BEGIN READ ONLY", timeout, &[][..], false),
+                Frame::Writing(timeout, locks) => ("BEGIN", timeout, locks, true),
             };
-            begin(connection, start, timeout).await?;
+            begin(connection, start, timeout, locks).await?;
             let result = statements(connection).await;
             finish(connection, self.known.as_deref().filter(|_| writes), result).await
         };
@@ -391,11 +393,18 @@ impl Drop for Lease {
 
 /// Opens a transaction whose statements and locks are bounded on the server too. `SET LOCAL` and nothing else: behind
 /// PgBouncer a session's settings belong to somebody else a moment later.
-async fn begin(connection: &mut PgConnection, start: &str, statement_timeout: Duration) -> Result<(), sqlx::Error> {
+async fn begin(
+    connection: &mut PgConnection,
+    start: &str,
+    statement_timeout: Duration,
+    locks: &[i64],
+) -> Result<(), sqlx::Error> {
     let millis = statement_timeout.as_millis();
+    let locks: Vec<_> = locks.iter().map(|lock| format!("; SELECT pg_advisory_xact_lock({lock})")).collect();
+    let locks = locks.concat();
     let sql = format!(
         "{start}; SET LOCAL statement_timeout = {millis}; SET LOCAL lock_timeout = {millis}; \
-         SET LOCAL idle_in_transaction_session_timeout = {millis}"
+         SET LOCAL idle_in_transaction_session_timeout = {millis}{locks}"
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(|_| ())
 }

@@ -1,11 +1,10 @@
 //! Reads: points and lists. One statement each.
 
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::domain::document::{Document, Key, Origin};
+use crate::domain::document::{Document, Key, Origin, Spec};
 use crate::domain::kind::Kind;
 use crate::store::ListQuery;
 
@@ -89,7 +88,7 @@ pub(super) fn document(row: &PgRow) -> Result<Document, sqlx::Error> {
             project: row.try_get(1)?,
             name: row.try_get(2)?,
         },
-        spec: RawValue::from_string(spec).map_err(|error| sqlx::Error::Decode(Box::new(error)))?.into(),
+        spec: Spec::stored(spec),
         tags: row.try_get(4)?,
         origin: Origin::parse(row.try_get(5)?),
         version: version.unsigned_abs(),

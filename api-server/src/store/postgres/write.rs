@@ -4,7 +4,6 @@
 //! order in which writes of that key become visible, also across delete and create.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
@@ -12,8 +11,6 @@ use super::read::{scope, timestamp};
 use crate::domain::document::{Document, Draft, Key};
 use crate::domain::kind::Kind;
 use crate::store::{Change, Precondition};
-
-const LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
 
 const INSERT_PROJECT: &str = "INSERT INTO perses.project (name) VALUES ($1)";
 
@@ -95,7 +92,8 @@ pub(super) enum Outcome<T> {
     Conflict(u64),
 }
 
-/// Statements are kept on the connection by name, or not.
+/// Writes of documents. Their transaction holds the locks of their keys ([`lock_number`]). Statements are kept on the
+/// connection by name, or not.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Writer {
     pub(super) persistent: bool,
@@ -103,12 +101,11 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) async fn create(self, connection: &mut PgConnection, draft: Draft) -> Result<Document, sqlx::Error> {
-        self.lock(connection, &draft.key).await?;
         if draft.key.kind == Kind::Project {
             let project = sqlx::query(INSERT_PROJECT).persistent(self.persistent).bind(&draft.key.name);
             project.execute(&mut *connection).await?;
         }
-        let columns = Columns::of(&draft.spec);
+        let columns = Columns::of(draft.spec.get());
         let row = sqlx::query(INSERT)
             .persistent(self.persistent)
             .bind(draft.key.kind.as_str())
@@ -126,12 +123,11 @@ impl Writer {
 
     pub(super) async fn put(self, connection: &mut PgConnection, document: Document) -> Result<(), sqlx::Error> {
         let Document { key, created_at, updated_at, version, tags, spec, origin, .. } = document;
-        self.lock(connection, &key).await?;
         if key.kind == Kind::Project {
             let project = sqlx::query(PUT_PROJECT).persistent(self.persistent).bind(&key.name);
             project.execute(&mut *connection).await?;
         }
-        let columns = Columns::of(&spec);
+        let columns = Columns::of(spec.get());
         sqlx::query(PUT)
             .persistent(self.persistent)
             .bind(key.kind.as_str())
@@ -156,9 +152,8 @@ impl Writer {
         draft: Draft,
         precondition: Precondition,
     ) -> Result<Outcome<Document>, sqlx::Error> {
-        self.lock(connection, &draft.key).await?;
         let (version, revision) = condition(precondition);
-        let columns = Columns::of(&draft.spec);
+        let columns = Columns::of(draft.spec.get());
         let row = sqlx::query(UPDATE)
             .persistent(self.persistent)
             .bind(draft.key.kind.as_str())
@@ -186,7 +181,6 @@ impl Writer {
         key: &Key,
         precondition: Precondition,
     ) -> Result<Outcome<Vec<Change>>, sqlx::Error> {
-        self.lock(connection, key).await?;
         let is_project = key.kind == Kind::Project;
         if is_project {
             let lock = sqlx::query(LOCK_PROJECT).persistent(self.persistent).bind(&key.name);
@@ -228,10 +222,6 @@ impl Writer {
             .await?;
         stored.map_or(Ok(Outcome::NotFound), |row| Ok(Outcome::Conflict(row.try_get::<i64, _>(0)?.unsigned_abs())))
     }
-
-    async fn lock(self, connection: &mut PgConnection, key: &Key) -> Result<(), sqlx::Error> {
-        sqlx::query(LOCK).persistent(self.persistent).bind(lock_number(key)).execute(connection).await.map(|_| ())
-    }
 }
 
 /// The columns that a condition asks for. A version that the column cannot hold is one that it does not hold.
@@ -248,7 +238,7 @@ pub(super) fn change(row: &PgRow, deleted: bool) -> Result<Option<Change>, sqlx:
 }
 
 /// The number of a key's advisory lock. Two keys with one number only wait for each other.
-fn lock_number(key: &Key) -> i64 {
+pub(super) fn lock_number(key: &Key) -> i64 {
     let hash = blake3::hash(format!("{}/{}", key.kind, key.path()).as_bytes());
     let (first, _) = hash.as_bytes().split_at(8);
     i64::from_be_bytes(first.try_into().unwrap_or_default())
@@ -278,7 +268,7 @@ struct Columns {
 
 impl Columns {
     /// A spec of another shape has none.
-    fn of(spec: &RawValue) -> Self {
+    fn of(spec: &str) -> Self {
         #[derive(Deserialize)]
         struct Spec {
             display: Option<Display>,
@@ -292,7 +282,7 @@ impl Columns {
         struct Plugin {
             kind: Option<String>,
         }
-        serde_json::from_str::<Spec>(spec.get()).map_or_else(
+        serde_json::from_str::<Spec>(spec).map_or_else(
             |_| Self::default(),
             |spec| Self {
                 display_name: spec.display.and_then(|display| display.name),
@@ -310,7 +300,7 @@ mod tests {
     fn columns_come_from_the_spec_and_strange_specs_have_none() {
         let columns = |spec: &str| {
             let spec = RawValue::from_string(spec.to_owned()).unwrap();
-            let columns = Columns::of(&spec);
+            let columns = Columns::of(spec.get());
             (columns.display_name, columns.plugin_kind)
         };
         assert_eq!(
