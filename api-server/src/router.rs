@@ -36,6 +36,7 @@ pub fn build(state: &AppState) -> Router {
         .merge(handlers::plugins::routes())
         .merge(handlers::openapi::routes())
         .merge(handlers::validate::routes())
+        .merge(handlers::absent::routes())
         .route("/api/v1/health", get(handlers::health::health))
         .route("/api/health", get(handlers::health::health));
 

@@ -1,5 +1,6 @@
 //! HTTP handlers: extract, call the service, respond.
 
+pub mod absent;
 pub mod audit;
 pub mod auth;
 pub mod body;

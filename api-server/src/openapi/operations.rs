@@ -295,6 +295,10 @@ fn server(all: &mut Vec<Operation>) {
             .body("View")
             .answer(200, "Counted.", None)
             .errors(&[400, 404, 503]),
+        new("post", "/api/migrate", "Migrate a Grafana dashboard: not here").open().errors(&[501]),
+        new("post", "/api/v1/plugins/dev", "Develop plugins: not here").open().errors(&[501]),
+        new("delete", "/api/v1/plugins/dev", "End the development of plugins: not here").open().errors(&[501]),
+        new("post", "/api/v1/plugins/dev/refresh", "Load developed plugins again: not here").open().errors(&[501]),
         new("get", "/livez", "Whether the process answers").open().answer(200, "It does.", text()),
         new("get", "/readyz", "Whether requests can be served").open().answer(200, "They can.", text()).answer(
             503,

@@ -19,6 +19,13 @@ use tower::ServiceExt as _;
 /// 32 bytes.
 pub const KEY: &str = "0123456789abcdef0123456789abcdef";
 
+/// A client for loopback, whatever proxy the machine has.
+pub fn client() -> reqwest::ClientBuilder {
+    // A second installation is refused and harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
+}
+
 /// A server; its background tasks end with it.
 pub struct Server {
     pub state: AppState,

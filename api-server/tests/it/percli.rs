@@ -1,18 +1,70 @@
-//! Perses' own client, v0.54.0, against our server as a process.
+//! Perses' own client, v0.54.0, against our server as a process: on files, and on PostgreSQL behind PgBouncer in transaction
+//! mode with a streaming replica.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use reqwest::Client;
+use e2e::services::{USER, shared};
+use e2e::wait::wait_until;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::backends::migrated;
 use crate::browser::Browser;
 use crate::http::KEY;
-use crate::{kubernetes, sign_in};
+use crate::{http, kubernetes, sign_in};
+
+/// Where the server keeps its documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Database {
+    Files,
+    Pooled,
+}
+
+impl Database {
+    /// `database` of the configuration; a new one.
+    async fn settings(self, folder: &Path) -> Value {
+        if self == Self::Files {
+            return json!({"file": {"folder": folder}});
+        }
+        let primary = shared::postgres().await.unwrap();
+        let (pooler, replica) = (shared::pgbouncer().await.unwrap(), shared::replica().await.unwrap());
+        let database = migrated(primary).await;
+        json!({"postgres": {
+            "host": "127.0.0.1", "port": pooler.port(), "dbname": database.dbname,
+            "user": USER, "password": primary.password(),
+            "replica": {"host": "127.0.0.1", "port": replica.port()}}})
+    }
+}
+
+/// Each story is a test on each database.
+macro_rules! stories {
+    ($($story:ident),+ $(,)?) => {
+        mod on_files {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(super::Database::Files).await;
+            })+
+        }
+        mod behind_pgbouncer {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(super::Database::Pooled).await;
+            })+
+        }
+    };
+}
+
+stories! {
+    percli_signs_in_and_tells_who_it_is,
+    percli_applies_reads_and_removes,
+    percli_lints_previews_and_compares,
+    percli_signs_in_at_a_provider,
+    percli_uses_a_token_of_the_cluster,
+}
 
 /// The server process and a home for percli.
 struct World {
@@ -24,8 +76,13 @@ struct World {
 }
 
 impl World {
-    async fn start() -> Self {
-        let world = Self::with(json!({"authentication": {"providers": {"enable_native": true}}})).await;
+    async fn start(database: Database) -> Self {
+        Self::start_with(database, json!({})).await
+    }
+
+    /// With further settings; the first user is signed in.
+    async fn start_with(database: Database, more: Value) -> Self {
+        let world = Self::with(database, json!({"authentication": {"providers": {"enable_native": true}}}), more).await;
         let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
         while !world.run(&["login", &world.address, "-u", "admin", "-p", "secret"]).await.status.success() {
             let log = std::fs::read_to_string(world.path("log")).unwrap();
@@ -35,8 +92,8 @@ impl World {
         world
     }
 
-    /// With this `security`; nobody is signed in.
-    async fn with(security: Value) -> Self {
+    /// With this `security` and further settings; nobody is signed in.
+    async fn with(database: Database, security: Value, more: Value) -> Self {
         let program = percli().await;
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -44,7 +101,8 @@ impl World {
         std::fs::write(path("password"), "secret").unwrap();
         std::fs::write(path("key"), KEY).unwrap();
         // JSON is YAML.
-        let mut config = json!({"security": security, "database": {"file": {"folder": path("db")}}});
+        let mut config = json!({"security": security, "database": database.settings(&path("db")).await});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         config["security"]["enable_auth"] = json!(true);
         config["security"]["encryption_key_file"] = json!(path("key"));
         if security["authentication"]["providers"]["enable_native"] == true {
@@ -70,10 +128,8 @@ impl World {
     /// Waits until the server answers.
     async fn ready(&self) {
         let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
-        while !Client::builder()
-            .no_proxy()
-            .build()
-            .unwrap()
+        let client = http::client().build().unwrap();
+        while !client
             .get(format!("{}/readyz", self.address))
             .send()
             .await
@@ -82,6 +138,19 @@ impl World {
             assert!(tokio::time::Instant::now() < deadline, "{}", std::fs::read_to_string(self.path("log")).unwrap());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Lists until one came from the replica.
+    async fn reads_from_the_replica(&self) {
+        let client = http::client().build().unwrap();
+        wait_until("a list from the replica", Duration::from_mins(1), || async {
+            self.percli(&["get", "projects"]).await;
+            let metrics = client.get(format!("{}/metrics", self.address)).send().await?.text().await?;
+            let line = r#"perses_db_reads_total{target="replica"} "#;
+            Ok(metrics.lines().filter_map(|found| found.strip_prefix(line)).any(|number| number != "0"))
+        })
+        .await
+        .unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -139,9 +208,8 @@ fn dashboard(name: &str, title: &str) -> Value {
             {"x": 0, "y": 0, "width": 24, "height": 6, "content": {"$ref": "#/spec/panels/p"}}]}}]}})
 }
 
-#[tokio::test]
-async fn percli_signs_in_and_tells_who_it_is() {
-    let world = World::start().await;
+async fn percli_signs_in_and_tells_who_it_is(database: Database) {
+    let world = World::start(database).await;
     assert!(world.percli(&["whoami"]).await.contains("admin"));
     let version = world.percli(&["version"]).await;
     assert!(version.contains("server") && version.contains(env!("CARGO_PKG_VERSION")), "{version}");
@@ -153,9 +221,8 @@ async fn percli_signs_in_and_tells_who_it_is() {
     assert!(refused.contains("wrong login or password"), "{refused}");
 }
 
-#[tokio::test]
-async fn percli_applies_reads_and_removes() {
-    let world = World::start().await;
+async fn percli_applies_reads_and_removes(database: Database) {
+    let world = World::start(database).await;
     let first = world.write("first.json", &dashboard("first", "First dashboard"));
     // The project does not exist: percli knows that from our message and makes it.
     let refused = world.refused(&["apply", "-f", &first]).await;
@@ -216,6 +283,9 @@ async fn percli_applies_reads_and_removes() {
     assert_eq!(described["spec"], dashboard("first", "First dashboard, changed")["spec"], "as it was applied");
     assert_eq!(described["metadata"]["version"], 2);
 
+    if database == Database::Pooled {
+        world.reads_from_the_replica().await;
+    }
     world.percli(&["delete", "dashboard", "first"]).await;
     assert!(world.refused(&["describe", "dashboard", "first"]).await.contains("not found"));
     world.percli(&["delete", "datasource", "--all"]).await;
@@ -225,13 +295,78 @@ async fn percli_applies_reads_and_removes() {
     assert!(!world.percli(&["get", "projects"]).await.contains("team"));
 }
 
-#[tokio::test]
-async fn percli_signs_in_at_a_provider() {
+async fn percli_lints_previews_and_compares(database: Database) {
+    let plugins = tempfile::tempdir().unwrap();
+    let module = plugins.path().join("sample");
+    std::fs::create_dir_all(module.join("__mf")).unwrap();
+    std::fs::write(module.join("mf-manifest.json"), r#"{"name": "Sample", "metaData": {}}"#).unwrap();
+    let package = json!({"version": "1.2.3", "perses": {"schemasPath": "schemas", "plugins": [
+        {"kind": "Panel", "spec": {"name": "SampleChart", "display": {"name": "Sample"}}}]}});
+    std::fs::write(module.join("package.json"), package.to_string()).unwrap();
+    let rule = json!({"name": "title", "target": "$.spec.display.name", "assertion": "value != 'Bad'", "message": "A title, please."});
+    let more = json!({"plugin": {"path": plugins.path()}, "ephemeral_dashboard": {"enable": true},
+        "dashboard": {"custom_lint_rules": [rule]}});
+    let world = World::start_with(database, more).await;
+
+    let listed: Value = serde_json::from_str(&world.percli(&["plugin", "list", "-o", "json"]).await).unwrap();
+    let sample = listed.as_array().unwrap().iter().find(|one| one["metadata"]["name"] == "Sample").unwrap();
+    assert_eq!((&sample["metadata"]["version"], &sample["status"]["isLoaded"]), (&json!("1.2.3"), &json!(true)));
+
+    let good = world.write("good.json", &dashboard("d", "A title"));
+    assert!(world.percli(&["lint", "-f", &good, "--online"]).await.contains("your resources look good"));
+    // The rule comes from the server and is checked by percli; the rest is checked by the server.
+    let untitled = world.write("untitled.json", &dashboard("d", "Bad"));
+    let refused = world.refused(&["lint", "-f", &untitled, "--online"]).await;
+    assert!(refused.contains("A title, please."), "{refused}");
+    let mut broken = dashboard("d", "A title");
+    broken["spec"]["layouts"][0]["spec"]["items"][0]["content"]["$ref"] = json!("#/spec/panels/none");
+    let broken = world.write("broken.json", &broken);
+    assert!(world.refused(&["lint", "-f", &broken, "--online"]).await.contains("none"));
+    let datasource = json!({"kind": "GlobalDatasource", "metadata": {"name": "gd"}, "spec": {"default": true, "plugin": {
+        "kind": "PrometheusDatasource", "spec": {"proxy": {"kind": "HTTPProxy", "spec": {"url": "no address"}}}}}});
+    let datasource = world.write("datasource.json", &datasource);
+    world.refused(&["lint", "-f", &datasource, "--online"]).await;
+
+    let preview = async |file: &str| -> Value {
+        let shown = world.percli(&["dac", "preview", "-f", file, "--ttl", "1h", "--prefix", "pr", "-o", "json"]).await;
+        // Messages stand before and after.
+        let json = &shown[shown.find('[').unwrap()..=shown.rfind(']').unwrap()];
+        serde_json::from_str::<Value>(json).unwrap_or_else(|error| panic!("{error}: {shown}"))[0].take()
+    };
+    let project = json!({"kind": "Project", "metadata": {"name": "team"}, "spec": {}});
+    world.percli(&["apply", "-f", &world.write("project.json", &project)]).await;
+    world.percli(&["project", "team"]).await;
+    let first = preview(&good).await;
+    assert_eq!(first["preview"], format!("{}/projects/team/ephemeraldashboards/pr-d", world.address));
+    assert!(first.get("current").is_none_or(|current| current == ""), "{first}");
+    world.percli(&["apply", "-f", &good]).await;
+    assert_eq!(preview(&good).await["current"], format!("{}/projects/team/dashboards/d", world.address));
+    assert!(world.percli(&["get", "ephemeraldashboards"]).await.contains("pr-d"));
+    let described = world.percli(&["describe", "ephemeraldashboard", "pr-d", "-o", "json"]).await;
+    let described: Value = serde_json::from_str(&described).unwrap();
+    assert_eq!((&described["metadata"]["version"], &described["spec"]["ttl"]), (&json!(1), &json!("1h")));
+
+    let changed = world.write("changed.json", &dashboard("d", "Another title"));
+    let built = world.path("built").display().to_string();
+    world.percli(&["dac", "diff", "-f", &changed, "--dac.output_folder", &built]).await;
+    let difference = std::fs::read_to_string(world.path("built/team-d.diff")).unwrap();
+    assert!(difference.contains("Another title"), "{difference}");
+
+    // What this server does not do says so.
+    let grafana = world.write("grafana.json", &json!({"title": "x", "panels": []}));
+    let refused = world.refused(&["migrate", "-f", &grafana, "--online"]).await;
+    assert!(refused.contains("percli migrate --plugin.path"), "{refused}");
+    // `dac setup` asks for our version and finds no SDK of that one.
+    let refused = world.refused(&["dac", "setup", "--language", "go"]).await;
+    assert!(refused.contains("version should be at least"), "{refused}");
+}
+
+async fn percli_signs_in_at_a_provider(database: Database) {
     let provider = sign_in::provider().await;
     let mut security = sign_in::settings(&provider)["security"].take();
     // Both kinds have one name there; percli looks for names alone.
     security["authentication"]["providers"]["oauth"][0]["slug_id"] = json!("plain");
-    let world = World::with(security).await;
+    let world = World::with(database, security, json!({})).await;
     world.ready().await;
     world
         .percli(&[
@@ -271,10 +406,9 @@ async fn percli_signs_in_at_a_provider() {
     }
 }
 
-#[tokio::test]
-async fn percli_uses_a_token_of_the_cluster() {
+async fn percli_uses_a_token_of_the_cluster(database: Database) {
     let cluster = kubernetes::cluster().await;
-    let world = World::with(cluster.settings(&json!({}))["security"].take()).await;
+    let world = World::with(database, cluster.settings(&json!({}))["security"].take(), json!({})).await;
     world.ready().await;
     world.percli(&["login", &world.address, "--token", &cluster.token("owner").await]).await;
     assert!(world.percli(&["whoami"]).await.contains("system:serviceaccount:accounts:owner"));

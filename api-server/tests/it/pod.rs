@@ -44,7 +44,7 @@ impl Pod {
             })
             .await;
         });
-        let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let client = crate::http::client().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { url, client, stop: Some(stop), _folder: folder }
     }
 

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::backends::migrated;
+use crate::http;
 use crate::replicas::{STALE_LIMIT, eventually};
 
 /// COMMIT as PostgreSQL's simple query: type, length, text.
@@ -18,7 +19,7 @@ const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
 const SLACK: Duration = Duration::from_millis(500);
 
 /// A running program.
-struct Process {
+pub struct Process {
     child: Child,
     url: String,
     client: Client,
@@ -28,7 +29,18 @@ struct Process {
 
 impl Process {
     /// Starts a server without sign-in and waits until it is ready. It reaches PostgreSQL at this port.
-    async fn start(server: &Postgres, database: &config::Postgres, port: u16, redis: Option<&str>) -> Self {
+    pub async fn start(server: &Postgres, database: &config::Postgres, port: u16, redis: Option<&str>) -> Self {
+        let process = Self::spawn(server, database, port, redis);
+        eventually("the server to be ready", async || {
+            let answer = process.client.get(format!("{}/readyz", process.url)).send().await;
+            answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+        })
+        .await;
+        process
+    }
+
+    /// As [`Self::start`], without the wait.
+    pub fn spawn(server: &Postgres, database: &config::Postgres, port: u16, redis: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = json!({"database": {"postgres": {
             "host": "127.0.0.1", "port": port, "dbname": database.dbname, "user": USER, "password": server.password()}}});
@@ -49,14 +61,16 @@ impl Process {
             .spawn()
             .unwrap();
         let url = format!("http://127.0.0.1:{}", port.number());
-        let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        let process = Self { child, url, client, folder, _port: port };
-        eventually("the server to be ready", async || {
-            let answer = process.client.get(format!("{}/readyz", process.url)).send().await;
-            answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
-        })
-        .await;
-        process
+        let client = http::client().timeout(Duration::from_secs(30)).build().unwrap();
+        Self { child, url, client, folder, _port: port }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub const fn client(&self) -> &Client {
+        &self.client
     }
 
     /// SIGKILL.
@@ -65,11 +79,18 @@ impl Process {
         self.child.wait().await.unwrap();
     }
 
+    /// SIGTERM; the process ends by itself and well.
+    pub async fn terminate(mut self) {
+        let id = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").arg(&id).status().await.unwrap().success());
+        assert!(self.child.wait().await.unwrap().success(), "{}", self.log());
+    }
+
     fn dashboards(&self, project: &str) -> String {
         format!("{}/api/v1/projects/{project}/dashboards", self.url)
     }
 
-    async fn create(&self, project: &str, name: &str) {
+    pub async fn create(&self, project: &str, name: &str) {
         let answer = self.client.post(self.dashboards(project)).json(&body(project, name)).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
     }
@@ -87,13 +108,13 @@ impl Process {
         version(&answer.json().await.unwrap())
     }
 
-    async fn has_project(&self, project: &str) {
+    pub async fn has_project(&self, project: &str) {
         let body = json!({"kind": "Project", "metadata": {"name": project}, "spec": {}});
         let answer = self.client.post(format!("{}/api/v1/projects", self.url)).json(&body).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 }

@@ -12,6 +12,7 @@ use crate::services::{PgBouncer, PoolSettings, Postgres, Prometheus, Redis};
 
 // Statics are never dropped: the end of the process ends the services.
 static POSTGRES: OnceCell<Postgres> = OnceCell::const_new();
+static REPLICA: OnceCell<Postgres> = OnceCell::const_new();
 static PGBOUNCER: OnceCell<PgBouncer> = OnceCell::const_new();
 static REDIS: OnceCell<Redis> = OnceCell::const_new();
 static PROMETHEUS: OnceCell<Prometheus> = OnceCell::const_new();
@@ -19,6 +20,12 @@ static PROMETHEUS: OnceCell<Prometheus> = OnceCell::const_new();
 /// The shared PostgreSQL.
 pub async fn postgres() -> Result<&'static Postgres> {
     POSTGRES.get_or_try_init(Postgres::start).await
+}
+
+/// A streaming standby of the shared PostgreSQL.
+pub async fn replica() -> Result<&'static Postgres> {
+    let postgres = postgres().await?;
+    REPLICA.get_or_try_init(|| postgres.replica()).await
 }
 
 /// The shared PgBouncer, in front of the shared PostgreSQL.

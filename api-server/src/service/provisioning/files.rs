@@ -83,8 +83,11 @@ pub(crate) fn list(folder: &Path) -> (Vec<PathBuf>, Vec<String>) {
     (paths, errors)
 }
 
-/// The resources of one file.
-pub(crate) fn read(path: &Path) -> Result<Vec<Envelope>, String> {
+/// The resources of one file: JSON or YAML by its name.
+///
+/// # Errors
+/// The file cannot be read, or where it is not what it should be.
+pub fn read(path: &Path) -> Result<Vec<Envelope>, String> {
     parse(path, &fs::read_to_string(path).map_err(|error| error.to_string())?)
 }
 

@@ -2,7 +2,7 @@
 //! on a store. Nothing is written when nothing differs. What left the folders is reported, and deleted only with
 //! `provisioning.prune`. A bad document is reported and does not hold up the others.
 
-pub(crate) mod files;
+pub mod files;
 mod left;
 
 use std::path::PathBuf;
