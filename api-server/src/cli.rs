@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::config::Config;
 
 use crate::commands::lint::LintArgs;
+use crate::commands::secrets::ReEncryptOptions;
 use crate::transfer::{ExportOptions, ImportOptions};
 
 /// A Perses-compatible dashboard server on files or PostgreSQL.
@@ -35,6 +36,16 @@ pub enum Command {
     Import(ImportOptions),
     /// Write all documents to a folder in the layout of Perses
     Export(ExportOptions),
+    /// Work on the secrets of the configured store
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
+}
+
+/// Subcommands of `secrets`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SecretsCommand {
+    /// Encrypt everything with the current key that is encrypted with one before it, or in the old form of Perses
+    ReEncrypt(ReEncryptOptions),
 }
 
 /// Flags.

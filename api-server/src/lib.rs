@@ -31,6 +31,8 @@ pub mod ui;
 
 pub mod domain;
 
+mod follow;
+
 pub mod intake;
 pub mod pace;
 

@@ -174,6 +174,12 @@ struct DeniedLabels {
     kind: &'static str,
 }
 
+/// Label of the limits in force.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitsLabels {
+    sha256: String,
+}
+
 type RouteHistogram = Family<RouteLabels, Histogram, fn() -> Histogram>;
 
 fn request_histogram() -> Histogram {
@@ -200,6 +206,9 @@ pub struct Metrics {
     pub provisioning_left: Gauge,
     /// `perses_initial_admin_exists`: 1 once the first user is in the store.
     pub initial_admin_exists: Gauge,
+    /// `perses_limits_rejected`: 1 while the limits file cannot be used.
+    pub limits_rejected: Gauge,
+    limits_applied: Family<LimitsLabels, Gauge>,
     denied: Family<DeniedLabels, Counter>,
     rights_version: Gauge,
     rights_duration: Histogram,
@@ -241,6 +250,12 @@ impl Metrics {
         let initial_admin_exists = Gauge::default();
         let text = "Whether the first user is in the store";
         registry.register("initial_admin_exists", text, initial_admin_exists.clone());
+        let limits_rejected = Gauge::default();
+        let text = "Whether the limits file cannot be used, so that the limits before it go on";
+        registry.register("limits_rejected", text, limits_rejected.clone());
+        let limits_applied = Family::<LimitsLabels, Gauge>::default();
+        let text = "The limits file in force, by the SHA-256 of its bytes";
+        registry.register("limits_applied", text, limits_applied.clone());
         let denied = Family::<DeniedLabels, Counter>::default();
         let text = "Requests that the sender has no right to, by action and kind";
         registry.register("authorization_denied", text, denied.clone());
@@ -273,6 +288,8 @@ impl Metrics {
             provisioning_errors,
             provisioning_left,
             initial_admin_exists,
+            limits_rejected,
+            limits_applied,
             denied,
             rights_version,
             rights_duration,
@@ -326,6 +343,18 @@ impl Metrics {
     pub fn authorization_graph(&self, version: u64, took: std::time::Duration) {
         self.rights_version.set(i64::try_from(version).unwrap_or(i64::MAX));
         self.rights_duration.observe(took.as_secs_f64());
+    }
+
+    /// The limits file with this digest is in force; whether another one was before.
+    pub fn limits_in_force(&self, sha256: &str) -> bool {
+        let labels = LimitsLabels { sha256: sha256.to_owned() };
+        self.limits_rejected.set(0);
+        if self.limits_applied.get(&labels).is_some() {
+            return false;
+        }
+        self.limits_applied.clear();
+        self.limits_applied.get_or_create(&labels).set(1);
+        true
     }
 
     /// Counts a request that its sender has no right to.

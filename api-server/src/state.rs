@@ -12,6 +12,7 @@ use crate::audit::{self, AuditLog};
 use crate::auth::address::TrustedProxies;
 use crate::auth::authorize::Authorizer;
 use crate::auth::crypto::SecretBox;
+use crate::auth::key_files;
 use crate::auth::kubernetes::Cluster;
 use crate::auth::limit::SignInLimits;
 use crate::auth::provider::Providers;
@@ -27,6 +28,7 @@ use crate::proxy::{self, Proxy};
 use crate::query::QueryService;
 use crate::service::admin;
 use crate::service::ephemeral;
+use crate::service::limits_file::{self, LimitsFile};
 use crate::service::provisioning::Provisioner;
 use crate::service::resources::Resources;
 use crate::service::validation::Checks;
@@ -34,9 +36,6 @@ use crate::store::file::FileStore;
 use crate::store::postgres::PostgresStore;
 use crate::store::{Store, StoreError};
 use crate::ui::{self, Assets};
-
-/// Upstream's built-in key: documents that a Perses without a key of its own wrote stay readable. Only without sign-in.
-const UPSTREAM_DEFAULT_KEY: &[u8; 32] = b"e=dz;`M'5Pjvy^Sq3FVBkTC@N9?H/gua";
 
 /// Version in `/api/v1/health` and `perses_build_info`; semantic, as percli demands.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -60,6 +59,10 @@ pub struct Parts {
     pub follower: Arc<Follower>,
     /// Reads and writes of documents.
     pub resources: Arc<Resources>,
+    /// Checks of documents.
+    pub checks: Arc<Checks>,
+    /// The file with limits, which is followed.
+    limits_file: Option<LimitsFile>,
     /// Requests to datasources.
     pub proxy: Arc<Proxy>,
     /// Encryption of secrets.
@@ -102,6 +105,14 @@ impl AppState {
     /// As [`Self::build`], on a store of the caller's.
     pub fn with_store(config: Config, ui_dir: Option<PathBuf>, store: Arc<dyn Store>) -> Result<Self, String> {
         let metrics = Arc::new(Metrics::new(VERSION));
+        let limits_file = LimitsFile::of(&config);
+        let mut config = config;
+        if let Some(file) = &limits_file {
+            let applied = file.read()?;
+            config.validation = applied.limits.validation;
+            config.security.authentication.rate_limit = applied.limits.security.authentication.rate_limit;
+            metrics.limits_in_force(&applied.sha256);
+        }
         store.attach_metrics(metrics.clone());
         let (plugin_path, api_prefix) = (config.plugin.path.clone(), config.api_prefix.clone());
         let assets =
@@ -127,16 +138,16 @@ impl AppState {
             shared,
             metrics.clone(),
         ));
-        let authorizer = authorizer(&config, &store, &metrics);
+        let authorizer = authorizer(&config, &store, redis.clone(), &metrics);
         let audit = AuditLog::new(&config.audit, store.clone(), metrics.clone());
         let follower = Arc::new(Follower::new(store.clone(), cache.clone()));
-        let rules = Checks::new(&config, assets.plugin_kinds())?;
+        let checks = Arc::new(Checks::new(&config, assets.plugin_kinds())?);
         let resources = Resources::new(
             store.clone(),
             cache.clone(),
             sealer.clone(),
             metrics.clone(),
-            rules,
+            checks.clone(),
             case_sensitive(&config),
         );
         let resources = Arc::new(resources.with_rights(authorizer.native().cloned()));
@@ -160,6 +171,8 @@ impl AppState {
             cache,
             follower,
             resources,
+            checks,
+            limits_file,
             secrets,
             audit,
             sealer,
@@ -184,10 +197,16 @@ impl AppState {
     }
 }
 
-fn authorizer(config: &Config, store: &Arc<dyn Store>, metrics: &Arc<Metrics>) -> Authorizer {
+fn authorizer(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    redis: Option<Arc<RedisTier>>,
+    metrics: &Arc<Metrics>,
+) -> Authorizer {
     let kubernetes = &config.security.authorization.provider.kubernetes;
     if config.security.enable_auth && kubernetes.enable {
-        return Authorizer::Kubernetes(Arc::new(Cluster::new(kubernetes, store.clone(), metrics.clone())));
+        let cluster = Cluster::new(kubernetes, store.clone(), metrics.clone());
+        return Authorizer::Kubernetes(Arc::new(cluster.sharing(redis, config.cache.authz_ttl.0)));
     }
     if !config.native_authorization() {
         return Authorizer::Everyone;
@@ -219,18 +238,7 @@ pub(crate) fn case_sensitive(config: &Config) -> bool {
 
 /// The encryption of secrets with the configured key.
 pub(crate) fn open_secrets(config: &Config) -> Result<SecretBox, String> {
-    let security = &config.security;
-    let read = |name: &str, path: &std::path::Path| {
-        std::fs::read(path).map_err(|error| format!("cannot read security.{name} {}: {error}", path.display()))
-    };
-    let key = match (&security.encryption_key_file, &security.encryption_key) {
-        (Some(path), _) => read("encryption_key_file", path)?,
-        (None, Some(key)) => key.expose().as_bytes().to_vec(),
-        (None, None) => UPSTREAM_DEFAULT_KEY.to_vec(),
-    };
-    let previous = security.previous_encryption_key_files.iter();
-    let previous = previous.map(|path| read("previous_encryption_key_files", path)).collect::<Result<Vec<_>, _>>()?;
-    SecretBox::with_previous(&key, &previous).map_err(|error| error.to_string())
+    key_files::open(&config.security)
 }
 
 /// Starts what runs beside requests, until the token is cancelled.
@@ -240,6 +248,11 @@ pub fn spawn_background(state: &AppState, stop: &CancellationToken) -> Vec<JoinH
     tasks.push(tokio::spawn(async move { follower.run(token).await }));
     if let Some(rbac) = state.authorizer.native() {
         tasks.push(tokio::spawn(rbac.clone().run(stop.clone())));
+    }
+    let keys = key_files::follow(state.config.security.clone(), (*state.secrets).clone(), stop.clone());
+    tasks.push(tokio::spawn(keys));
+    if let Some(file) = state.limits_file.clone() {
+        tasks.push(tokio::spawn(limits_file::follow(file, state.clone(), stop.clone())));
     }
     if let Some(audit) = &state.audit {
         tasks.push(tokio::spawn(audit.clone().run(stop.clone())));

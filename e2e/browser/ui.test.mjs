@@ -89,7 +89,7 @@ story('the project list shows projects and their dashboards', async () => {
   await project.getByRole('link', { name: 'Browser tests' }).waitFor();
   await page.getByLabel('Search').fill(fixture.PROJECT);
   await screenshot(page, 'home');
-  await project.getByRole('link', { name: fixture.DASHBOARD }).click();
+  await project.getByRole('link', { name: 'Overview', exact: true }).click();
   await page.getByRole('heading', { name: 'Overview' }).waitFor();
 });
 

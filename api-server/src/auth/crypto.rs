@@ -5,11 +5,14 @@
 //! so that an existing folder works.
 //!
 //! Earlier keys (`security.previous_encryption_key_files`) only open what they sealed; everything new uses the current one.
+//! All copies of a [`SecretBox`] take new keys at once ([`SecretBox::replace`]).
 
 use std::fmt;
+use std::sync::Arc;
 
 use aes_gcm::aead::{Aead, AeadCore, Generate};
 use aes_gcm::{Aes256Gcm, KeyInit, aes::Aes256};
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use cfb_mode::cipher::KeyIvInit as _;
@@ -32,16 +35,49 @@ pub enum CryptoError {
     /// The stored bytes were made with another key, or changed since.
     #[error("the stored secret cannot be decrypted: is security.encryption_key the key that it was written with?")]
     Decrypt,
+    /// The old form of Perses carries no check, and several keys make text of the bytes.
+    #[error(
+        "the stored secret can be read with more than one key, as its form (that of Perses) carries no check: enter it anew"
+    )]
+    Ambiguous,
     /// The cipher refused (a value beyond its limits).
     #[error("the secret cannot be encrypted")]
     Encrypt,
 }
 
-/// The current key and those before it, ready for use. Built once at start and shared.
+/// The current key and those before it, ready for use. Built once at start; copies share their keys.
 #[derive(Clone)]
 pub struct SecretBox {
+    ring: Arc<ArcSwap<Ring>>,
+    /// Keys of another purpose are made of these ([`Self::derive`]).
+    purpose: Option<&'static str>,
+}
+
+struct Ring {
     current: Key,
     previous: Vec<Key>,
+    /// Rises with each change.
+    generation: u64,
+}
+
+impl Ring {
+    fn new<K: AsRef<[u8]>>(key: &[u8], previous: &[K], generation: u64) -> Result<Self, CryptoError> {
+        let previous = previous.iter().map(|key| Key::new(key.as_ref())).collect::<Result<_, _>>()?;
+        Ok(Self { current: Key::new(key)?, previous, generation })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.current).chain(&self.previous)
+    }
+
+    fn derive(&self, purpose: &str) -> Self {
+        let derive = |key: &Key| {
+            let bytes = blake3::derive_key(purpose, &key.bytes);
+            Key { gcm: Aes256Gcm::new(&bytes.into()), bytes }
+        };
+        let previous = self.previous.iter().map(derive).collect();
+        Self { current: derive(&self.current), previous, generation: self.generation }
+    }
 }
 
 #[derive(Clone)]
@@ -85,32 +121,53 @@ impl SecretBox {
 
     /// From the current key and the keys before it, newest first.
     pub fn with_previous<K: AsRef<[u8]>>(key: &[u8], previous: &[K]) -> Result<Self, CryptoError> {
-        let previous = previous.iter().map(|key| Key::new(key.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Self { current: Key::new(key)?, previous })
+        Ok(Self { ring: Arc::new(ArcSwap::from_pointee(Ring::new(key, previous, 0)?)), purpose: None })
+    }
+
+    /// Takes other keys from now on, in all copies and in what was derived of them.
+    ///
+    /// # Errors
+    /// A key has another length; then nothing changes.
+    pub fn replace<K: AsRef<[u8]>>(&self, key: &[u8], previous: &[K]) -> Result<(), CryptoError> {
+        let ring = Ring::new(key, previous, self.ring.load().generation + 1)?;
+        self.ring.store(Arc::new(ring));
+        Ok(())
     }
 
     /// The keys for another purpose, which tell nothing about these. `purpose` is a constant of the program.
     #[must_use]
-    pub fn derive(&self, purpose: &str) -> Self {
-        let derive = |key: &Key| {
-            let bytes = blake3::derive_key(purpose, &key.bytes);
-            Key { gcm: Aes256Gcm::new(&bytes.into()), bytes }
-        };
-        Self { current: derive(&self.current), previous: self.previous.iter().map(derive).collect() }
+    pub fn derive(&self, purpose: &'static str) -> Self {
+        Self { ring: self.ring.clone(), purpose: Some(purpose) }
+    }
+
+    fn ring(&self) -> Arc<Ring> {
+        let ring = self.ring.load_full();
+        match self.purpose {
+            None => ring,
+            // A microsecond; only sign-ins at providers have a purpose of their own.
+            Some(purpose) => Arc::new(ring.derive(purpose)),
+        }
     }
 
     /// The keys themselves, the current one first: the sign-in tokens are signed with them, as upstream does.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8; KEY_LENGTH]> {
-        self.all().map(|key| &key.bytes)
+    pub(crate) fn keys(&self) -> Vec<[u8; KEY_LENGTH]> {
+        self.ring().all().map(|key| key.bytes).collect()
     }
 
-    fn all(&self) -> impl Iterator<Item = &Key> {
-        std::iter::once(&self.current).chain(&self.previous)
+    /// Changes whenever the keys do.
+    pub(crate) fn generation(&self) -> u64 {
+        self.ring.load().generation
     }
 
     /// Whether both encrypt with the same key.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.current.bytes == other.current.bytes
+        self.ring().current.bytes == other.ring().current.bytes
+    }
+
+    /// Whether a stored text is in today's form and of the current key. Empty texts hold nothing and are.
+    pub fn is_current(&self, text: &str) -> bool {
+        let open = |bytes: Vec<u8>| self.ring().current.open(&bytes);
+        text.is_empty() || URL_SAFE.decode(text).ok().and_then(open).is_some()
     }
 
     /// Encrypts; the empty value stays empty, as upstream keeps it.
@@ -119,7 +176,7 @@ impl SecretBox {
             return Ok(String::new());
         }
         let nonce = aes_gcm::Nonce::<<Aes256Gcm as AeadCore>::NonceSize>::generate();
-        let sealed = self.current.gcm.encrypt(&nonce, plain).map_err(|_| CryptoError::Encrypt)?;
+        let sealed = self.ring().current.gcm.encrypt(&nonce, plain).map_err(|_| CryptoError::Encrypt)?;
         Ok(URL_SAFE.encode([nonce.as_slice(), &sealed].concat()))
     }
 
@@ -129,15 +186,31 @@ impl SecretBox {
             return Ok(Vec::new());
         }
         let bytes = URL_SAFE.decode(text).map_err(|_| CryptoError::Encoding)?;
+        let ring = self.ring();
         // The authenticated form under every key first: it alone can tell that a key is wrong.
-        let plain = self.all().find_map(|key| key.open(&bytes));
-        plain.or_else(|| self.all().find_map(|key| key.open_cfb(&bytes))).ok_or(CryptoError::Decrypt)
+        let plain = ring.all().find_map(|key| key.open(&bytes));
+        plain.or_else(|| ring.all().find_map(|key| key.open_cfb(&bytes))).ok_or(CryptoError::Decrypt)
+    }
+
+    /// As [`Self::decrypt`], but only what can be read in one way: what is encrypted again from it must not be noise.
+    pub fn decrypt_surely(&self, text: &str) -> Result<Vec<u8>, CryptoError> {
+        let bytes = URL_SAFE.decode(text).map_err(|_| CryptoError::Encoding)?;
+        let ring = self.ring();
+        if text.is_empty() || ring.all().any(|key| key.open(&bytes).is_some()) {
+            return self.decrypt(text);
+        }
+        let mut plain = ring.all().filter_map(|key| key.open_cfb(&bytes));
+        match (plain.next(), plain.next()) {
+            (Some(one), None) => Ok(one),
+            (None, _) => Err(CryptoError::Decrypt),
+            (Some(_), Some(_)) => Err(CryptoError::Ambiguous),
+        }
     }
 
     /// Decrypts what [`Self::encrypt`] wrote and nothing else: for texts that went through the hands of a client.
     pub fn decrypt_own(&self, text: &str) -> Result<Vec<u8>, CryptoError> {
         let bytes = URL_SAFE.decode(text).map_err(|_| CryptoError::Encoding)?;
-        self.all().find_map(|key| key.open(&bytes)).ok_or(CryptoError::Decrypt)
+        self.ring().all().find_map(|key| key.open(&bytes)).ok_or(CryptoError::Decrypt)
     }
 }
 

@@ -7,6 +7,7 @@
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::policy::EvictionPolicy;
@@ -54,6 +55,12 @@ impl SignInLimits {
         Self { by_address: Buckets::new(rate.per_address), by_login: Buckets::new(rate.per_login) }
     }
 
+    /// Takes other numbers from now on. Where one changes, the count begins anew.
+    pub fn set(&self, rate: SignInRate) {
+        self.by_address.set(rate.per_address);
+        self.by_login.set(rate.per_login);
+    }
+
     /// Begins a try; an error is the time after which another one will be taken.
     pub fn attempt(&self, address: IpAddr, login: &str) -> Result<Attempt, Duration> {
         self.attempt_at(address, login, Instant::now())
@@ -87,7 +94,7 @@ fn network(address: IpAddr) -> IpAddr {
 
 /// A bucket per key; an unlimited one keeps nothing.
 struct Buckets<K> {
-    per_minute: u32,
+    per_minute: AtomicU32,
     buckets: Cache<K, Arc<Mutex<Bucket>>>,
 }
 
@@ -100,15 +107,22 @@ impl<K: Hash + Eq + Send + Sync + 'static> Buckets<K> {
             // A bucket that was left alone so long is full, as a new one is.
             .time_to_idle(MINUTE)
             .build();
-        Self { per_minute, buckets }
+        Self { per_minute: AtomicU32::new(per_minute), buckets }
+    }
+
+    fn set(&self, per_minute: u32) {
+        if self.per_minute.swap(per_minute, Ordering::Relaxed) != per_minute {
+            self.buckets.invalidate_all();
+        }
     }
 
     fn take(&self, key: K, now: Instant) -> Result<Option<Arc<Mutex<Bucket>>>, Duration> {
-        if self.per_minute == 0 {
+        let per_minute = self.per_minute.load(Ordering::Relaxed);
+        if per_minute == 0 {
             return Ok(None);
         }
         let bucket = self.buckets.get_with(key, || {
-            Arc::new(Mutex::new(Bucket::new(self.per_minute, f64::from(self.per_minute) / MINUTE.as_secs_f64(), now)))
+            Arc::new(Mutex::new(Bucket::new(per_minute, f64::from(per_minute) / MINUTE.as_secs_f64(), now)))
         });
         bucket.lock().take(now)?;
         Ok(Some(bucket))

@@ -7,6 +7,7 @@ pub mod address;
 pub mod authorize;
 pub mod cookies;
 pub mod crypto;
+pub(crate) mod key_files;
 pub mod kubernetes;
 pub mod limit;
 pub mod password;

@@ -88,8 +88,7 @@ pub enum TokenError {
 
 /// Makes and checks tokens. Tokens that were checked once are remembered, so that a request costs a hash and a look-up.
 pub struct Tokens {
-    access: Keys,
-    refresh: Keys,
+    secrets: SecretBox,
     validation: Validation,
     verified: Cache<[u8; 32], Arc<Claims>>,
     /// Life of an access token.
@@ -105,9 +104,12 @@ struct Keys {
     verify: Vec<DecodingKey>,
 }
 
+/// What the keys of refresh tokens end with, as upstream has it; those of access tokens end with nothing.
+const REFRESH: &[u8] = b"-refresh";
+
 impl Keys {
     fn new(secrets: &SecretBox, suffix: &[u8]) -> Self {
-        let keys: Vec<Vec<u8>> = secrets.keys().map(|key| [key.as_slice(), suffix].concat()).collect();
+        let keys: Vec<Vec<u8>> = secrets.keys().iter().map(|key| [key.as_slice(), suffix].concat()).collect();
         let current = keys.first().map_or(&[][..], Vec::as_slice);
         Self {
             sign: EncodingKey::from_secret(current),
@@ -127,7 +129,7 @@ impl std::fmt::Debug for Tokens {
 
 impl Tokens {
     /// Keys are derived from the encryption key as upstream does: the key itself for access, with `-refresh` appended for
-    /// refresh tokens.
+    /// refresh tokens. Other keys of `secrets` count here at once.
     pub fn new(secrets: &SecretBox, access_ttl: Duration, refresh_ttl: Duration) -> Self {
         let mut validation = Validation::new(Algorithm::HS512);
         // Times are checked here, against the caller's clock.
@@ -135,8 +137,7 @@ impl Tokens {
         validation.validate_nbf = false;
         validation.validate_aud = false;
         Self {
-            access: Keys::new(secrets, b""),
-            refresh: Keys::new(secrets, b"-refresh"),
+            secrets: secrets.clone(),
             validation,
             verified: Cache::builder().max_capacity(REMEMBERED).time_to_live(access_ttl).build(),
             access_ttl,
@@ -146,18 +147,19 @@ impl Tokens {
 
     /// An access token for a user with a password in this server.
     pub fn access(&self, claims: &Claims, now: Timestamp) -> Result<String, TokenError> {
-        sign(claims, now, self.access_ttl, &self.access.sign)
+        sign(claims, now, self.access_ttl, &Keys::new(&self.secrets, b"").sign)
     }
 
     /// A refresh token.
     pub fn refresh(&self, claims: &Claims, now: Timestamp) -> Result<String, TokenError> {
-        sign(claims, now, self.refresh_ttl, &self.refresh.sign)
+        sign(claims, now, self.refresh_ttl, &Keys::new(&self.secrets, REFRESH).sign)
     }
 
     /// Checks an access token, given in up to two pieces that a dot joins (cookies split it).
     pub fn verify_access(&self, head: &str, signature: Option<&str>, now: Timestamp) -> Result<Principal, TokenError> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(head.as_bytes());
+        // A token of a key that is gone is not remembered any more.
+        hasher.update(&self.secrets.generation().to_le_bytes()).update(head.as_bytes());
         if let Some(signature) = signature {
             hasher.update(b".").update(signature.as_bytes());
         }
@@ -166,9 +168,10 @@ impl Tokens {
             in_time(&claims, now)?;
             return Ok(Principal::new(claims));
         }
+        let keys = Keys::new(&self.secrets, b"").verify;
         let claims = match signature {
-            Some(signature) => self.verify(&format!("{head}.{signature}"), &self.access.verify, now)?,
-            None => self.verify(head, &self.access.verify, now)?,
+            Some(signature) => self.verify(&format!("{head}.{signature}"), &keys, now)?,
+            None => self.verify(head, &keys, now)?,
         };
         let claims = Arc::new(claims);
         self.verified.insert(id, claims.clone());
@@ -177,7 +180,7 @@ impl Tokens {
 
     /// Checks a refresh token.
     pub fn verify_refresh(&self, token: &str, now: Timestamp) -> Result<Claims, TokenError> {
-        self.verify(token, &self.refresh.verify, now)
+        self.verify(token, &Keys::new(&self.secrets, REFRESH).verify, now)
     }
 
     fn verify(&self, token: &str, keys: &[DecodingKey], now: Timestamp) -> Result<Claims, TokenError> {
@@ -301,6 +304,26 @@ mod tests {
         assert_eq!(rotated.verify_refresh(&refresh, at(1)).unwrap().sub, "alice");
         let access = rotated.access(&claims, at(0)).unwrap();
         assert_eq!(old.verify_access(&access, None, at(1)).unwrap_err(), TokenError::Signature);
+    }
+
+    #[test]
+    fn other_keys_count_at_once_and_those_that_are_gone_do_not() {
+        let secrets = SecretBox::new(&[1; 32]).unwrap();
+        let tokens = Tokens::new(&secrets, Duration::from_secs(900), Duration::from_secs(86_400));
+        let claims = Claims::native("alice");
+        let old = tokens.access(&claims, at(0)).unwrap();
+        assert!(tokens.verify_access(&old, None, at(1)).is_ok());
+        assert!(secrets.replace(&[2; 31], &[[1; 32]]).is_err());
+        secrets.replace(&[2; 32], &[[1; 32]]).unwrap();
+        let new = tokens.access(&claims, at(0)).unwrap();
+        assert_ne!(old, new);
+        for token in [&old, &new] {
+            assert!(tokens.verify_access(token, None, at(1)).is_ok());
+        }
+        // The old one was remembered.
+        secrets.replace::<&[u8]>(&[2; 32], &[]).unwrap();
+        assert_eq!(tokens.verify_access(&old, None, at(1)).unwrap_err(), TokenError::Signature);
+        assert!(tokens.verify_access(&new, None, at(1)).is_ok());
     }
 
     #[test]

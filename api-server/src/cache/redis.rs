@@ -158,7 +158,7 @@ impl RedisTier {
     }
 
     /// Runs a command within the time allowed; its name is for traces.
-    pub(super) async fn run<T>(
+    pub(crate) async fn run<T>(
         &self,
         name: &'static str,
         command: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,

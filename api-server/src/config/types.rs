@@ -42,6 +42,10 @@ pub struct Config {
     pub dashboard: Dashboard,
     /// Checks of documents beyond what Perses itself refuses.
     pub validation: Validation,
+    /// File with limits that is read again while the server runs (YAML): `validation` and
+    /// `security.authentication.rate_limit`, as they are here, over which it wins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits_file: Option<PathBuf>,
     /// Dashboards with a time to live.
     pub ephemeral_dashboard: EphemeralDashboard,
     /// What the UI shows.
@@ -91,11 +95,19 @@ pub struct Cache {
     pub redis: Option<Redis>,
     /// Life of a document in Redis.
     pub dashboard_ttl: ConfigDuration,
+    /// Life in Redis of what a cluster said about a user and a namespace; an answer there also ends when it would end in a
+    /// process (`security.authorization.provider.kubernetes.authorizer_*_ttl`). 0 shares none.
+    pub authz_ttl: ConfigDuration,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { l1_max_bytes: 128 << 20, redis: None, dashboard_ttl: ConfigDuration::from_secs(300) }
+        Self {
+            l1_max_bytes: 128 << 20,
+            redis: None,
+            dashboard_ttl: ConfigDuration::from_secs(300),
+            authz_ttl: ConfigDuration::from_secs(120),
+        }
     }
 }
 

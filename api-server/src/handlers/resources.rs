@@ -249,6 +249,8 @@ struct ListParameters {
     #[serde(default)]
     metadata_only: String,
     #[serde(default)]
+    display: String,
+    #[serde(default)]
     kind: String,
     #[serde(default)]
     default: String,
@@ -302,6 +304,7 @@ async fn list(
         within,
         name_prefix: fold(&query.name),
         metadata_only: !is_datasource && matches!(query.metadata_only.as_str(), "true" | "1"),
+        titles: matches!(query.display.as_str(), "true" | "1"),
         plugin_kind: (is_datasource && !query.kind.is_empty()).then_some(query.kind),
         default: if is_datasource && !query.default.is_empty() {
             let parsed = query.default.parse();

@@ -146,7 +146,8 @@ fn resources(kind: Kind, all: &mut Vec<Operation>) {
             )
         } else {
             let values = json!({"enum": ["true", "1", "false"]});
-            list.parameter("query", "metadata_only", "Leave the specs out.", values)
+            let list = list.parameter("query", "metadata_only", "Leave the specs out.", values.clone());
+            list.parameter("query", "display", "With `metadata_only`: leave `spec.display.name` in.", values)
         }
     };
     let create = |path: String| {

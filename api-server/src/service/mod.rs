@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod ephemeral;
+pub mod limits_file;
 mod listing;
 pub mod projects;
 pub mod provisioning;

@@ -72,6 +72,8 @@ pub struct ListOptions {
     pub name_prefix: Option<String>,
     /// Specs are left out.
     pub metadata_only: bool,
+    /// With `metadata_only`: all but `spec.display.name`.
+    pub titles: bool,
     /// (Global) datasources only: exact kind of the plugin.
     pub plugin_kind: Option<String>,
     /// (Global) datasources only: `spec.default`.
@@ -85,7 +87,7 @@ pub struct Resources {
     cache: Arc<DocumentCache>,
     sealer: Arc<Sealer>,
     metrics: Arc<Metrics>,
-    rules: Checks,
+    rules: Arc<Checks>,
     case_sensitive: bool,
     /// Told of by the cache; waited for after what changes rights was written.
     rights: Option<Arc<Rbac>>,
@@ -98,7 +100,7 @@ impl Resources {
         cache: Arc<DocumentCache>,
         sealer: Arc<Sealer>,
         metrics: Arc<Metrics>,
-        rules: Checks,
+        rules: Arc<Checks>,
         case_sensitive: bool,
     ) -> Self {
         Self { store, cache, sealer, metrics, rules, case_sensitive, rights: None }
@@ -173,7 +175,7 @@ impl Resources {
             }
             let public = if options.metadata_only { None } else { public_spec(document) };
             let spec = public.as_ref().map_or(document.spec.get(), |spec| spec.get());
-            document.write_json(&mut out, (!options.metadata_only).then_some(spec));
+            document.write_json(&mut out, (!options.metadata_only || options.titles).then_some(spec));
         }
         out.push_str("]\n");
         Ok(out.into())

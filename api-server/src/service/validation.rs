@@ -1,7 +1,9 @@
 //! Checks of a document beyond its structure: against others in the store, the operator's rules, and the linter.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use serde_json::Value;
 
 use crate::config::{self, Config, ValidationMode};
@@ -19,7 +21,8 @@ const MAX_TOLD: usize = 5;
 /// What documents are checked by.
 #[derive(Debug)]
 pub struct Checks {
-    linter: Linter,
+    /// Swapped when limits change.
+    linter: ArcSwap<Linter>,
     local_datasources: bool,
     local_variables: bool,
     direct_urls: bool,
@@ -32,17 +35,13 @@ impl Checks {
     /// One of `dashboard.custom_lint_rules` cannot be used.
     pub fn new(config: &Config, plugins: PluginKinds) -> Result<Self, String> {
         let settings = Settings {
-            mode: match config.validation.mode {
-                ValidationMode::Off => Mode::Off,
-                ValidationMode::Warn => Mode::Warn,
-                ValidationMode::Enforce => Mode::Enforce,
-            },
+            mode: mode(config.validation.mode),
             limits: limits(&config.validation.query_limits),
             rules: config.dashboard.custom_lint_rules.iter().map(rule).collect(),
             plugins,
         };
         Ok(Self {
-            linter: Linter::new(settings)?,
+            linter: ArcSwap::from_pointee(Linter::new(settings)?),
             local_datasources: !config.datasource.disable_local,
             local_variables: !config.variable.disable_local,
             direct_urls: !config.datasource.disable_direct_url,
@@ -50,19 +49,27 @@ impl Checks {
     }
 
     /// The checks of documents.
-    pub const fn linter(&self) -> &Linter {
-        &self.linter
+    pub fn linter(&self) -> Arc<Linter> {
+        self.linter.load_full()
+    }
+
+    /// Takes another mode and other limits from the next document on.
+    pub fn set_limits(&self, validation: &config::Validation) {
+        let linter = self.linter().with(mode(validation.mode), limits(&validation.query_limits));
+        self.linter.store(Arc::new(linter));
     }
 
     /// Checks a document whose structure is right; returns what is to be told.
     pub async fn check(&self, store: &dyn Store, subject: &Subject<'_>) -> Result<Vec<Finding>, ApiError> {
+        // One for the whole document.
+        let linter = self.linter();
         let is_dashboard = matches!(subject.kind, Kind::Dashboard | Kind::EphemeralDashboard);
         let references = if is_dashboard { undefined(subject.spec) } else { Vec::new() };
-        let missing = self.undefined_variables(store, subject, references).await?;
+        let missing = undefined_variables(&linter, store, subject, references).await?;
         self.check_rules(subject).map_err(ApiError::BadRequest)?;
-        let mut findings = self.linter.lint(subject.kind, subject.spec);
+        let mut findings = linter.lint(subject.kind, subject.spec);
         findings.extend(missing);
-        if self.linter.mode() == Mode::Enforce {
+        if linter.mode() == Mode::Enforce {
             refuse_errors(&findings)?;
         }
         Ok(findings)
@@ -70,7 +77,7 @@ impl Checks {
 
     /// The rules that refuse in every mode and need no other document: the switches and the operator's own.
     pub fn check_rules(&self, subject: &Subject<'_>) -> Result<(), String> {
-        self.linter.custom_rules(subject)?;
+        self.linter.load().custom_rules(subject)?;
         let is_dashboard = matches!(subject.kind, Kind::Dashboard | Kind::EphemeralDashboard);
         if is_dashboard && !self.local_datasources && spec::has_local(subject.spec, "datasources") {
             return Err("local datasource cannot be used as it has been disabled in the configuration".to_owned());
@@ -101,41 +108,40 @@ impl Checks {
             _ => None,
         }
     }
-
-    /// Every variable must be defined in the dashboard, in its project or globally. In the dashboard's variables that is a
-    /// rule of Perses v0.54; elsewhere, and in the form with braces, it is a finding.
-    async fn undefined_variables(
-        &self,
-        store: &dyn Store,
-        subject: &Subject<'_>,
-        references: Vec<Reference>,
-    ) -> Result<Vec<Finding>, ApiError> {
-        let of_variables = references.iter().any(|one| matches!(one.place, Place::Variable(_)));
-        if references.is_empty() || (self.linter.mode() == Mode::Off && !of_variables) {
-            return Ok(Vec::new());
-        }
-        // What stands nearer wins: the project's over the global ones.
-        let mut outside = needs(store, Kind::GlobalVariable, None).await?;
-        if let Some(project) = subject.project {
-            outside.extend(needs(store, Kind::Variable, Some(project)).await?);
-        }
-        let missing: Vec<Reference> = references.into_iter().filter(|one| !outside.contains_key(&one.name)).collect();
-        let refused = missing.iter().filter_map(|one| match &one.place {
-            Place::Variable(by) if !one.braced => Some((&one.name, by)),
-            _ => None,
-        });
-        if let Some((name, by)) = refused.min() {
-            return Err(ApiError::BadRequest(format!(
-                "spec.variables: variable {name:?} is used in the variable {by:?} but not defined"
-            )));
-        }
-        if of_variables {
-            check_circle(outside, subject.spec)?;
-        }
-        Ok(missing.iter().filter_map(|one| self.linter.undefined_variable(one)).collect())
-    }
 }
 
+/// Every variable must be defined in the dashboard, in its project or globally. In the dashboard's variables that is a
+/// rule of Perses v0.54; elsewhere, and in the form with braces, it is a finding.
+async fn undefined_variables(
+    linter: &Linter,
+    store: &dyn Store,
+    subject: &Subject<'_>,
+    references: Vec<Reference>,
+) -> Result<Vec<Finding>, ApiError> {
+    let of_variables = references.iter().any(|one| matches!(one.place, Place::Variable(_)));
+    if references.is_empty() || (linter.mode() == Mode::Off && !of_variables) {
+        return Ok(Vec::new());
+    }
+    // What stands nearer wins: the project's over the global ones.
+    let mut outside = needs(store, Kind::GlobalVariable, None).await?;
+    if let Some(project) = subject.project {
+        outside.extend(needs(store, Kind::Variable, Some(project)).await?);
+    }
+    let missing: Vec<Reference> = references.into_iter().filter(|one| !outside.contains_key(&one.name)).collect();
+    let refused = missing.iter().filter_map(|one| match &one.place {
+        Place::Variable(by) if !one.braced => Some((&one.name, by)),
+        _ => None,
+    });
+    if let Some((name, by)) = refused.min() {
+        return Err(ApiError::BadRequest(format!(
+            "spec.variables: variable {name:?} is used in the variable {by:?} but not defined"
+        )));
+    }
+    if of_variables {
+        check_circle(outside, subject.spec)?;
+    }
+    Ok(missing.iter().filter_map(|one| linter.undefined_variable(one)).collect())
+}
 /// What the variables of a scope use, by name.
 async fn needs(
     store: &dyn Store,
@@ -185,6 +191,14 @@ fn refuse_errors(findings: &[Finding]) -> Result<(), ApiError> {
     let more = errors.len().saturating_sub(MAX_TOLD);
     let told = errors[..errors.len() - more].join("; ");
     Err(ApiError::BadRequest(if more > 0 { format!("{told}; and {more} more") } else { told }))
+}
+
+const fn mode(config: ValidationMode) -> Mode {
+    match config {
+        ValidationMode::Off => Mode::Off,
+        ValidationMode::Warn => Mode::Warn,
+        ValidationMode::Enforce => Mode::Enforce,
+    }
 }
 
 fn limits(config: &config::QueryLimits) -> QueryLimits {

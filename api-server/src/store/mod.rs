@@ -25,7 +25,7 @@ pub struct ListQuery {
     pub project: Option<String>,
     /// Only names that start so.
     pub name_prefix: Option<String>,
-    /// Leave the specs out (they come back as `{}`).
+    /// Leave the specs out: they come back as `{"display":{"name":...}}`, or `{}` without a display name.
     pub metadata_only: bool,
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode};
+use reqwest::{Certificate, Client, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
@@ -23,8 +23,7 @@ struct SignedIn {
 
 /// Reads every kind that the server has.
 pub(super) async fn read(base: &Url, options: &ImportOptions) -> Result<Content, String> {
-    let client =
-        Client::builder().timeout(TIMEOUT).build().map_err(|error| format!("cannot make a client: {error}"))?;
+    let client = client(options)?;
     let base = base.as_str().trim_end_matches('/');
     let token = token(&client, base, options).await?;
     let mut content = Content { masked: true, ..Content::default() };
@@ -54,6 +53,20 @@ pub(super) async fn read(base: &Url, options: &ImportOptions) -> Result<Content,
     Ok(content)
 }
 
+fn client(options: &ImportOptions) -> Result<Client, String> {
+    let mut builder = Client::builder().timeout(TIMEOUT);
+    if let Some(path) = &options.ca_file {
+        let place = format!("--ca-file {}", path.display());
+        let pem = std::fs::read(path).map_err(|error| format!("{place}: {error}"))?;
+        let bundle = Certificate::from_pem_bundle(&pem).map_err(|_| format!("{place}: not PEM"))?;
+        if bundle.is_empty() {
+            return Err(format!("{place}: has no certificate"));
+        }
+        builder = builder.tls_certs_only(bundle);
+    }
+    builder.build().map_err(|error| format!("cannot make a client: {error}"))
+}
+
 /// The token that was given, or that of a sign-in.
 async fn token(client: &Client, base: &str, options: &ImportOptions) -> Result<Option<String>, String> {
     if let Some(path) = &options.token_file {
@@ -77,9 +90,17 @@ pub(super) fn read_line(path: &Path) -> Result<String, String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// The address stands before it anyway, and may hold credentials.
+/// With all causes. The address stands before it anyway, and may hold credentials.
 fn without_url(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("{error}{cause}")
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    if text.contains("certificate") {
+        text.push_str("; give the authority that signed it with --ca-file");
+    }
+    text
 }

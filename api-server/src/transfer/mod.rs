@@ -42,6 +42,9 @@ pub struct ImportOptions {
     /// File with the user's password, of the server or of the database
     #[arg(long, value_name = "FILE", env = "PERSES_IMPORT_PASSWORD_FILE")]
     pub password_file: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities that the server's is checked with, instead of those of this machine
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// File with a bearer token for the server
     #[arg(long, value_name = "FILE", env = "PERSES_IMPORT_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,

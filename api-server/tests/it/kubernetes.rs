@@ -5,16 +5,20 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header;
 use e2e::cluster::ControlPlane;
+use e2e::services::Redis;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
+use perses_api_server::domain::document::Draft;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use crate::backends::{draft, project};
 use crate::http::{KEY, Reply, Server};
+use crate::pod::until;
 
 /// A control plane with accounts in the namespace `accounts`: `owner` may everything of Perses, `viewer` reads dashboards in
 /// `team-a`, `editor` may everything in `team-b`, `nobody` nothing.
@@ -287,6 +291,74 @@ async fn answers_are_remembered_as_long_as_configured() {
         assert!(tokio::time::Instant::now() < deadline, "a right that was taken away is kept");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test]
+async fn answers_are_shared_by_the_pods() {
+    let cluster = cluster().await;
+    let redis = Redis::start().await.unwrap();
+    let pod = async |lives: Value| {
+        let mut config = cluster.settings(&lives);
+        config["cache"] = json!({"redis": {"addr": redis.address()}});
+        Server::start(config).await
+    };
+    let count = |server: &Server, tier: &str, result: &str| -> u64 {
+        let line = format!("perses_cache_requests_total{{cache=\"authz\",tier=\"{tier}\",result=\"{result}\"}} ");
+        let text = server.state.metrics.encode().unwrap();
+        text.lines().find_map(|found| found.strip_prefix(&line)).map_or(0, |number| number.parse().unwrap())
+    };
+    let path = "/api/v1/projects/team-a/dashboards";
+    let (one, two) = (pod(json!({})).await, pod(json!({})).await);
+    for server in [&one, &two] {
+        server.state.store.create(team("team-a")).await.unwrap();
+    }
+    let (viewer, nobody) = (cluster.token("viewer").await, cluster.token("nobody").await);
+    let user = |server, token: &String| User { server, token: token.clone(), acts_as: None };
+    // What is asked before Redis is there is not shared.
+    until("an answer in Redis", || async {
+        user(&one, &viewer).get(path).await.ok();
+        user(&one, &nobody).get(path).await.assert_error_with(403, "missing 'read'");
+        !redis.cli(&["KEYS", "v1:authz:user:*:team-a"]).await.unwrap().trim().is_empty()
+    })
+    .await;
+    let life: i64 = {
+        let keys = redis.cli(&["KEYS", "v1:authz:user:*:team-a"]).await.unwrap();
+        redis.cli(&["TTL", keys.lines().next().unwrap()]).await.unwrap().trim().parse().unwrap()
+    };
+    assert!((1..=120).contains(&life), "{life}");
+    until("the other pod to take it", || async {
+        user(&two, &viewer).get(path).await.ok();
+        user(&two, &nobody).get(path).await.assert_error_with(403, "missing 'read'");
+        count(&two, "l2", "hit") > 0
+    })
+    .await;
+
+    // What is in there and makes no sense is not believed.
+    let keys = redis.cli(&["KEYS", "v1:authz:user:*"]).await.unwrap();
+    for key in keys.lines() {
+        let fields = redis.cli(&["HKEYS", key]).await.unwrap();
+        for field in fields.lines() {
+            redis.cli(&["HSET", key, field, "2noise"]).await.unwrap();
+        }
+    }
+    let three = pod(json!({})).await;
+    three.state.store.create(team("team-a")).await.unwrap();
+    user(&three, &viewer).get(path).await.ok();
+    user(&three, &nobody).get(path).await.assert_error_with(403, "missing 'read'");
+    assert_eq!(count(&three, "l2", "hit"), 0);
+
+    // Without Redis it is slower, and right.
+    redis.stop().await.unwrap();
+    let four = pod(json!({})).await;
+    four.state.store.create(team("team-a")).await.unwrap();
+    user(&four, &viewer).get(path).await.ok();
+    user(&four, &nobody).get(path).await.assert_error_with(403, "missing 'read'");
+    assert!(count(&four, "store", "miss") > 0);
+}
+
+/// The project of a namespace.
+fn team(name: &str) -> Draft {
+    draft(&project(name), "{}")
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 pub struct Pod {
     pub url: String,
     pub client: Client,
+    state: AppState,
     stop: Option<oneshot::Sender<()>>,
     _folder: TempDir,
 }
@@ -37,20 +38,25 @@ impl Pod {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
+        let running = state.clone();
         tokio::spawn(async move {
             // Dropping the sender stops as well.
-            server::run_over(listener, tls, state, async {
+            server::run_over(listener, tls, running, async {
                 let _ = stopped.await;
             })
             .await;
         });
         let client = crate::http::client().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { url, client, stop: Some(stop), _folder: folder }
+        Self { url, client, state, stop: Some(stop), _folder: folder }
     }
 
     /// Tells it to stop, as SIGTERM does; it drains then.
     pub fn stop(&mut self) {
         self.stop.take();
+    }
+
+    pub const fn state(&self) -> &AppState {
+        &self.state
     }
 
     /// `host:port`.

@@ -170,6 +170,12 @@ async fn lists_filter_by_project_prefix_and_kind(server: &Server) {
         assert_eq!(one["kind"], "Dashboard");
         assert_eq!(one["metadata"]["version"], 0);
     }
+    let titled = json!({"kind": "Dashboard", "metadata": {"name": "titled"},
+        "spec": {"display": {"name": "A \"title\"", "description": "d"}, "duration": "1h", "panels": {}, "layouts": []}});
+    server.send("POST", "/api/v1/projects/home/dashboards", &titled).await.ok();
+    let list = server.get("/api/v1/projects/home/dashboards?metadata_only=true&display=true&name=titled").await.ok();
+    assert_eq!(list[0]["spec"], json!({"display": {"name": "A \"title\""}}), "the name and nothing else");
+    server.delete("/api/v1/projects/home/dashboards/titled").await;
     server.get("/api/v1/projects/home/dashboards?project=work").await.assert_error(
         400,
         "bad request: the project name in the path (home) and the project name in the query parameter (work) are different",

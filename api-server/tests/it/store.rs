@@ -121,6 +121,11 @@ async fn lists_filter_by_project_and_prefix_in_order() {
         assert!(names(&*store, &wild).await.is_empty(), "a prefix is no pattern");
         let bare = ListQuery { metadata_only: true, ..both };
         assert_eq!(store.list(&bare).await.unwrap()[0].spec.get(), "{}");
+        create(&*store, &dashboard("a", "titled"), r#"{"display":{"name":"A \"title\"","description":"d"},"z":1}"#)
+            .await;
+        let titled = ListQuery { name_prefix: Some("titled".to_owned()), metadata_only: true, ..list(Kind::Dashboard) };
+        let spec: serde_json::Value = serde_json::from_str(store.list(&titled).await.unwrap()[0].spec.get()).unwrap();
+        assert_eq!(spec, serde_json::json!({"display": {"name": "A \"title\""}}));
         assert!(names(&*store, &list(Kind::GlobalSecret)).await.is_empty());
     })
     .await;

@@ -15,7 +15,7 @@ use perses_api_server::store::{Store, file};
 use perses_api_server::transfer::{ExportOptions, ImportOptions, Report, Row, export, import};
 use serde_json::{Value, json};
 
-use crate::backends::{dashboard, migrated, open_files, project};
+use crate::backends::{dashboard, draft, migrated, open_files, project};
 use crate::http::KEY;
 use crate::pod::Pod;
 
@@ -345,4 +345,39 @@ async fn the_command_line_reports_and_fails_when_something_failed() {
     assert!(done && out.starts_with("5 documents were written"), "{out}");
     let store = open_files(target, FileExtension::Yaml).unwrap();
     assert_eq!(store.get(&dashboard("p", "d")).await.unwrap().unwrap().version, 41);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_a_certificate_of_its_own_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    fs::write(path("tls.crt"), made.cert.pem()).unwrap();
+    fs::write(path("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    fs::write(path("other.crt"), rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap().cert.pem()).unwrap();
+    fs::write(path("empty.crt"), "").unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let source = Pod::start_with(|config| {
+        let (cert_file, key_file) = (path("tls.crt"), path("tls.key"));
+        config.server.tls = Some(config::ServerTls { cert_file, key_file, ..config::ServerTls::default() });
+    })
+    .await;
+    source.state().store.create(draft(&project("p"), "{}")).await.unwrap();
+    let target = files(&path("db"), KEY);
+    let from = |ca: Option<&str>| ImportOptions {
+        from: source.url.clone(),
+        ca_file: ca.map(path),
+        ..ImportOptions::default()
+    };
+    for (ca, part) in [
+        (None, "certificate"),
+        (Some("other.crt"), "certificate"),
+        (Some("empty.crt"), "has no certificate"),
+        (Some("none.crt"), "--ca-file"),
+    ] {
+        let error = import(&target, &from(ca)).await.unwrap_err();
+        assert!(error.contains(part), "{ca:?}: {error}");
+    }
+    let report = import(&target, &from(Some("tls.crt"))).await.unwrap();
+    assert_eq!(report.rows[&Kind::Project], row(1, 0, 0, 0, 0));
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -17,8 +18,11 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::question::{Question, service_account};
+use super::shared::{Answer, SharedAnswers};
 use crate::auth::limit::Bucket;
 use crate::auth::token::{Claims, Principal};
+use crate::cache::Tier;
+use crate::cache::redis::RedisTier;
 use crate::config::KubernetesAuthorization;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
@@ -56,7 +60,8 @@ pub struct Cluster {
     client: OnceCell<Client>,
     rate: Mutex<Bucket>,
     tokens: Cache<[u8; 32], Option<Arc<ClusterUser>>>,
-    answers: Cache<([u8; 32], Question), bool>,
+    answers: Cache<([u8; 32], Question), Answer>,
+    shared: Option<SharedAnswers>,
     metrics: Arc<Metrics>,
     pub(super) store: Arc<dyn Store>,
 }
@@ -87,23 +92,31 @@ where
 impl Cluster {
     /// Connects when first asked.
     pub fn new(config: &KubernetesAuthorization, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
+        let lives = config.clone();
         let known = config.authenticator_ttl.0;
-        let (allow, deny) = (config.authorizer_allow_ttl.0, config.authorizer_deny_ttl.0);
         Self {
             config: config.clone(),
             client: OnceCell::new(),
             rate: Mutex::new(Bucket::new(config.burst.max(1), f64::from(config.qps.max(1)), Instant::now())),
             tokens: cache(move |user: &Option<_>| if user.is_some() { known } else { known.min(UNKNOWN_TOKEN) }),
-            answers: cache(move |allowed| if *allowed { allow } else { deny }),
+            answers: cache(move |answer: &Answer| answer.left_of(life(&lives, *answer), Timestamp::now())),
+            shared: None,
             metrics,
             store,
         }
     }
 
+    /// Shares answers with the other pods, each for at most `life`.
+    #[must_use]
+    pub fn sharing(mut self, redis: Option<Arc<RedisTier>>, life: Duration) -> Self {
+        self.shared = redis.map(|redis| SharedAnswers::new(redis, life));
+        self
+    }
+
     /// Whose token it is. `impersonate` is the user that the sender wants to be instead, which they must be allowed to.
     pub async fn authenticate(&self, token: &str, impersonate: Option<&str>) -> Result<Principal, ApiError> {
         let key = *blake3::hash(token.as_bytes()).as_bytes();
-        let user = self.remembered(&self.tokens, key, self.review_token(token)).await?;
+        let user = self.remembered(&self.tokens, key, self.review_token(token), &AtomicBool::new(false)).await?;
         let user = user.ok_or_else(|| ApiError::Unauthorized("invalid authorization header".to_owned()))?;
         let user = match impersonate {
             None => user,
@@ -117,8 +130,25 @@ impl Cluster {
 
     /// Whether the cluster says yes.
     pub(super) async fn answer(&self, user: &ClusterUser, question: Question) -> Result<bool, ApiError> {
-        let review = self.review_access(user, &question);
-        self.remembered(&self.answers, (user.fingerprint(), question.clone()), review).await
+        let (fingerprint, was_shared) = (user.fingerprint(), AtomicBool::new(false));
+        let review = async {
+            if let Some(shared) = &self.shared
+                && let Some(answer) = shared.get(&fingerprint, &question).await
+                && !answer.left_of(life(&self.config, answer), Timestamp::now()).is_zero()
+            {
+                was_shared.store(true, Ordering::Relaxed);
+                return Ok(answer);
+            }
+            // The time before the question: an answer never counts as newer than it is.
+            let at = Timestamp::now();
+            let answer = Answer { allowed: self.review_access(user, &question).await?, at };
+            if let Some(shared) = &self.shared {
+                shared.put(&fingerprint, &question, answer).await;
+            }
+            Ok(answer)
+        };
+        let key = (fingerprint, question.clone());
+        Ok(self.remembered(&self.answers, key, review, &was_shared).await?.allowed)
     }
 
     /// The remembered answer, else that of the cluster; who asks the same at the same time waits for one review. Failures are
@@ -128,6 +158,7 @@ impl Cluster {
         cache: &Cache<K, V>,
         key: K,
         review: impl Future<Output = Result<V, String>>,
+        was_shared: &AtomicBool,
     ) -> Result<V, ApiError>
     where
         K: Hash + Eq + Send + Sync + 'static,
@@ -137,8 +168,12 @@ impl Cluster {
             tracing::warn!(%reason, "the cluster's API server gives no review");
             ApiError::BadGateway("the cluster's API server does not answer: try again later".to_owned())
         })?;
-        let result = if entry.is_fresh() { ("store", "miss") } else { ("l1", "hit") };
-        self.metrics.cache("authz", result.0, result.1);
+        let (tier, result) = match (entry.is_fresh(), was_shared.load(Ordering::Relaxed)) {
+            (false, _) => (Tier::L1.as_str(), "hit"),
+            (true, true) => (Tier::L2.as_str(), "hit"),
+            (true, false) => ("store", "miss"),
+        };
+        self.metrics.cache("authz", tier, result);
         Ok(entry.into_value())
     }
 
@@ -205,6 +240,11 @@ impl Cluster {
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+/// How long an answer counts after its review.
+fn life(config: &KubernetesAuthorization, answer: Answer) -> Duration {
+    if answer.allowed { config.authorizer_allow_ttl.0 } else { config.authorizer_deny_ttl.0 }
 }
 
 /// Another user as the cluster sees it when somebody acts as it.

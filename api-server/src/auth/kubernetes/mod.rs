@@ -9,5 +9,6 @@
 mod cluster;
 mod decide;
 mod question;
+mod shared;
 
 pub use cluster::{Cluster, ClusterUser, public_user};

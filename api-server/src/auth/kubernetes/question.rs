@@ -61,6 +61,15 @@ impl Question {
         Self { verb: "impersonate", group: "", resource, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// What is asked within the namespace.
+    pub(super) fn field(&self) -> String {
+        format!("{}/{}/{}/{}", self.verb, self.group, self.resource, self.name)
+    }
+
     pub(super) fn attributes(&self) -> ResourceAttributes {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         ResourceAttributes {

@@ -10,6 +10,7 @@ mod schema;
 mod substitute;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -97,6 +98,12 @@ pub struct Settings {
 pub struct Linter {
     mode: Mode,
     limits: QueryLimits,
+    compiled: Arc<Compiled>,
+}
+
+/// What takes time to make and never changes.
+#[derive(Debug)]
+struct Compiled {
     rules: Rules,
     plugins: PluginKinds,
     schemas: Schemas,
@@ -109,7 +116,14 @@ impl Linter {
     /// One of the operator's rules cannot be used: which and why.
     pub fn new(settings: Settings) -> Result<Self, String> {
         let Settings { mode, limits, rules, plugins } = settings;
-        Ok(Self { mode, limits, rules: Rules::compile(&rules)?, plugins, schemas: Schemas::compile()? })
+        let compiled = Compiled { rules: Rules::compile(&rules)?, plugins, schemas: Schemas::compile()? };
+        Ok(Self { mode, limits, compiled: Arc::new(compiled) })
+    }
+
+    /// The same checks with another mode and other limits.
+    #[must_use]
+    pub fn with(&self, mode: Mode, limits: QueryLimits) -> Self {
+        Self { mode, limits, compiled: self.compiled.clone() }
     }
 
     /// What is done with findings.
@@ -122,7 +136,7 @@ impl Linter {
     /// # Errors
     /// The message of the first rule that the document breaks, as Perses answers it.
     pub fn custom_rules(&self, subject: &Subject<'_>) -> Result<(), String> {
-        if subject.kind == Kind::Dashboard { self.rules.check(subject) } else { Ok(()) }
+        if subject.kind == Kind::Dashboard { self.compiled.rules.check(subject) } else { Ok(()) }
     }
 
     /// What is to be said about the spec of a document that passed the structural checks; nothing in mode [`Mode::Off`].
@@ -133,8 +147,8 @@ impl Linter {
         }
         let uses = plugins::of(kind, spec);
         for used in &uses {
-            let has_schema = self.schemas.check(used, &mut findings);
-            findings.extend(self.plugins.missing(used, has_schema));
+            let has_schema = self.compiled.schemas.check(used, &mut findings);
+            findings.extend(self.compiled.plugins.check(used, has_schema));
             datasource::check(used, &mut findings);
         }
         limits::check(&self.limits, &uses, &mut findings);

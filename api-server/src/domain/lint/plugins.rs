@@ -64,8 +64,8 @@ impl PluginKinds {
         Self(known.collect())
     }
 
-    /// A finding when this server does not have the plugin. `has_schema`: it is known all the same.
-    pub(super) fn missing(&self, used: &PluginUse<'_>, has_schema: bool) -> Option<Finding> {
+    /// A finding when this server does not have the plugin, or its spec cannot be checked. `has_schema`: it can be.
+    pub(super) fn check(&self, used: &PluginUse<'_>, has_schema: bool) -> Option<Finding> {
         let (role, kind) = (used.role.as_str(), used.kind);
         let path = format!("{}.kind", used.path);
         match self.0.get(&(used.role, kind.to_owned())) {
@@ -75,7 +75,11 @@ impl PluginKinds {
                     format!("plugin {kind:?} is a {found}, not a {}", used.declared.unwrap_or_default()),
                 ))
             }
-            Some(_) => None,
+            Some(_) if has_schema => None,
+            Some(_) => Some(Finding::warning(
+                path,
+                format!("{role} plugin {kind:?} has no schema on this server: its spec is not checked"),
+            )),
             None if has_schema && self.0.is_empty() => None,
             None if has_schema => {
                 Some(Finding::warning(path, format!("{role} plugin {kind:?} is not among the plugins of this server")))

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::json;
+use serde_json::value::to_raw_value;
 
 use super::layout::Signature;
 use crate::config::FileExtension;
@@ -20,6 +23,24 @@ pub(super) struct Entry {
     pub(super) document: Arc<Document>,
     pub(super) extension: FileExtension,
     pub(super) signature: Signature,
+    /// `spec.display.name`, once it was asked for.
+    title: OnceLock<Option<String>>,
+}
+
+impl Entry {
+    pub(super) const fn new(document: Arc<Document>, extension: FileExtension, signature: Signature) -> Self {
+        Self { document, extension, signature, title: OnceLock::new() }
+    }
+
+    fn title(&self) -> Option<&str> {
+        self.title.get_or_init(|| spec::display_name(&self.document.spec)).as_deref()
+    }
+
+    /// The document with nothing but its title as its spec.
+    fn titled(&self) -> Document {
+        let spec = self.title().and_then(|title| to_raw_value(&json!({"display": {"name": title}})).ok());
+        Document { spec: spec.unwrap_or_else(crate::store::empty_spec), ..without_spec(&self.document) }
+    }
 }
 
 /// The documents, ordered by kind, project and name.
@@ -104,11 +125,7 @@ impl Index {
         let project = query.project.as_deref();
         self.range(query.kind, project, if project.is_some() { prefix } else { "" })
             .filter(|(key, _)| key.name.starts_with(prefix))
-            .map(
-                |(_, entry)| {
-                    if query.metadata_only { without_spec(&entry.document) } else { (*entry.document).clone() }
-                },
-            )
+            .map(|(_, entry)| if query.metadata_only { entry.titled() } else { (*entry.document).clone() })
             .collect()
     }
 
@@ -120,13 +137,16 @@ impl Index {
                 let project = key.project.as_ref();
                 query.projects.as_ref().is_none_or(|allowed| project.is_some_and(|project| allowed.contains(project)))
             })
-            .map(|(_, entry)| (entry, spec::display_name(entry.document.spec.get())))
-            .filter(|(entry, title)| {
-                let name = &entry.document.key.name;
-                query.words.iter().all(|word| has(name, word) || title.as_ref().is_some_and(|title| has(title, word)))
+            .map(|(_, entry)| entry)
+            .filter(|entry| {
+                let (name, title) = (&entry.document.key.name, entry.title());
+                query.words.iter().all(|word| has(name, word) || title.is_some_and(|title| has(title, word)))
             })
             .take(usize::try_from(query.limit).unwrap_or(usize::MAX))
-            .map(|(entry, display_name)| Titled { document: without_spec(&entry.document), display_name })
+            .map(|entry| Titled {
+                document: without_spec(&entry.document),
+                display_name: entry.title().map(str::to_owned),
+            })
             .collect()
     }
 

@@ -97,8 +97,7 @@ impl Folder {
                 let stamp = if first { file.signature.modified_micros() } else { now().as_microsecond() };
                 // At start equal stamps of different keys are harmless; later a revision must rise.
                 document.revision = if first { stamp } else { index.next_revision(stamp) };
-                let entry =
-                    Entry { document: Arc::new(document), extension: file.extension, signature: file.signature };
+                let entry = Entry::new(Arc::new(document), file.extension, file.signature);
                 if first { index.load(entry) } else { index.put(entry) }
             }
             Err(reason) => {
@@ -215,7 +214,7 @@ impl Folder {
         let signature = Signature::read(&path)
             .map_err(|error| disk::failed("look at", &path, &error))?
             .ok_or_else(|| StoreError::Failed(format!("{} vanished after it was written", path.display())))?;
-        let entry = Entry { document: Arc::new(document.clone()), extension: self.extension, signature };
+        let entry = Entry::new(Arc::new(document.clone()), self.extension, signature);
         self.index.write().put(entry);
         Ok(document)
     }

@@ -31,12 +31,14 @@ const GET: &str = select_documents!("spec", "kind = $1 AND scope = $2 AND name =
 
 // Names are ASCII and compare by byte: what starts with a prefix lies between it and the prefix followed by DEL.
 const LIST: &str = select_documents!(
-    "CASE WHEN $2 THEN '{}' ELSE spec END",
+    "CASE WHEN NOT $2 THEN spec WHEN display_name IS NULL THEN '{}' \
+     ELSE json_build_object('display', json_build_object('name', display_name))::text END",
     "kind = $1 AND name >= $3 AND name < $3 || chr(127) ORDER BY scope, name"
 );
 
 const LIST_PROJECT: &str = select_documents!(
-    "CASE WHEN $2 THEN '{}' ELSE spec END",
+    "CASE WHEN NOT $2 THEN spec WHEN display_name IS NULL THEN '{}' \
+     ELSE json_build_object('display', json_build_object('name', display_name))::text END",
     "kind = $1 AND name >= $3 AND name < $3 || chr(127) AND scope = $4 ORDER BY name"
 );
 

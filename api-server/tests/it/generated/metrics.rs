@@ -23,6 +23,7 @@ fn sampled() -> Metrics {
     drop(metrics.upstream_query("query"));
     metrics.db_read("primary");
     metrics.db_replica_lag("replica", 0.0);
+    metrics.limits_in_force("0");
     metrics.denied("read", "Dashboard");
     metrics.dashboard_viewed("p", "d", 1.0, 0);
     metrics

@@ -215,3 +215,29 @@ async fn without_a_token_nothing_is_asked() {
     assert!(text.contains("token endpoint cannot be reached") && text.contains("refused"), "{text}");
     assert!(upstream.seen().is_empty());
 }
+
+#[tokio::test]
+async fn a_real_provider_gives_the_token() {
+    let provider = crate::sign_in::shared_provider().await;
+    let datasource = Upstream::start(|_| Box::pin(async { json_answer(super::SUCCESS) })).await;
+    let pod = Pod::start().await;
+    pod.datasource(&datasource.url(), json!({"secret": "idp"})).await;
+    let sign_in_with = async |secret: &str| {
+        let oauth =
+            json!({"clientID": "robot", "clientSecret": secret, "tokenURL": format!("{}/token", provider.issuer())});
+        pod.apply("globalsecrets", "GlobalSecret", "idp", &json!({"oauth": oauth})).await;
+    };
+    sign_in_with("wrong").await;
+    let (status, text) = message(pod.get(&format!("{DATASOURCE}/x")).await).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY, "{text}");
+    assert!(text.contains("invalid_client") && datasource.seen().is_empty(), "{text}");
+
+    sign_in_with(crate::sign_in::SECRET).await;
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        assert_eq!(pod.get(&format!("{DATASOURCE}/x")).await.status(), StatusCode::OK);
+        tokens.push(datasource.last().header("authorization").unwrap().to_owned());
+    }
+    assert_eq!(tokens[0], tokens[1], "one token for both");
+    assert!(tokens[0].strip_prefix("Bearer ").is_some_and(|token| token.len() > 20), "{}", tokens[0]);
+}

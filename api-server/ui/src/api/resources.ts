@@ -16,10 +16,17 @@ export const deleteProject = (name: string) => send<void>('DELETE', `/api/v1/pro
 export const createProject = (name: string, title: string) =>
   send<ProjectResource>('POST', '/api/v1/projects', { kind: 'Project', metadata: { name }, spec: { display: { name: title } } });
 
-/** Every dashboard that the user may read, without their specs. */
-export const listAllDashboards = () => getJson<DashboardResource[]>('/api/v1/dashboards?metadata_only=true');
+/** Of the specs only `display.name`: a parameter of this server, which others pass over. */
+const TITLES = '?metadata_only=true&display=true';
+/** Every dashboard that the user may read, without its spec but for its title. */
+export const listAllDashboards = () => getJson<DashboardResource[]>(`/api/v1/dashboards${TITLES}`);
 export const listDashboards = (project: string) =>
-  getJson<DashboardResource[]>(`${collection('Dashboard', project)}?metadata_only=true`);
+  getJson<DashboardResource[]>(`${collection('Dashboard', project)}${TITLES}`);
+
+/** What people call it. */
+export const titleOf = ({ metadata, spec }: ProjectResource | DashboardResource) => spec?.display?.name || metadata.name;
+export const byTitle = (a: ProjectResource | DashboardResource, b: ProjectResource | DashboardResource) =>
+  titleOf(a).localeCompare(titleOf(b), undefined, { numeric: true });
 export const getDashboard = (project: string, name: string) =>
   getJson<DashboardResource>(`${collection('Dashboard', project)}/${seg(name)}`);
 

@@ -6,6 +6,8 @@ import type { ReactNode } from 'react';
 
 export interface Row {
   name: string;
+  /** Shown instead of the name. */
+  title?: string;
   /** Shown beside the name. */
   detail?: ReactNode;
   tags?: string[];
@@ -32,12 +34,12 @@ function Updated({ at }: { at?: string }) {
   );
 }
 
-function Name({ row: { name, open } }: { row: Row }) {
+function Name({ row: { name, title = name, open } }: { row: Row }) {
   const style = { fontWeight: 700 };
   return typeof open === 'string' ? (
-    <Link component={RouterLink} to={open} underline="hover" sx={style}>{name}</Link>
+    <Link component={RouterLink} to={open} underline="hover" sx={style} title={name}>{title}</Link>
   ) : (
-    <Link component="button" onClick={open} underline="hover" sx={style}>{name}</Link>
+    <Link component="button" onClick={open} underline="hover" sx={style} title={name}>{title}</Link>
   );
 }
 

@@ -6,7 +6,7 @@ import Magnify from 'mdi-material-ui/Magnify';
 import Plus from 'mdi-material-ui/Plus';
 import { useMemo, useState } from 'react';
 import { Link as RouterLink, useNavigate } from 'react-router-dom';
-import { createDashboard, createProject, listAllDashboards, listProjects, refetchLists } from '../api/resources';
+import { byTitle, createDashboard, createProject, listAllDashboards, listProjects, refetchLists, titleOf } from '../api/resources';
 import { useSession } from '../api/session';
 import { CreateDialog } from '../components/CreateDialog';
 import { Page } from '../components/Page';
@@ -15,8 +15,6 @@ import { useTitle } from '../components/use-title';
 
 /** So that a project with hundreds of dashboards does not hide the others. */
 const SHOWN_PER_PROJECT = 8;
-
-const titleOf = ({ metadata, spec }: ProjectResource) => spec?.display?.name || metadata.name;
 
 function groupByProject(dashboards: DashboardResource[]): Map<string, DashboardResource[]> {
   const groups = new Map<string, DashboardResource[]>();
@@ -45,11 +43,12 @@ function ProjectSection({ project, dashboards, showAll }: { project: ProjectReso
       </Stack>
       <ResourceTable
         empty="No dashboards yet"
-        rows={shown.map(({ metadata }) => ({
-          name: metadata.name,
-          tags: (metadata as { tags?: string[] }).tags,
-          updatedAt: metadata.updatedAt,
-          open: `${path}/dashboards/${encodeURIComponent(metadata.name)}`,
+        rows={shown.map((dashboard) => ({
+          name: dashboard.metadata.name,
+          title: titleOf(dashboard),
+          tags: (dashboard.metadata as { tags?: string[] }).tags,
+          updatedAt: dashboard.metadata.updatedAt,
+          open: `${path}/dashboards/${encodeURIComponent(dashboard.metadata.name)}`,
         }))}
       />
       {shown.length < dashboards.length && (
@@ -71,14 +70,14 @@ export function HomePage() {
   const sections = useMemo(() => {
     const wanted = search.trim().toLowerCase();
     const has = (text: string) => text.toLowerCase().includes(wanted);
-    const byName = (a: { metadata: { name: string } }, b: { metadata: { name: string } }) => a.metadata.name.localeCompare(b.metadata.name, undefined, { numeric: true });
     const groups = groupByProject(dashboards.data ?? []);
     return [...(projects.data ?? [])]
-      .sort(byName)
+      .sort(byTitle)
       .map((project) => {
-        const all = (groups.get(project.metadata.name) ?? []).sort(byName);
-        const isProjectFound = has(project.metadata.name) || has(titleOf(project));
-        return { project, isProjectFound, dashboards: isProjectFound ? all : all.filter(({ metadata }) => has(metadata.name)) };
+        const all = (groups.get(project.metadata.name) ?? []).sort(byTitle);
+        const isFound = (one: ProjectResource | DashboardResource) => has(one.metadata.name) || has(titleOf(one));
+        const isProjectFound = isFound(project);
+        return { project, isProjectFound, dashboards: isProjectFound ? all : all.filter(isFound) };
       })
       .filter(({ isProjectFound, dashboards: found }) => isProjectFound || found.length > 0);
   }, [projects.data, dashboards.data, search]);

@@ -3,7 +3,7 @@ import { useQuery } from '@tanstack/react-query';
 import Plus from 'mdi-material-ui/Plus';
 import { useState } from 'react';
 import { useNavigate } from 'react-router-dom';
-import { createDashboard, deleteResource, listDashboards, refetchLists } from '../api/resources';
+import { byTitle, createDashboard, deleteResource, listDashboards, refetchLists, titleOf } from '../api/resources';
 import { CreateDialog } from '../components/CreateDialog';
 import { DeleteDialog } from '../components/DeleteDialog';
 import { ResourceTable } from '../components/ResourceTable';
@@ -27,12 +27,13 @@ export function DashboardsTab({ project, canWrite }: { project: string; canWrite
           empty="No dashboards yet"
           onDelete={canWrite ? setDeleting : undefined}
           rows={[...data]
-            .sort((a, b) => a.metadata.name.localeCompare(b.metadata.name, undefined, { numeric: true }))
-            .map(({ metadata }) => ({
-              name: metadata.name,
-              tags: (metadata as { tags?: string[] }).tags,
-              updatedAt: metadata.updatedAt,
-              open: pathOf(metadata.name),
+            .sort(byTitle)
+            .map((dashboard) => ({
+              name: dashboard.metadata.name,
+              title: titleOf(dashboard),
+              tags: (dashboard.metadata as { tags?: string[] }).tags,
+              updatedAt: dashboard.metadata.updatedAt,
+              open: pathOf(dashboard.metadata.name),
             }))}
         />
       )}
