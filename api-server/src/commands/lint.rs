@@ -16,8 +16,8 @@ use crate::domain::kind::Kind;
 use crate::domain::lint::{Finding, Severity, Subject};
 use crate::domain::spec;
 use crate::domain::spec::references::undefined;
+use crate::service::envelope::{check_name, check_tags};
 use crate::service::provisioning::files;
-use crate::service::resources::{check_name, check_tags};
 use crate::service::validation::Checks;
 use crate::ui::{self, Assets};
 

@@ -45,6 +45,25 @@ fn provider<'s>(state: &'s AppState, kind: ProviderKind, slug: &str) -> Result<&
     state.providers.get(kind, slug).ok_or(ApiError::NoRoute)
 }
 
+/// A browser on its way to a provider or back.
+struct Visit<'s> {
+    provider: &'s ProviderClient,
+    query: HashMap<String, String>,
+    /// Where the cookie of the login is sent to.
+    cookie_path: String,
+    /// Whether that cookie is for TLS only.
+    secure: bool,
+}
+
+fn visit<'s>(state: &'s AppState, kind: ProviderKind, slug: &str, request: &Request) -> Result<Visit<'s>, ApiError> {
+    Ok(Visit {
+        provider: provider(state, kind, slug)?,
+        query: pairs(request.uri().query().unwrap_or_default().as_bytes()),
+        cookie_path: format!("{}{}", state.config.api_prefix, redirect::callback_path(kind, slug)),
+        secure: is_secure(state, request),
+    })
+}
+
 /// Sends the browser to the provider.
 async fn login(
     kind: ProviderKind,
@@ -52,8 +71,7 @@ async fn login(
     Path(slug): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let provider = provider(&state, kind, &slug)?;
-    let query = pairs(request.uri().query().unwrap_or_default().as_bytes());
+    let Visit { provider, query, cookie_path, secure } = visit(&state, kind, &slug, &request)?;
     let prefix = &state.config.api_prefix;
     let root = redirect::root(request.headers(), request.extensions(), prefix);
     let redirect_uri = match (provider.redirect_uri(), &root) {
@@ -64,8 +82,7 @@ async fn login(
     let target = redirect::after_sign_in(query.get("rd").map(String::as_str), prefix);
     let login = Login::begin(kind, &slug, redirect_uri, target, Timestamp::now());
     let url = provider.authorization_url(&login).await?;
-    let path = format!("{prefix}{}", redirect::callback_path(kind, &slug));
-    let attributes = Attributes { path: &path, secure: is_secure(&state, &request) };
+    let attributes = Attributes { path: &cookie_path, secure };
     let cookie = state.providers.logins.cookie(&login, attributes);
     redirect_to(url.as_str(), cookie)
 }
@@ -77,8 +94,7 @@ async fn callback(
     Path(slug): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let provider = provider(&state, kind, &slug)?;
-    let query = pairs(request.uri().query().unwrap_or_default().as_bytes());
+    let Visit { provider, query, cookie_path, secure } = visit(&state, kind, &slug, &request)?;
     let text = |name: &str| query.get(name).map(String::as_str);
     let now = Timestamp::now();
     let came_with = text("state").unwrap_or_default();
@@ -91,8 +107,7 @@ async fn callback(
     let code = text("code").ok_or_else(|| oauth("invalid_request", "the provider sent no code"))?;
     let identity = provider.exchange(code, text("iss"), &login).await?;
     let session = sign_in(&state, provider, &identity, now).await?;
-    let path = format!("{}{}", state.config.api_prefix, redirect::callback_path(kind, &slug));
-    let attributes = Attributes { path: &path, secure: is_secure(&state, &request) };
+    let attributes = Attributes { path: &cookie_path, secure };
     redirect_to(&login.target, session.cookies.into_iter().chain(Logins::end(&login.state, attributes)))
 }
 

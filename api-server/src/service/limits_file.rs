@@ -2,6 +2,7 @@
 //! rate of failed sign-ins. It has the keys of the configuration at their places and wins over them; a key that it leaves out
 //! is as configured.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -91,7 +92,10 @@ impl LimitsFile {
                 "{error}; it may have validation and security.authentication.rate_limit, as the configuration has them"
             ))
         })?;
-        let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
         Ok(Applied { limits, sha256 })
     }
 }

@@ -1,6 +1,8 @@
 //! Use cases: the order of validation, cache, store and upstream. Knows nothing of HTTP.
 
 pub mod admin;
+mod encode;
+pub(crate) mod envelope;
 pub mod ephemeral;
 pub mod limits_file;
 mod listing;

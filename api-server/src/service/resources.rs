@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::audit;
 use crate::auth::rbac::{Rbac, concerns};
@@ -16,18 +14,15 @@ use crate::domain::audit::Verb;
 use crate::domain::document::{Document, Draft, Envelope, Key, Origin};
 use crate::domain::kind::Kind;
 use crate::domain::lint::{Finding, Subject};
-use crate::domain::{name, secret, spec};
+use crate::domain::spec;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
+use crate::service::encode::{self, plugin_and_default};
+use crate::service::envelope::{self, check_kind, check_name, check_tags, require_sane, required_spec, same_tags};
 use crate::service::listing::list_within;
 use crate::service::references::check_same_role;
 use crate::service::validation::Checks;
 use crate::store::{Change, ListQuery, Precondition, Store, StoreError};
-
-/// Most tags of a document (Perses v0.54).
-const MAX_TAGS: usize = 20;
-/// Longest tag, in characters.
-const MAX_TAG_LENGTH: usize = 50;
 
 /// How often [`Resources::apply`] looks again when another writer was quicker.
 const APPLY_ATTEMPTS: usize = 5;
@@ -80,6 +75,13 @@ pub struct ListOptions {
     pub default: Option<bool>,
 }
 
+impl ListOptions {
+    /// Whether it depends on the spec what is listed.
+    pub(super) const fn by_spec(&self) -> bool {
+        self.plugin_kind.is_some() || self.default.is_some()
+    }
+}
+
 /// The documents of the server.
 #[derive(Debug)]
 pub struct Resources {
@@ -128,7 +130,7 @@ impl Resources {
         self.metrics.cache(label, "store", "miss");
         let started = Instant::now();
         let document = self.load(key).await?;
-        let encoded = encode(&document);
+        let encoded = encode::body(&document);
         self.cache.fill(key, encoded.clone(), started).await;
         Ok(Read { encoded, tier: None })
     }
@@ -158,27 +160,14 @@ impl Resources {
 
     /// Lists documents as one JSON array.
     pub async fn list(&self, kind: Kind, options: &ListOptions) -> Result<Bytes, ApiError> {
-        let by_spec = options.plugin_kind.is_some() || options.default.is_some();
         let query = ListQuery {
             kind,
             project: options.project.clone(),
             name_prefix: options.name_prefix.clone(),
-            metadata_only: options.metadata_only && !by_spec,
+            metadata_only: options.metadata_only && !options.by_spec(),
         };
         let documents = list_within(&*self.store, &query, options.within.as_ref()).await?;
-        let spec_length = |document: &Document| if options.metadata_only { 2 } else { document.spec.get().len() };
-        let mut out = String::with_capacity(documents.iter().map(|document| spec_length(document) + 256).sum());
-        out.push('[');
-        for document in documents.iter().filter(|document| !by_spec || matches(document, options)) {
-            if out.len() > 1 {
-                out.push(',');
-            }
-            let public = if options.metadata_only { None } else { public_spec(document) };
-            let spec = public.as_ref().map_or(document.spec.get(), |spec| spec.get());
-            document.write_json(&mut out, (!options.metadata_only || options.titles).then_some(spec));
-        }
-        out.push_str("]\n");
-        Ok(out.into())
+        Ok(encode::list(&documents, options))
     }
 
     /// Creates a document.
@@ -190,7 +179,7 @@ impl Resources {
         let (draft, warnings) = self.prepare(draft, None).await?;
         let document = self.store.create(draft).await?;
         self.written(&document).await;
-        Ok(Written { encoded: encode(&document), warnings })
+        Ok(Written { encoded: encode::body(&document), warnings })
     }
 
     /// Replaces a document.
@@ -202,7 +191,7 @@ impl Resources {
         let (draft, warnings) = self.prepare(draft, stored.as_ref()).await?;
         let document = self.store.update(draft, precondition).await?;
         self.written(&document).await;
-        Ok(Written { encoded: encode(&document), warnings })
+        Ok(Written { encoded: encode::body(&document), warnings })
     }
 
     /// Deletes a document; of a project also everything in it.
@@ -237,7 +226,7 @@ impl Resources {
         self.rules.check(&*self.store, &subject).await
     }
 
-    /// Envelope and path become a draft: an empty name or project is filled from the path, another one is refused.
+    /// Envelope and path become a draft.
     fn draft(
         &self,
         kind: Kind,
@@ -245,44 +234,9 @@ impl Resources {
         path_name: Option<&str>,
         envelope: Envelope,
     ) -> Result<Draft, ApiError> {
-        check_kind(kind, &envelope.kind)?;
-        let body_name = self.fold(&envelope.metadata.name);
-        let name = match path_name {
-            Some(path) if body_name.is_empty() || body_name == path => path.to_owned(),
-            Some(path) => {
-                return Err(ApiError::BadRequest(format!(
-                    "name parameter value '{path}' does not match provided metadata value '{body_name}'"
-                )));
-            }
-            None => body_name,
-        };
-        check_name(kind, &name)?;
-        let project = if kind.is_project_scoped() {
-            let body = self.fold(&envelope.metadata.project);
-            match project {
-                Some(path) if body.is_empty() || body == path => Some(path.to_owned()),
-                Some(path) => {
-                    return Err(ApiError::BadRequest(format!(
-                        "project parameter value '{path}' does not match provided metadata value '{body}'"
-                    )));
-                }
-                None if body.is_empty() => {
-                    return Err(ApiError::BadRequest("metadata.project cannot be empty".to_owned()));
-                }
-                None => Some(body),
-            }
-        } else {
-            None
-        };
-        let tags = check_tags(envelope.metadata.tags.unwrap_or_default())?;
-        // A project may come without a spec; its zero value is an empty object.
-        let spec = match envelope.spec {
-            None if kind == Kind::Project => empty_object(),
-            spec => required_spec(spec)?,
-        };
-        let key = Key { kind, project, name };
-        audit::about(&key);
-        Ok(Draft { key, tags, spec, origin: Origin::Api })
+        let draft = envelope::draft(kind, project, path_name, envelope, |name| self.fold(name))?;
+        audit::about(&draft.key);
+        Ok(draft)
     }
 
     /// Makes a document as the envelope says: creates it, updates it when spec or tags differ, else writes nothing. Another
@@ -359,7 +313,7 @@ impl Resources {
         let change = |one: &Document| Change { key: one.key.clone(), revision: one.revision, deleted: false };
         self.changed(&created.iter().map(change).collect::<Vec<_>>()).await;
         let project = created.iter().find(|document| document.key == key);
-        project.map(encode).ok_or_else(|| ApiError::Internal(format!("{} was not created", key.path())))
+        project.map(encode::body).ok_or_else(|| ApiError::Internal(format!("{} was not created", key.path())))
     }
 
     /// Whether there is any document of a kind.
@@ -431,7 +385,7 @@ impl Resources {
         audit::wrote(verb, &document.key, Some(document.version));
         let change = Change { key: document.key.clone(), revision: document.revision, deleted: false };
         self.changed(&[change]).await;
-        self.cache.fill(&document.key, encode(document), Instant::now()).await;
+        self.cache.fill(&document.key, encode::body(document), Instant::now()).await;
     }
 }
 
@@ -440,88 +394,4 @@ fn log_warnings(key: &Key, warnings: &[Finding]) {
     if let Some(first) = warnings.first() {
         tracing::warn!(kind = %key.kind, document = key.path(), findings = warnings.len(), %first, "written with findings");
     }
-}
-
-fn check_kind(kind: Kind, text: &str) -> Result<(), ApiError> {
-    // Upstream looks at the kind of most types only.
-    let may_be_absent =
-        matches!(kind, Kind::Secret | Kind::GlobalSecret | Kind::Variable | Kind::GlobalVariable) && text.is_empty();
-    if may_be_absent || Kind::parse(text) == Some(kind) {
-        return Ok(());
-    }
-    Err(ApiError::BadRequest(format!("invalid kind: {text:?} for a {kind} type")))
-}
-
-/// Checks `metadata.name`.
-pub(crate) fn check_name(kind: Kind, text: &str) -> Result<(), ApiError> {
-    name::validate(text).map_err(|error| ApiError::BadRequest(format!("metadata.name: {error}")))?;
-    spec::check_name(kind, text).map_err(|error| ApiError::BadRequest(error.to_string()))
-}
-
-/// The tag rules of Perses v0.54; duplicates are dropped, the order sent is kept.
-pub(crate) fn check_tags(tags: Vec<String>) -> Result<Vec<String>, ApiError> {
-    let mut unique: Vec<String> = Vec::with_capacity(tags.len());
-    for tag in tags {
-        let length = tag.chars().count();
-        if length == 0 || length > MAX_TAG_LENGTH || tag.trim() != tag {
-            return Err(ApiError::BadRequest(format!(
-                "metadata.tags: {tag:?} must have 1 to {MAX_TAG_LENGTH} characters and no blanks at its ends"
-            )));
-        }
-        if !unique.contains(&tag) {
-            unique.push(tag);
-        }
-    }
-    if unique.len() > MAX_TAGS {
-        return Err(ApiError::BadRequest(format!(
-            "metadata.tags: {} tags, at most {MAX_TAGS} are allowed",
-            unique.len()
-        )));
-    }
-    Ok(unique)
-}
-
-/// A path whose parts cannot be names finds nothing, and never reaches a store.
-fn require_sane(key: &Key) -> Result<(), ApiError> {
-    let sane = |text: &str| name::validate(text).is_ok();
-    if sane(&key.name) && key.project.as_deref().is_none_or(sane) { Ok(()) } else { Err(ApiError::NotFound) }
-}
-
-/// Tags are a set.
-fn same_tags(one: &[String], other: &[String]) -> bool {
-    one.len() == other.len() && one.iter().all(|tag| other.contains(tag))
-}
-
-fn required_spec(spec: Option<Box<RawValue>>) -> Result<Box<RawValue>, ApiError> {
-    spec.ok_or_else(|| ApiError::BadRequest("spec cannot be empty".to_owned()))
-}
-
-fn empty_object() -> Box<RawValue> {
-    RawValue::from_string("{}".to_owned()).unwrap_or_default()
-}
-
-fn encode(document: &Document) -> Encoded {
-    let body = match public_spec(document) {
-        None => document.to_body(),
-        Some(spec) => Document { spec: spec.into(), ..document.clone() }.to_body(),
-    };
-    Encoded::new(body, document.version, document.revision)
-}
-
-/// The masked spec of kinds that hold secrets; `None` for the others.
-fn public_spec(document: &Document) -> Option<Box<RawValue>> {
-    document.key.kind.holds_secrets().then(|| secret::mask(document.key.kind, document.spec.raw()))
-}
-
-fn plugin_and_default(spec: &str) -> Option<(String, bool)> {
-    let spec: Value = serde_json::from_str(spec).ok()?;
-    let plugin = spec.pointer("/plugin/kind")?.as_str()?.to_owned();
-    Some((plugin, spec.get("default").and_then(Value::as_bool).unwrap_or(false)))
-}
-
-fn matches(document: &Document, options: &ListOptions) -> bool {
-    plugin_and_default(document.spec.get()).is_some_and(|(plugin, default)| {
-        options.plugin_kind.as_ref().is_none_or(|wanted| *wanted == plugin)
-            && options.default.is_none_or(|wanted| wanted == default)
-    })
 }

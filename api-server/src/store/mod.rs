@@ -4,6 +4,8 @@
 //! write of a key, also across delete and create; a deleted project takes its documents with it in the same write.
 
 pub mod file;
+#[cfg(test)]
+pub(crate) mod gate;
 pub mod postgres;
 
 use std::sync::Arc;

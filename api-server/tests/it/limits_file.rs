@@ -28,7 +28,7 @@ fn in_force(server: &Server) -> Vec<String> {
 
 fn applied(text: &str) -> Vec<String> {
     use sha2::Digest as _;
-    let digest: String = sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = sha2::Sha256::digest(text).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     vec![format!("perses_limits_applied{{sha256=\"{digest}\"}} 1")]
 }
 

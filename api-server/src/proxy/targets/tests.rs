@@ -1,81 +1,11 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
 
 use super::*;
-use crate::config::FileDatabase;
 use crate::domain::document::{Draft, Origin};
-use crate::store::file::FileStore;
-use crate::store::{Changes, Cursor, ListQuery, Precondition, SearchQuery, Titled};
-
-/// A file store that can be away, and whose readers can be stopped with what they have read.
-#[derive(Debug)]
-struct Gate {
-    inner: FileStore,
-    away: AtomicBool,
-    /// Readers that may go on; unlimited at first.
-    pass: Semaphore,
-    stopped: Semaphore,
-}
-
-#[async_trait]
-impl Store for Gate {
-    async fn get(&self, key: &Key) -> Result<Option<Document>, StoreError> {
-        if self.away.load(Ordering::SeqCst) {
-            return Err(StoreError::Unavailable("away".to_owned()));
-        }
-        let found = self.inner.get(key).await;
-        self.stopped.add_permits(1);
-        self.pass.acquire().await.unwrap().forget();
-        found
-    }
-
-    async fn list(&self, query: &ListQuery) -> Result<Vec<Document>, StoreError> {
-        self.inner.list(query).await
-    }
-
-    async fn create(&self, draft: Draft) -> Result<Document, StoreError> {
-        self.inner.create(draft).await
-    }
-
-    async fn update(&self, draft: Draft, precondition: Precondition) -> Result<Document, StoreError> {
-        self.inner.update(draft, precondition).await
-    }
-
-    async fn put(&self, document: Document) -> Result<(), StoreError> {
-        self.inner.put(document).await
-    }
-    async fn search(&self, query: &SearchQuery) -> Result<Vec<Titled>, StoreError> {
-        self.inner.search(query).await
-    }
-    async fn delete_if(&self, key: &Key, precondition: Precondition) -> Result<Vec<Change>, StoreError> {
-        self.inner.delete_if(key, precondition).await
-    }
-    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
-        self.inner.lease(name, holder, ttl).await
-    }
-    async fn release(&self, name: &str, holder: &str) -> Result<(), StoreError> {
-        self.inner.release(name, holder).await
-    }
-
-    async fn tail_start(&self) -> Result<Cursor, StoreError> {
-        self.inner.tail_start().await
-    }
-
-    async fn tail(&self, cursor: &mut Cursor) -> Result<Changes, StoreError> {
-        self.inner.tail(cursor).await
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        self.inner.check().await
-    }
-
-    async fn ready(&self) -> Result<(), StoreError> {
-        self.inner.ready().await
-    }
-}
+use crate::store::Precondition;
+use crate::store::gate::Gate;
 
 struct World {
     store: Arc<Gate>,
@@ -83,14 +13,8 @@ struct World {
     _folder: tempfile::TempDir,
 }
 
-const MANY: usize = 1_000_000;
-
 fn world(max_age: Duration) -> World {
-    let folder = tempfile::tempdir().unwrap();
-    let config = FileDatabase { folder: folder.path().to_owned(), ..FileDatabase::default() };
-    let inner = FileStore::open(&config).unwrap();
-    let store =
-        Arc::new(Gate { inner, away: AtomicBool::new(false), pass: Semaphore::new(MANY), stopped: Semaphore::new(0) });
+    let (store, folder) = Gate::open();
     let secrets = Arc::new(SecretBox::new(&[7; 32]).unwrap());
     let mut targets = Targets::new(store.clone(), secrets, Vec::new(), DenyList::default());
     targets.max_age = max_age;
@@ -140,26 +64,26 @@ async fn what_was_read_before_a_change_is_not_used_after_it() {
     world.point_to("old").await;
     world.sign_in_as("me").await;
     // A request has read the document and stands still.
-    world.store.pass.forget_permits(MANY);
+    world.store.pass.forget_permits(Gate::MANY);
     let targets = world.targets.clone();
     let slow = tokio::spawn(async move { targets.get(&reference()).await });
     world.store.stopped.acquire().await.unwrap().forget();
     let change = world.point_to("new").await;
     world.targets.apply(&[change]);
-    world.store.pass.add_permits(MANY);
+    world.store.pass.add_permits(Gate::MANY);
     assert_eq!(slow.await.unwrap().unwrap().route.url.host_str(), Some("old"), "it came before the change");
     assert_eq!(world.host().await.unwrap(), "new");
 
     // The same for the secret, while it is loading and after.
     let change = world.point_to("new").await;
     world.targets.apply(&[change]);
-    world.store.pass.forget_permits(MANY);
+    world.store.pass.forget_permits(Gate::MANY);
     let targets = world.targets.clone();
     let slow = tokio::spawn(async move { targets.get(&reference()).await });
     world.store.stopped.acquire().await.unwrap().forget();
     let change = world.sign_in_as("you").await;
     world.targets.apply(&[change]);
-    world.store.pass.add_permits(MANY);
+    world.store.pass.add_permits(Gate::MANY);
     slow.await.unwrap().unwrap();
     let first = world.targets.get(&reference()).await.unwrap();
     assert_eq!(first.proxy.headers[header::AUTHORIZATION], "Basic eW91Og==");

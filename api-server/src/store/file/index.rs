@@ -39,7 +39,7 @@ impl Entry {
     /// The document with nothing but its title as its spec.
     fn titled(&self) -> Document {
         let spec = self.title().and_then(|title| to_raw_value(&json!({"display": {"name": title}})).ok());
-        Document { spec: spec.unwrap_or_else(crate::store::empty_spec), ..without_spec(&self.document) }
+        Document { spec: spec.unwrap_or_else(crate::store::empty_spec).into(), ..without_spec(&self.document) }
     }
 }
 

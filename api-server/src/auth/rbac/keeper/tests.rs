@@ -1,75 +1,13 @@
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
 use serde_json::value::RawValue;
 
 use super::*;
 use crate::auth::authorize::Action;
 use crate::auth::token::Claims;
-use crate::config::FileDatabase;
-use crate::domain::document::{Document, Draft, Origin};
-use crate::store::file::FileStore;
-use crate::store::{Changes, Cursor, Precondition, SearchQuery, Titled};
-
-/// A file store that can be away, and counts its lists.
-#[derive(Debug)]
-struct Gate {
-    inner: FileStore,
-    away: AtomicBool,
-    lists: AtomicUsize,
-}
-
-impl Gate {
-    fn pass(&self) -> Result<(), StoreError> {
-        if self.away.load(Ordering::SeqCst) { Err(StoreError::Unavailable("away".to_owned())) } else { Ok(()) }
-    }
-}
-
-#[async_trait]
-impl Store for Gate {
-    async fn get(&self, key: &Key) -> Result<Option<Document>, StoreError> {
-        self.pass()?;
-        self.inner.get(key).await
-    }
-    async fn list(&self, query: &ListQuery) -> Result<Vec<Document>, StoreError> {
-        self.pass()?;
-        self.lists.fetch_add(1, Ordering::SeqCst);
-        self.inner.list(query).await
-    }
-    async fn create(&self, draft: Draft) -> Result<Document, StoreError> {
-        self.inner.create(draft).await
-    }
-    async fn update(&self, draft: Draft, precondition: Precondition) -> Result<Document, StoreError> {
-        self.inner.update(draft, precondition).await
-    }
-    async fn put(&self, document: Document) -> Result<(), StoreError> {
-        self.inner.put(document).await
-    }
-    async fn search(&self, query: &SearchQuery) -> Result<Vec<Titled>, StoreError> {
-        self.inner.search(query).await
-    }
-    async fn delete_if(&self, key: &Key, precondition: Precondition) -> Result<Vec<Change>, StoreError> {
-        self.inner.delete_if(key, precondition).await
-    }
-    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
-        self.inner.lease(name, holder, ttl).await
-    }
-    async fn release(&self, name: &str, holder: &str) -> Result<(), StoreError> {
-        self.inner.release(name, holder).await
-    }
-    async fn tail_start(&self) -> Result<Cursor, StoreError> {
-        self.inner.tail_start().await
-    }
-    async fn tail(&self, cursor: &mut Cursor) -> Result<Changes, StoreError> {
-        self.inner.tail(cursor).await
-    }
-    async fn ready(&self) -> Result<(), StoreError> {
-        self.inner.ready().await
-    }
-    async fn check(&self) -> Result<(), StoreError> {
-        self.inner.check().await
-    }
-}
+use crate::domain::document::{Draft, Origin};
+use crate::store::Precondition;
+use crate::store::gate::Gate;
 
 struct World {
     gate: Arc<Gate>,
@@ -81,10 +19,7 @@ struct World {
 impl World {
     /// With `ada`, who has the role `reader` by the binding `b`; nothing is loaded yet.
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = FileDatabase { folder: folder.path().to_owned(), ..FileDatabase::default() };
-        let inner = FileStore::open(&config).unwrap();
-        let gate = Arc::new(Gate { inner, away: AtomicBool::new(false), lists: AtomicUsize::new(0) });
+        let (gate, folder) = Gate::open();
         let rbac = Arc::new(Rbac::new(gate.clone(), Rules::default(), Arc::new(Metrics::new("1.0.0"))));
         let stop = CancellationToken::new();
         tokio::spawn(rbac.clone().run(stop.clone()));
