@@ -108,7 +108,7 @@ async fn one(store: &Arc<dyn Store>, secrets: &SecretBox, document: Document, dr
     let mut next = Some(document);
     for _ in 0..ATTEMPTS {
         let Some(stored) = next.take() else { return Ok(false) };
-        let spec = secret::reseal(key.kind, &stored.spec, |sealed| {
+        let spec = secret::reseal(key.kind, stored.spec.raw(), |sealed| {
             if secrets.is_current(sealed) {
                 return Ok::<_, CryptoError>(sealed.to_owned());
             }

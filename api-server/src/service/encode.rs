@@ -20,18 +20,18 @@ pub(super) fn body(document: &Document) -> Encoded {
 
 /// The masked spec of kinds that hold secrets; `None` for the others.
 fn public_spec(document: &Document) -> Option<Box<RawValue>> {
-    document.key.kind.holds_secrets().then(|| secret::mask(document.key.kind, &document.spec))
+    document.key.kind.holds_secrets().then(|| secret::mask(document.key.kind, document.spec.raw()))
 }
 
 /// Kind of the plugin and `spec.default` of a datasource.
-pub(super) fn plugin_and_default(spec: &RawValue) -> Option<(String, bool)> {
-    let spec: Value = serde_json::from_str(spec.get()).ok()?;
+pub(super) fn plugin_and_default(spec: &str) -> Option<(String, bool)> {
+    let spec: Value = serde_json::from_str(spec).ok()?;
     let plugin = spec.pointer("/plugin/kind")?.as_str()?.to_owned();
     Some((plugin, spec.get("default").and_then(Value::as_bool).unwrap_or(false)))
 }
 
 fn fits(document: &Document, options: &ListOptions) -> bool {
-    plugin_and_default(&document.spec).is_some_and(|(plugin, default)| {
+    plugin_and_default(document.spec.get()).is_some_and(|(plugin, default)| {
         options.plugin_kind.as_ref().is_none_or(|wanted| *wanted == plugin)
             && options.default.is_none_or(|wanted| wanted == default)
     })
@@ -47,7 +47,7 @@ pub(super) fn list(documents: &[Document], options: &ListOptions) -> Bytes {
             out.push(',');
         }
         let public = if options.metadata_only { None } else { public_spec(document) };
-        let spec = public.as_deref().unwrap_or(&document.spec).get();
+        let spec = public.as_ref().map_or(document.spec.get(), |spec| spec.get());
         document.write_json(&mut out, (!options.metadata_only || options.titles).then_some(spec));
     }
     out.push_str("]\n");

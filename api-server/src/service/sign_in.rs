@@ -123,7 +123,7 @@ mod tests {
 
     fn merged(stored: Option<Value>, identity: &Identity) -> Result<Option<Value>, String> {
         let stored = stored.map(|stored| serde_json::value::to_raw_value(&stored).unwrap());
-        match merge(stored.as_ref().map(Spec::raw), identity) {
+        match merge(stored.as_deref(), identity) {
             Ok(spec) => Ok(spec.map(|spec| serde_json::from_str(spec.get()).unwrap())),
             Err(ApiError::OAuth { code, description }) => {
                 assert_eq!(code, "invalid_request");

@@ -33,7 +33,7 @@ impl Entry {
     }
 
     fn title(&self) -> Option<&str> {
-        self.title.get_or_init(|| spec::display_name(&self.document.spec)).as_deref()
+        self.title.get_or_init(|| spec::display_name(self.document.spec.get())).as_deref()
     }
 
     /// The document with nothing but its title as its spec.

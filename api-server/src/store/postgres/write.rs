@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn columns_come_from_the_spec_and_strange_specs_have_none() {
         let columns = |spec: &str| {
-            let spec = RawValue::from_string(spec.to_owned()).unwrap();
+            let spec = serde_json::value::RawValue::from_string(spec.to_owned()).unwrap();
             let columns = Columns::of(spec.get());
             (columns.display_name, columns.plugin_kind)
         };

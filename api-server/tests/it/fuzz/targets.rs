@@ -64,7 +64,7 @@ fn check(envelope: &Envelope) {
     for kind in [own, Kind::Dashboard, Kind::GlobalDatasource, Kind::Secret, Kind::Variable] {
         let _ = spec::check_name(kind, &envelope.metadata.name);
         let _ = secret::mask(kind, sent).get().len();
-        let _ = (spec::names_secret(kind, sent), spec::display_name(sent), spec::role_of_binding(sent));
+        let _ = (spec::names_secret(kind, sent), spec::display_name(sent.get()), spec::role_of_binding(sent));
         let Ok(checked) = spec::check(kind, sent) else { continue };
         let tags = envelope.metadata.tags.clone().unwrap_or_default();
         let (project, name) = (Some(envelope.metadata.project.as_str()), envelope.metadata.name.as_str());
