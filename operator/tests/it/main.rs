@@ -1,12 +1,14 @@
 //! Integration tests of the operator, in one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod accepted;
 mod access;
 mod client;
 mod cluster;
 mod crash;
 mod drift;
 mod election;
+mod exposure;
 mod files;
 mod generated;
 mod golden;

@@ -25,6 +25,9 @@ use crate::apply::{ApplyError, verb};
 /// Group that tells OpenShift from other clusters, and one of its versions.
 const OPENSHIFT: (&str, &str) = ("security.openshift.io", "security.openshift.io/v1");
 
+/// Versions of the API through which the autoscaler reads metrics of pods: any will do.
+const CUSTOM_METRICS: [&str; 2] = ["custom.metrics.k8s.io/v1beta2", "custom.metrics.k8s.io/v1beta1"];
+
 /// The optional APIs as last seen, shared by all reconciles.
 #[derive(Debug, Default)]
 pub struct CapabilityCache {
@@ -112,13 +115,16 @@ impl CapabilityCache {
 /// Whether everything answered.
 fn certain(capabilities: Capabilities) -> bool {
     let known = |availability| availability != Availability::Unknown;
-    known(capabilities.openshift) && Kind::OPTIONAL.into_iter().all(|kind| known(capabilities.of(kind)))
+    known(capabilities.openshift)
+        && known(capabilities.custom_metrics)
+        && Kind::OPTIONAL.into_iter().all(|kind| known(capabilities.of(kind)))
 }
 
 async fn discover(client: &Client) -> Capabilities {
     let optional = Kind::OPTIONAL.map(|kind| (kind, kind.resource()));
     let mut versions: BTreeSet<&str> = optional.iter().map(|(_, resource)| resource.api_version.as_str()).collect();
     versions.insert(OPENSHIFT.1);
+    versions.extend(CUSTOM_METRICS);
     let answers = versions.into_iter().map(async |version| (version, client.list_api_group_resources(version).await));
     let (answers, groups) = tokio::join!(join_all(answers), client.list_api_groups());
     let answers: BTreeMap<&str, kube::Result<APIResourceList>> = answers.into_iter().collect();
@@ -136,6 +142,12 @@ async fn discover(client: &Client) -> Capabilities {
         _ if listed => Availability::Present,
         answer => answer,
     };
+    let metrics = CUSTOM_METRICS
+        .map(|version| answers.get(version).map_or(Availability::Unknown, |answer| availability(answer, |_| true)));
+    found.custom_metrics = [Availability::Present, Availability::Unknown]
+        .into_iter()
+        .find(|availability| metrics.contains(availability))
+        .unwrap_or(Availability::Absent);
     found
 }
 
@@ -149,20 +161,30 @@ fn availability(answer: &kube::Result<APIResourceList>, served: impl Fn(&APIReso
     }
 }
 
-/// Something happened to the definition of an optional kind. Ends where definitions may not be watched (an operator of one
-/// namespace).
+/// Something happened to the definition of an optional kind.
 fn definitions(client: Client) -> impl Stream<Item = ()> {
     let names = Kind::OPTIONAL.map(|kind| {
         let resource = kind.resource();
         format!("{}.{}", resource.plural, resource.group)
     });
-    let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(client);
+    cluster_events::<CustomResourceDefinition>(client, move |name| names.iter().any(|ours| ours == name))
+}
+
+/// An object of a cluster-wide kind with a name that `concerns` us has come, changed or gone. Ends where the kind may not
+/// be watched (an operator of one namespace).
+pub(super) fn cluster_events<K>(
+    client: Client,
+    concerns: impl Fn(&str) -> bool + Send + 'static,
+) -> impl Stream<Item = ()> + Send + 'static
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + 'static,
+{
+    let api: Api<PartialObjectMeta<K>> = Api::all(client);
     let events = watcher(api, watcher::Config::default()).default_backoff();
     let allowed = events.take_while(|event| std::future::ready(!matches!(event, Err(error) if forbidden(error))));
     allowed.filter_map(move |event| {
-        let ours = |definition: &PartialObjectMeta<_>| names.contains(&definition.name_any());
         let told = match event {
-            Ok(watcher::Event::Apply(definition) | watcher::Event::Delete(definition)) => ours(&definition),
+            Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => concerns(&object.name_any()),
             _ => false,
         };
         std::future::ready(told.then_some(()))

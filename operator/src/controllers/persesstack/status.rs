@@ -13,7 +13,7 @@ use super::observed::{ExposureState, ForeignObject, JobState, WorkloadState, Wor
 use super::validate::{Invalid, Validated};
 use super::waits::{Part, Waits};
 use crate::api::v1alpha1::{
-    ApiStatus, CacheType, DatabaseStatus, DatabaseType, DerivationStatus, EndpointsStatus, PersesStack,
+    ApiStatus, CacheType, DatabaseStatus, DatabaseType, DerivationStatus, EndpointsStatus, ExposureStatus, PersesStack,
     PersesStackStatus, PoolerType, SecretsStatus, SizingStatus,
 };
 use crate::conditions::{Finding, Status, find, merge};
@@ -93,6 +93,10 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
                 api: api_status(report.workloads),
                 database: Some(DatabaseStatus { type_: validated.database_type }),
                 endpoints: Some(endpoints(validated, old.endpoints, &host)),
+                exposure: match &validated.exposure {
+                    Some(chosen) => Some(ExposureStatus { type_: chosen.type_() }),
+                    None => old.exposure,
+                },
                 secrets: Some(SecretsStatus { admin: Some(names.admin()), keys: Some(names.keys()) }),
                 sizing: Some(sizing_status(planned.sizing)),
             }
@@ -215,15 +219,19 @@ fn url(
     old: Option<String>,
     host: &impl Fn(String) -> String,
 ) -> Option<String> {
-    match (validated.exposure, exposure) {
-        (Some(None), _) => Some(format!("http://{}:8080", host(validated.names.api()))),
-        (Some(Some(kind)), Some(state)) if state.kind == kind && state.admitted => {
-            let scheme = if state.tls { "https" } else { "http" };
-            state.host.as_ref().map(|host| format!("{scheme}://{host}"))
+    let prefix = validated.spec.api.config.as_ref().and_then(|config| config.get("api_prefix")?.as_str());
+    let with_prefix = |address: String| format!("{address}{}", prefix.unwrap_or_default().trim_end_matches('/'));
+    // While it is not known what became of it the address stays.
+    let Some(chosen) = &validated.exposure else { return old };
+    match chosen.kind() {
+        None => {
+            let scheme = if validated.spec.api.tls.is_some() { "https" } else { "http" };
+            Some(with_prefix(format!("{scheme}://{}:8080", host(validated.names.api()))))
         }
-        (Some(Some(_)), _) => None,
-        // It is not known what became of it.
-        (None, _) => old,
+        Some(kind) => {
+            let state = exposure.filter(|state| state.kind == kind && state.admitted)?;
+            state.address.clone().map(with_prefix)
+        }
     }
 }
 
@@ -233,11 +241,17 @@ fn exposure(validated: &Validated, state: Option<&ExposureState>) -> Option<Find
         let status = if reason == "ApiUnavailable" { Status::Unknown } else { Status::False };
         return Some(Finding::new(type_, status, reason, message));
     }
-    let kind = validated.exposure.flatten()?;
+    let kind = validated.exposure.as_ref()?.kind()?;
     let name = format!("{} {}", kind.name(), validated.names.exposure());
     Some(match state.filter(|state| state.kind == kind) {
-        Some(ExposureState { admitted: true, host: Some(host), .. }) => {
-            Finding::new(type_, true, "Admitted", format!("{name} is admitted as {host}"))
+        Some(ExposureState { admitted: true, address: Some(address), .. }) => {
+            Finding::new(type_, true, "Admitted", format!("{name} is admitted at {address}"))
+        }
+        Some(ExposureState { admitted: true, .. }) => {
+            let message = format!(
+                "{name} is admitted; its address cannot be told: set spec.exposure.host, and let the Gateway be read"
+            );
+            Finding::new(type_, true, "Admitted", message)
         }
         Some(ExposureState { message: Some(message), .. }) => {
             Finding::new(type_, false, "NotAdmitted", format!("{name} is not admitted: {message}"))
