@@ -1,30 +1,13 @@
 //! The ways in from outside, with a double that plays the router, the Gateway and the ingress controller.
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use persesstack_operator::apply::kind::Kind;
 use persesstack_operator::conditions::find;
 use serde_json::{Value, json};
 
-use crate::cluster::{DEADLINE, Operator, REPAIR, STACK, Space, World, equipped, within};
-
-async fn apply(client: &Client, namespace: Option<&str>, resource: &ApiResource, object: Value) {
-    let api: Api<DynamicObject> = match namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
-        None => Api::all_with(client.clone(), resource),
-    };
-    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-    api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
-}
-
-async fn ingress_class(space: &Space, name: &str) {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.k8s.io", "v1", "IngressClass"));
-    let class = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": name},
-                       "spec": {"controller": "example.com/none"}});
-    apply(&space.client, None, &resource, class).await;
-}
+use crate::cluster::{DEADLINE, Operator, REPAIR, STACK, Space, World, alone, equipped, ingress_class, within};
 
 async fn gateway(space: &Space) {
     let folder = e2e::crds::folder().unwrap().unwrap();
@@ -34,7 +17,8 @@ async fn gateway(space: &Space) {
                           "tls": {"certificateRefs": [{"name": "wildcard"}]}});
     let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "public"},
                          "spec": {"gatewayClassName": "none", "listeners": [listener]}});
-    apply(&space.client, Some(&space.namespace), &resource, gateway).await;
+    let gateways: Api<DynamicObject> = Api::namespaced_with(space.client.clone(), &space.namespace, &resource);
+    gateways.patch("public", &PatchParams::apply("test").force(), &Patch::Apply(&gateway)).await.unwrap();
 }
 
 /// What the object's controller would say.
@@ -45,6 +29,12 @@ async fn play(space: &Space, kind: Kind, status: Value) {
 
 async fn made(space: &Space, kind: Kind) -> Value {
     within(&format!("{kind:?}"), DEADLINE, async || space.get(kind, STACK).await).await
+}
+
+/// Deletes it and waits until it is there again.
+async fn is_repaired(space: &Space, kind: Kind) {
+    space.api(kind).delete(STACK, &DeleteParams::default()).await.unwrap();
+    within(&format!("{kind:?} to come back"), REPAIR, async || space.get(kind, STACK).await).await;
 }
 
 async fn gone(space: &Space, kind: Kind) {
@@ -79,6 +69,7 @@ async fn every_way_in_takes_the_place_of_the_one_before() {
     space.create(&json!({"users": 10, "exposure": ingress})).await;
     let object = made(&space, Kind::Ingress).await;
     assert_eq!(object["spec"]["ingressClassName"], "web");
+    is_repaired(&space, Kind::Ingress).await;
     space.condition("ExposureReady", "False", "WaitingForAdmission").await;
     play(&space, Kind::Ingress, json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}})).await;
     space.condition("ExposureReady", "True", "Admitted").await;
@@ -88,6 +79,7 @@ async fn every_way_in_takes_the_place_of_the_one_before() {
     let route = json!({"type": "HTTPRoute", "ingress": null, "httpRoute": {"gateway": {"name": "public"}}});
     space.change(&json!({"exposure": route})).await;
     made(&space, Kind::HttpRoute).await;
+    is_repaired(&space, Kind::HttpRoute).await;
     gone(&space, Kind::Ingress).await;
     let condition = |type_: &str, status: &str| {
         json!({"type": type_, "status": status, "reason": "Played", "message": "no such listener",
@@ -123,7 +115,7 @@ async fn every_way_in_takes_the_place_of_the_one_before() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn auto_uses_an_ingress_class_as_soon_as_there_is_one() {
-    let space = Space::on(crate::cluster::alone(), "class").await;
+    let space = Space::on(alone(), "class").await;
     let (_world, _operator) = (World::start(&space), Operator::start(&space));
     space.create(&json!({"users": 10, "exposure": {"host": "a.example"}})).await;
     space.settled().await;

@@ -14,6 +14,7 @@ mod generated;
 mod golden;
 mod lifecycle;
 mod optional;
+mod pods;
 mod samples;
 mod validate;
 mod waits;
