@@ -75,8 +75,8 @@ async fn inventory(context: &Context, id: &StackId) -> Result<(Inventory, Capabi
         Ok::<_, ApplyError>((inventory, capabilities))
     };
     match read().await {
-        // An optional API may have gone since it was asked for.
-        Err(error) if error.code().is_some() && context.capabilities.refresh(&context.client).await => {
+        // An optional API may have gone, or out of order, since it was asked for.
+        Err(error) if context.capabilities.refresh(&context.client).await => {
             tracing::debug!(%error, "the optional APIs have changed");
             read().await
         }
