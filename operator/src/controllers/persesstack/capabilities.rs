@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::future::join_all;
 use futures::{Stream, StreamExt, stream};
@@ -28,33 +29,37 @@ const OPENSHIFT: (&str, &str) = ("security.openshift.io", "security.openshift.io
 /// Versions of the API through which the autoscaler reads metrics of pods: any will do.
 const CUSTOM_METRICS: [&str; 2] = ["custom.metrics.k8s.io/v1beta2", "custom.metrics.k8s.io/v1beta1"];
 
+/// How long discovery of one group version may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// The optional APIs as last seen, shared by all reconciles.
 #[derive(Debug, Default)]
 pub struct CapabilityCache {
     known: watch::Sender<Capabilities>,
-    asked: tokio::sync::Mutex<Option<Instant>>,
+    answered: AtomicBool,
+    asking: tokio::sync::Mutex<()>,
 }
 
 impl CapabilityCache {
-    /// How long a full answer counts.
+    /// A full answer is asked for again after this time.
     pub const TTL: Duration = Duration::from_mins(1);
-    /// How long an answer counts in which something did not answer.
-    const UNCERTAIN_TTL: Duration = Duration::from_secs(2);
-    /// A definition is served a moment after it was made: after an event the first look comes so soon, then ever later.
+    /// An answer in which something did not answer is asked for again after this time.
+    const UNCERTAIN_TTL: Duration = Duration::from_secs(10);
+    /// A definition is served a moment after it was made: after an event the next look comes so soon, then ever later.
     const FIRST_LOOK: Duration = Duration::from_millis(250);
 
-    /// The capabilities now.
+    /// The capabilities as last seen; only the first call asks. So an API that is slow to answer delays no stack.
     ///
     /// # Errors
     /// It cannot be told whether this is OpenShift: nothing may be built, since the user ids of all pods depend on it.
     pub async fn get(&self, client: &Client) -> Result<Capabilities, ApplyError> {
-        let mut asked = self.asked.lock().await;
-        let known = *self.known.borrow();
-        let ttl = if certain(known) { Self::TTL } else { Self::UNCERTAIN_TTL };
-        let capabilities = match *asked {
-            Some(since) if since.elapsed() < ttl => known,
-            _ => self.ask(client, &mut asked).await,
-        };
+        if !self.answered.load(Ordering::Acquire) {
+            let _one = self.asking.lock().await;
+            if !self.answered.load(Ordering::Acquire) {
+                self.ask(client).await;
+            }
+        }
+        let capabilities = *self.known.borrow();
         if capabilities.openshift == Availability::Unknown {
             let answer = kube::core::Status::failure("discovery does not answer", "ServiceUnavailable").with_code(503);
             let source = kube::Error::Api(answer.boxed());
@@ -66,7 +71,8 @@ impl CapabilityCache {
     /// Asks now; whether the answer is another one than before.
     pub async fn refresh(&self, client: &Client) -> bool {
         let before = *self.known.borrow();
-        self.ask(client, &mut *self.asked.lock().await).await != before
+        let _one = self.asking.lock().await;
+        self.ask(client).await != before
     }
 
     /// Keeps the answer current until it is dropped: asks again after [`Self::TTL`], and as soon as the definition of an
@@ -75,7 +81,9 @@ impl CapabilityCache {
         let mut definitions = pin!(definitions(client.clone()).chain(stream::pending()));
         let mut pause = Self::TTL;
         loop {
-            self.refresh(client).await;
+            if self.refresh(client).await {
+                pause = Self::FIRST_LOOK;
+            }
             let longest = if certain(*self.known.borrow()) { Self::TTL } else { Self::UNCERTAIN_TTL };
             tokio::select! {
                 () = tokio::time::sleep(pause.min(longest)) => pause = (pause * 2).min(Self::TTL),
@@ -97,9 +105,8 @@ impl CapabilityCache {
         self.known.subscribe()
     }
 
-    async fn ask(&self, client: &Client, asked: &mut Option<Instant>) -> Capabilities {
+    async fn ask(&self, client: &Client) -> Capabilities {
         let found = discover(client).await;
-        *asked = Some(Instant::now());
         self.known.send_if_modified(|known| {
             let changed = *known != found;
             if changed {
@@ -108,6 +115,7 @@ impl CapabilityCache {
             }
             changed
         });
+        self.answered.store(true, Ordering::Release);
         found
     }
 }
@@ -125,9 +133,13 @@ async fn discover(client: &Client) -> Capabilities {
     let mut versions: BTreeSet<&str> = optional.iter().map(|(_, resource)| resource.api_version.as_str()).collect();
     versions.insert(OPENSHIFT.1);
     versions.extend(CUSTOM_METRICS);
-    let answers = versions.into_iter().map(async |version| (version, client.list_api_group_resources(version).await));
+    let answers = versions.into_iter().map(async |version| {
+        // One that hangs is one that does not answer.
+        let answer = tokio::time::timeout(ANSWER, client.list_api_group_resources(version)).await;
+        Some((version, answer.ok()?))
+    });
     let (answers, groups) = tokio::join!(join_all(answers), client.list_api_groups());
-    let answers: BTreeMap<&str, kube::Result<APIResourceList>> = answers.into_iter().collect();
+    let answers: BTreeMap<&str, kube::Result<APIResourceList>> = answers.into_iter().flatten().collect();
 
     let mut found = Capabilities::default();
     for (kind, resource) in &optional {

@@ -70,8 +70,8 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
 /// What exists, of every kind whose API is there.
 async fn inventory(context: &Context, id: &StackId) -> Result<(Inventory, Capabilities), ApplyError> {
     let read = async || {
-        let capabilities = context.capabilities.get(&context.client).await?;
-        let inventory = Inventory::read(&context.client, &id.namespace, &id.name, capabilities).await?;
+        let mut capabilities = context.capabilities.get(&context.client).await?;
+        let inventory = Inventory::read(&context.client, &id.namespace, &id.name, &mut capabilities).await?;
         Ok::<_, ApplyError>((inventory, capabilities))
     };
     match read().await {

@@ -185,8 +185,8 @@ impl Invalid {
         Self {
             reason: "ApiUnavailable",
             message: format!(
-                "{api} does not answer, so {plural} are neither read nor changed: look at \"kubectl get apiservices\" and at \
-                 the server behind this API"
+                "{api} does not answer or may not be read, so {plural} are left as they are: look at \"kubectl get \
+                 apiservices\", and at the operator's role"
             ),
             waiting_for: None,
             terminal: false,
