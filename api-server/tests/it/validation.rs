@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use perses_api_server::commands::lint::{self, Form, LintArgs, Output};
-use perses_api_server::config::Config;
+use perses_api_server::config::{Config, load};
 use perses_api_server::domain::lint::Severity;
 use serde_json::{Value, json};
 
@@ -217,6 +217,31 @@ fn args(files: &[&Path], folders: &[&Path]) -> LintArgs {
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+#[test]
+fn every_configuration_that_the_operator_writes_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut read = 0;
+    for case in
+        std::fs::read_dir(repository().join("operator/tests/golden")).unwrap().map(|entry| entry.unwrap().path())
+    {
+        let Ok(expected) = std::fs::read_dir(case.join("expected")) else { continue };
+        for path in expected.map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if !(name.starts_with("secret.") && name.ends_with("-hash.yaml")) {
+                continue;
+            }
+            let secret: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            let Some(text) = secret["stringData"]["config.yaml"].as_str() else { continue };
+            let file = folder.path().join("config.yaml");
+            std::fs::write(&file, text).unwrap();
+            let loaded = load(Some(&file), &std::collections::BTreeMap::new());
+            assert!(loaded.is_ok(), "{}: {:?}", path.display(), loaded.err());
+            read += 1;
+        }
+    }
+    assert!(read >= 8, "only {read} configurations among the golden files");
 }
 
 #[test]

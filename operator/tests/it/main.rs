@@ -1,17 +1,20 @@
 //! Integration tests of the operator, in one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod accepted;
 mod access;
 mod client;
 mod cluster;
 mod crash;
 mod drift;
 mod election;
+mod exposure;
 mod files;
 mod generated;
 mod golden;
 mod lifecycle;
 mod optional;
+mod pods;
 mod samples;
 mod validate;
 mod waits;

@@ -8,13 +8,14 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::api::Api;
 
+use super::admission;
 use super::build::names::Names;
 use super::context::Context;
-use super::exposure;
+use super::frontends;
 use super::observed::{
-    Capabilities, ForeignObject, HpaState, JobState, Observed, SecretData, WorkloadState, Workloads,
+    Capabilities, ForeignObject, HpaState, JobState, Listener, Observed, SecretData, WorkloadState, Workloads,
 };
-use crate::api::v1alpha1::{DatabaseType, PersesStack};
+use crate::api::v1alpha1::{DatabaseType, PersesStack, ServingTlsType};
 use crate::apply::inventory::Inventory;
 use crate::apply::kind::Kind;
 use crate::apply::owner::{Claim, StackId, claim};
@@ -32,7 +33,10 @@ pub struct Picture {
 /// Reads the picture of one stack. Any failed read fails the whole: half a picture looks like deleted objects.
 pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Result<Picture, ApplyError> {
     let names = Names::new(id.name.clone());
-    let referenced = referenced_secrets(stack);
+    let mut referenced = referenced_secrets(stack);
+    if stack.spec.api.tls.as_ref().is_some_and(|tls| tls.type_ == ServingTlsType::OpenShift) {
+        referenced.insert(names.api_tls());
+    }
     let generated = [names.keys(), names.admin(), names.redis(), names.database()];
     // Before the reads: a Secret that appears between the read and the registration would go unnoticed.
     context.references.set(id, referenced.iter().chain(&generated).cloned().collect());
@@ -55,7 +59,9 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
         volume.and_then(|volume| Some(volume.spec?.resources?.requests?.get("storage")?.0.clone()));
     let api = inventory.typed::<Deployment>(Kind::Deployment, &names.api());
     observed.api_replicas = api.and_then(|api| api.spec?.replicas);
-    observed.workloads = workloads(&inventory, &names);
+    observed.workloads = workloads(&inventory, &names, None, &[]);
+    observed.ingress_classes = frontends::ingress_classes(context, &stack.spec.exposure).await?;
+    observed.listeners = frontends::listeners(context, &stack.spec.exposure, capabilities, id).await?;
     let complete = |(name, job): (&String, &JobState)| job.complete.then(|| name.clone());
     observed.completed_migrations = observed.workloads.migrations.iter().filter_map(complete).collect();
     Ok(Picture { inventory, observed })
@@ -64,13 +70,13 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
 /// What exists, of every kind whose API is there.
 async fn inventory(context: &Context, id: &StackId) -> Result<(Inventory, Capabilities), ApplyError> {
     let read = async || {
-        let capabilities = context.capabilities.get(&context.client).await?;
-        let inventory = Inventory::read(&context.client, &id.namespace, &id.name, capabilities).await?;
+        let mut capabilities = context.capabilities.get(&context.client).await?;
+        let inventory = Inventory::read(&context.client, &id.namespace, &id.name, &mut capabilities).await?;
         Ok::<_, ApplyError>((inventory, capabilities))
     };
     match read().await {
-        // An optional API may have gone since it was asked for.
-        Err(error) if error.code().is_some() && context.capabilities.refresh(&context.client).await => {
+        // An optional API may have gone, or out of order, since it was asked for.
+        Err(error) if context.capabilities.refresh(&context.client).await => {
             tracing::debug!(%error, "the optional APIs have changed");
             read().await
         }
@@ -111,11 +117,12 @@ pub fn referenced_secrets(stack: &PersesStack) -> BTreeSet<String> {
         let basic = auth.basic.iter().map(|basic| basic.secret_ref.name.clone());
         basic.chain(auth.bearer.iter().map(|bearer| bearer.secret_ref.name.clone()))
     });
-    external.chain(datasources).collect()
+    let tls = stack.spec.api.tls.iter().filter_map(|tls| tls.secret.as_ref()).map(|secret| secret.name.clone());
+    external.chain(datasources).chain(tls).collect()
 }
 
-/// Readiness of what runs. PURE.
-pub fn workloads(inventory: &Inventory, names: &Names) -> Workloads {
+/// Readiness of what runs. `wanted` is the kind that is to expose the service, `listeners` those of its Gateway. PURE.
+pub fn workloads(inventory: &Inventory, names: &Names, wanted: Option<Kind>, listeners: &[Listener]) -> Workloads {
     let deployment = |name: &str| inventory.typed(Kind::Deployment, name).map(|found| deployment_state(&found));
     Workloads {
         api: deployment(&names.api()),
@@ -123,7 +130,7 @@ pub fn workloads(inventory: &Inventory, names: &Names) -> Workloads {
         pgbouncer: deployment(&names.pgbouncer()),
         database: inventory.typed(Kind::StatefulSet, &names.database()).map(|found| stateful_set_state(&found)),
         migrations: jobs(inventory),
-        exposure: exposure::state(inventory, names),
+        exposure: admission::state(inventory, names, wanted, listeners),
         hpa: inventory.typed(Kind::HorizontalPodAutoscaler, &names.api()).map(|found| hpa_state(&found)),
     }
 }

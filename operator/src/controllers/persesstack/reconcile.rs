@@ -84,7 +84,7 @@ struct Applied {
 pub async fn reconcile(object: Arc<DeserializeGuard<PersesStack>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let result = run(&context, &namespace, &name).await;
+    let result = Box::pin(run(&context, &namespace, &name)).await;
     let word = result.as_ref().map_or_else(Error::category, |(_, word)| word);
     context.metrics.reconciled(word, started.elapsed());
     let (action, _) = result?;
@@ -119,7 +119,8 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
     let foreign_secrets: Vec<_> = foreign_secrets.cloned().collect();
     applied.foreign.extend(foreign_secrets);
 
-    let after = workloads(&picture.inventory, &Names::new(name));
+    let exposed_by = decided.as_ref().ok().and_then(|ready| ready.validated.exposure.as_ref()?.kind());
+    let after = workloads(&picture.inventory, &Names::new(name), exposed_by, &picture.observed.listeners);
     let report = Report {
         plan: decided.as_ref().map(|ready| Planned {
             validated: &ready.validated,

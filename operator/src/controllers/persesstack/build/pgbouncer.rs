@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::labels::Component;
 use super::pod::{self, Pod, Timing};
 use super::{Pooler, meta};
+use crate::api::v1alpha1::Spread;
 use crate::controllers::persesstack::validate::{Endpoint, Validated};
 use crate::sizing::PoolerSizing;
 
@@ -152,7 +153,8 @@ fn deployment(v: &Validated, sizing: &PoolerSizing, hash: String) -> Deployment 
                     data_user: true,
                     service_account: None,
                     restart_policy: None,
-                    spread: true,
+                    spread: Some(Spread::ScheduleAnyway),
+                    priority_class: None,
                 },
             ),
             ..DeploymentSpec::default()
