@@ -1,14 +1,18 @@
-//! Command line. Everything but `run` works without a cluster.
+//! Command line. Everything but `run` and `plan` works without a cluster.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::apply::kind::Kind;
+use crate::client::{self, ClientOptions};
 use crate::controllers::persesstack::observed::{Availability, Capabilities};
+use crate::plan::{self, PlanError, report};
 use crate::run::RunArgs;
 use crate::settings::Settings;
+use crate::sizing::price::{PriceError, PriceTable};
 use crate::{crd, explain, rbac, render};
 
 /// Why a command fails.
@@ -34,6 +38,21 @@ pub enum CliError {
     /// The roles cannot be written.
     #[error("the roles cannot be written as YAML: {0}")]
     Rbac(#[from] serde_saphyr::ser::Error),
+    /// The prices cannot be used.
+    #[error(transparent)]
+    Prices(#[from] PriceError),
+    /// There is no plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// No cluster.
+    #[error("no cluster: {0}; set KUBECONFIG or --context")]
+    Kubeconfig(String),
+    /// The client or its runtime cannot be made.
+    #[error("the client of the cluster cannot be made: {0}")]
+    Client(String),
+    /// The answer does not serialize.
+    #[error("the answer cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
     /// Nothing is derived under this name.
     #[error("no field {field} is derived; there are: {known}")]
     NoField {
@@ -64,7 +83,12 @@ pub enum Command {
     Rbac,
     /// Print what the operator would apply for the PersesStacks of a file. Needs no cluster.
     Render(RenderArgs),
-    /// Print why numbers are what they are.
+    /// Show what applying a file would do to a cluster: objects, fields, disruption, costs. Writes nothing.
+    ///
+    /// Every object is sent to the API server as a dry run. Values of Secrets are masked. Exit code: 0 nothing changes,
+    /// 1 something does, 2 an error.
+    Plan(PlanArgs),
+    /// Print why numbers are what they are: formula, inputs, what decided, what an override replaces. Needs no cluster.
     Explain(ExplainArgs),
 }
 
@@ -127,8 +151,46 @@ pub struct ExplainArgs {
     /// File with PersesStacks; `-` for standard input.
     #[arg(short = 'f', long = "file")]
     file: PathBuf,
-    /// Field, for example `api.maxReplicas` or `pooler`; all of them when absent.
+    /// Field, for example `api.maxReplicas`, `pooler`, `quota` or `cost`; all of them when absent.
     field: Option<String>,
+    /// Form of the answer.
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    output: Output,
+    /// Price table (YAML) instead of the built-in one; fields that it leaves out keep their defaults.
+    #[arg(long)]
+    prices: Option<PathBuf>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// File with PersesStacks, and Secrets that they refer to; `-` for standard input.
+    #[arg(short = 'f', long = "file")]
+    file: PathBuf,
+    /// Context of the kubeconfig; the current one when absent.
+    #[arg(long)]
+    context: Option<String>,
+    /// Namespace of stacks that name none; that of the context when absent.
+    #[arg(short = 'n', long)]
+    namespace: Option<String>,
+    /// Form of the answer.
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    output: Output,
+    /// Price table (YAML) instead of the built-in one; fields that it leaves out keep their defaults.
+    #[arg(long)]
+    prices: Option<PathBuf>,
+}
+
+/// Form of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For reading.
+    #[default]
+    Text,
+    /// One line for each number or object.
+    Table,
+    /// For programs.
+    Json,
 }
 
 /// Runs the offline command that is asked for.
@@ -143,15 +205,56 @@ pub fn offline_render(args: &RenderArgs, settings: &Settings) -> Result<(), CliE
 
 /// Prints the derivations that are asked for.
 pub fn offline_explain(args: &ExplainArgs, settings: &Settings) -> Result<(), CliError> {
-    let mut text = String::new();
+    let prices = prices(args.prices.as_ref())?;
+    let mut found = Vec::new();
     for rendered in render::render(&read(&args.file)?, settings, Capabilities::with(&[]))? {
-        let derivations = explain::text(&rendered.sizing, args.field.as_deref()).ok_or_else(|| CliError::NoField {
-            field: args.field.clone().unwrap_or_default(),
-            known: explain::fields(&rendered.sizing).join(", "),
-        })?;
-        text += &derivations;
+        let all = explain::of(&rendered, &prices);
+        found.push(match &args.field {
+            None => all,
+            Some(field) => {
+                let known = all.fields().join(", ");
+                all.select(field).ok_or_else(|| CliError::NoField { field: field.clone(), known })?
+            }
+        });
     }
-    print(&text)
+    print(&match args.output {
+        Output::Text => found.iter().map(explain::Explanation::text).collect(),
+        Output::Table => found.iter().map(explain::Explanation::table).collect(),
+        Output::Json => serde_json::to_string_pretty(&found)? + "\n",
+    })
+}
+
+/// Prints what applying a file would do. The exit code is that of `kubectl diff`: 0 nothing, 1 something.
+pub fn online_plan(args: &PlanArgs, settings: &Settings) -> Result<ExitCode, CliError> {
+    let (text, prices) = (read(&args.file)?, prices(args.prices.as_ref())?);
+    // The one crypto provider of the workspace; an error means that it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::Client(error.to_string()))?;
+    let plans = runtime.block_on(async {
+        let config = match &args.context {
+            None => kube::Config::infer().await.map_err(|error| CliError::Kubeconfig(error.to_string()))?,
+            Some(context) => {
+                let options = kube::config::KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
+                let config = kube::Config::from_kubeconfig(&options).await;
+                config.map_err(|error| CliError::Kubeconfig(error.to_string()))?
+            }
+        };
+        let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let options = ClientOptions { dry_run_only: true, ..ClientOptions::default() };
+        let client = client::build(config, &options).map_err(|error| CliError::Client(error.to_string()))?;
+        Ok::<_, CliError>(plan::plan(&client, &text, settings, &namespace, &prices).await?)
+    })?;
+    print(&match args.output {
+        Output::Text => plans.iter().map(report::text).collect::<Vec<_>>().join("\n"),
+        Output::Table => plans.iter().map(|plan| report::objects(plan) + &report::summary(plan) + "\n").collect(),
+        Output::Json => serde_json::to_string_pretty(&plans)? + "\n",
+    })?;
+    Ok(ExitCode::from(u8::from(plans.iter().any(plan::StackPlan::changes))))
+}
+
+fn prices(file: Option<&PathBuf>) -> Result<PriceTable, CliError> {
+    file.map_or_else(|| Ok(PriceTable::default()), |file| Ok(PriceTable::parse(&read(file)?)?))
 }
 
 /// Prints the CustomResourceDefinition.

@@ -40,7 +40,7 @@ const GRANTS: &[Grant] = &[
     Grant { group: "apps", resources: &["replicasets"], verbs: SEE, why: "which configuration Secrets are in use" },
     Grant { group: "autoscaling", resources: &["horizontalpodautoscalers"], verbs: KEEP, why: "children" },
     Grant { group: "batch", resources: &["jobs"], verbs: KEEP, why: "children" },
-    Grant { group: "", resources: &["resourcequotas"], verbs: KEEP, why: "children" },
+    Grant { group: "", resources: &["resourcequotas"], verbs: KEEP, why: "children, and what is left" },
     Grant { group: "networking.k8s.io", resources: &["ingresses", "networkpolicies"], verbs: KEEP, why: "children" },
     Grant { group: "route.openshift.io", resources: &["routes"], verbs: KEEP, why: "children, where the API is" },
     Grant {
@@ -86,6 +86,14 @@ const GRANTS: &[Grant] = &[
         why: "optional APIs that come and go, and what their versions can do",
     },
     Grant { group: "policy", resources: &["poddisruptionbudgets"], verbs: KEEP, why: "children" },
+    Grant { group: "", resources: &["limitranges"], verbs: &["list"], why: "what a pod of the namespace may ask for" },
+    Grant { group: "", resources: &["nodes"], verbs: &["list"], why: "whether the largest pod fits one" },
+    Grant {
+        group: "storage.k8s.io",
+        resources: &["storageclasses"],
+        verbs: &["list"],
+        why: "whether volumes can be made and can grow",
+    },
     Grant { group: "events.k8s.io", resources: &["events"], verbs: &["create", "patch"], why: "what happened" },
 ];
 

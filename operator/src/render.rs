@@ -9,11 +9,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::api::v1alpha1::PersesStack;
+use crate::apply::footprint::footprint;
+use crate::apply::order::plan;
 use crate::controllers::persesstack::build::{self, Resources};
 use crate::controllers::persesstack::observed::{Capabilities, Observed, SecretData};
 use crate::controllers::persesstack::validate::{self, Invalid, ResolvedAuth, Validated};
 use crate::crd;
 use crate::settings::{Entropy, Settings};
+use crate::sizing::footprint::Footprint;
 use crate::sizing::{self, Sizing};
 
 /// Stands for a value that is not shown.
@@ -57,23 +60,39 @@ pub struct Rendered {
     pub sizing: Sizing,
     /// Every object.
     pub resources: Resources,
+    /// What they ask of a cluster.
+    pub footprint: Footprint,
+}
+
+/// The documents of a file that count.
+pub struct File {
+    /// PersesStacks.
+    pub stacks: Vec<Value>,
+    /// Secrets that stand for those of the cluster, by name.
+    pub secrets: BTreeMap<String, SecretData>,
+}
+
+/// Takes a file apart.
+///
+/// # Errors
+/// It is not YAML, or holds no PersesStack.
+pub fn read(text: &str) -> Result<File, RenderError> {
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(text).map_err(|error| RenderError::Yaml(error.to_string()))?;
+    let (stacks, others): (Vec<_>, Vec<_>) = documents.into_iter().partition(|d| d["kind"] == "PersesStack");
+    if stacks.is_empty() {
+        return Err(RenderError::NoStack);
+    }
+    let secrets = others.iter().filter(|d| d["kind"] == "Secret").map(given_secret).collect::<Result<_, _>>()?;
+    Ok(File { stacks, secrets })
 }
 
 /// Resolves and builds every PersesStack of `text` for a cluster with these optional APIs. Secrets in the same file stand
 /// for those of the cluster.
 pub fn render(text: &str, settings: &Settings, capabilities: Capabilities) -> Result<Vec<Rendered>, RenderError> {
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple(text).map_err(|error| RenderError::Yaml(error.to_string()))?;
-    let mut observed = Observed { capabilities, ..Observed::default() };
-    for secret in documents.iter().filter(|d| d["kind"] == "Secret") {
-        let (name, data) = given_secret(secret)?;
-        observed.secrets.insert(name, data);
-    }
-    let stacks: Vec<_> = documents.iter().filter(|d| d["kind"] == "PersesStack").collect();
-    if stacks.is_empty() {
-        return Err(RenderError::NoStack);
-    }
-    stacks.into_iter().map(|document| one(document, &observed, settings)).collect()
+    let file = read(text)?;
+    let observed = Observed { secrets: file.secrets, capabilities, ..Observed::default() };
+    file.stacks.iter().map(|document| one(document, &observed, settings)).collect()
 }
 
 fn one(document: &Value, observed: &Observed, settings: &Settings) -> Result<Rendered, RenderError> {
@@ -87,7 +106,8 @@ fn one(document: &Value, observed: &Observed, settings: &Settings) -> Result<Ren
     }
     let sizing = sizing::size(&validated.inputs);
     let resources = build::build(&validated, &sizing).map_err(invalid)?;
-    Ok(Rendered { validated, sizing, resources })
+    let footprint = footprint(&plan(&resources));
+    Ok(Rendered { validated, sizing, resources, footprint })
 }
 
 /// The typed object, when schema and CEL rules hold.
@@ -114,13 +134,19 @@ fn given_secret(document: &Value) -> Result<(String, SecretData), RenderError> {
 
 /// Every object in the order of apply, as JSON with `apiVersion` and `kind`; passwords and keys are masked.
 pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
-    let Resources { retained, database, cache, pooler, migration, exposure, api } = &rendered.resources;
+    let Resources { retained, database, cache, pooler, migration, exposure, api, limits } = &rendered.resources;
     let mut out = Vec::new();
     for secret in &retained.secrets {
         push(&mut out, secret)?;
     }
     if let Some(claim) = &retained.claim {
         push(&mut out, claim)?;
+    }
+    let build::Limits { server, quota, network_policies } = limits;
+    push(&mut out, server)?;
+    push_some(&mut out, quota.as_ref())?;
+    for policy in network_policies {
+        push(&mut out, policy)?;
     }
     if let Some(build::Database { config, service, stateful_set }) = database {
         push(&mut out, config)?;

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-
 use crate::audit;
 use crate::auth::rbac::{Rbac, concerns};
 use crate::auth::seal::Sealer;

@@ -6,6 +6,8 @@
 //!   longer wanted.
 
 pub mod compare;
+pub mod dry_run;
+pub mod footprint;
 pub mod inventory;
 pub mod kind;
 pub mod mounts;

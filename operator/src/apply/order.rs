@@ -8,7 +8,7 @@ use super::inventory::Inventory;
 use super::kind::Kind;
 use super::ssa::{Child, Lifecycle};
 use crate::controllers::persesstack::build::{
-    self, Api, Cache, Database, Exposure, Migration, Pooler, Resources, Retained,
+    self, Api, Cache, Database, Exposure, Limits, Migration, Pooler, Resources, Retained,
 };
 
 /// Desired objects, in order.
@@ -47,11 +47,15 @@ impl Plan {
 /// Orders the objects. Every group is taken apart without `..`: a new object that nobody applies does not compile.
 pub fn plan(resources: &Resources) -> Plan {
     use Lifecycle::{Applied, Generated, Immutable};
-    let Resources { retained, database, cache, pooler, migration, exposure, api } = resources;
+    let Resources { retained, database, cache, pooler, migration, exposure, api, limits } = resources;
     let Retained { secrets, claim } = retained;
     let generated = secrets.iter().map(|secret| Child::new(Kind::Secret, Generated, secret)).collect();
 
     let mut base = Vec::new();
+    let Limits { server, quota, network_policies } = limits;
+    base.push(Child::new(Kind::ConfigMap, Applied, server));
+    base.extend(quota.iter().map(|quota| Child::new(Kind::ResourceQuota, Applied, quota)));
+    base.extend(network_policies.iter().map(|policy| Child::new(Kind::NetworkPolicy, Applied, policy)));
     base.extend(claim.iter().map(|claim| Child::new(Kind::PersistentVolumeClaim, Applied, claim)));
     if let Some(Database { config, service, stateful_set }) = database {
         base.push(Child::new(Kind::ConfigMap, Applied, config));

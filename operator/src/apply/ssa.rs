@@ -98,7 +98,7 @@ pub struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    fn api(&self, kind: Kind) -> Api<DynamicObject> {
+    pub(super) fn api(&self, kind: Kind) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.stack.namespace, &kind.resource())
     }
 
@@ -173,14 +173,7 @@ impl Applier<'_> {
 
     /// See the module's documentation.
     async fn hand_over_replicas(&mut self, child: &Child, live: &Value) -> Result<(), ApplyError> {
-        const REPLICAS: [&str; 2] = ["spec", "replicas"];
-        let leaves_out = child.kind == Kind::Deployment && child.value["spec"]["replicas"].is_null();
-        let managers = live["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let another = managers.iter().any(|entry| {
-            let ours = entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply";
-            !ours && !entry["fieldsV1"]["f:spec"]["f:replicas"].is_null()
-        });
-        if !leaves_out || another || !manages(live, FIELD_MANAGER, &REPLICAS) {
+        if !hands_over_replicas(child, live) {
             return Ok(());
         }
         let body = json!({
@@ -239,8 +232,20 @@ impl Applier<'_> {
     }
 }
 
+/// Whether `spec.replicas` must get another manager before an apply leaves it out; see the module's documentation.
+pub(super) fn hands_over_replicas(child: &Child, live: &Value) -> bool {
+    const REPLICAS: [&str; 2] = ["spec", "replicas"];
+    let leaves_out = child.kind == Kind::Deployment && child.value["spec"]["replicas"].is_null();
+    let managers = live["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let another = managers.iter().any(|entry| {
+        let ours = entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply";
+        !ours && !entry["fieldsV1"]["f:spec"]["f:replicas"].is_null()
+    });
+    leaves_out && !another && manages(live, FIELD_MANAGER, &REPLICAS)
+}
+
 /// Why an existing object of ours must be applied; `None` when it is as wanted.
-fn needed(child: &Child, live: &Value) -> Option<Difference> {
+pub(super) fn needed(child: &Child, live: &Value) -> Option<Difference> {
     match child.lifecycle {
         Lifecycle::Applied => difference(&child.value, live, FIELD_MANAGER),
         // Only what can change is compared; who manages it does not matter: these are not created by an apply.

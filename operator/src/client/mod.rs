@@ -47,6 +47,8 @@ pub struct ClientOptions {
     pub user_agent: String,
     /// Fault injection for tests; `None` in production.
     pub faults: Option<Faults>,
+    /// Refuse to send any request that could change something and is no dry run.
+    pub dry_run_only: bool,
 }
 
 impl Default for ClientOptions {
@@ -56,6 +58,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(5),
             user_agent: concat!("persesstack-operator/", env!("CARGO_PKG_VERSION")).to_owned(),
             faults: None,
+            dry_run_only: false,
         }
     }
 }
@@ -84,6 +87,14 @@ pub enum RequestError {
         /// The deadline that passed.
         timeout: Duration,
     },
+    /// A client for dry runs was asked to write.
+    #[error("{method} {path} would write; only dry runs are allowed here")]
+    WouldWrite {
+        /// HTTP method of the request.
+        method: Method,
+        /// Path of the request.
+        path: String,
+    },
     /// A fault that a test installed.
     #[error("injected fault: {0}")]
     Injected(&'static str),
@@ -108,6 +119,7 @@ pub fn build(mut config: kube::Config, options: &ClientOptions) -> Result<kube::
         agent: agent.clone(),
         timeout: options.request_timeout,
         faults: options.faults.clone(),
+        dry_run_only: options.dry_run_only,
     });
     Ok(builder.with_layer(&layer).build())
 }
@@ -119,6 +131,7 @@ struct ApiService {
     agent: HeaderValue,
     timeout: Duration,
     faults: Option<Faults>,
+    dry_run_only: bool,
 }
 
 impl Service<Request<Body>> for ApiService {
@@ -140,6 +153,10 @@ impl Service<Request<Body>> for ApiService {
 impl ApiService {
     /// Sends with retries.
     async fn send(&self, mut request: Request<Body>) -> Answer {
+        if self.dry_run_only && !is_harmless(&request) {
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            return Err(RequestError::WouldWrite { method, path }.into());
+        }
         request.headers_mut().insert(USER_AGENT, self.agent.clone());
         let mut attempt = 0;
         loop {
@@ -187,6 +204,12 @@ impl ApiService {
         let sent = self.inner.clone().oneshot(request);
         Box::pin(sent.map_ok(|response| response.map(BodyExt::boxed_unsync)))
     }
+}
+
+/// Whether a request changes nothing: a read, or a dry run.
+fn is_harmless(request: &Request<Body>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    [Method::GET, Method::HEAD].contains(request.method()) || query.split('&').any(|pair| pair == "dryRun=All")
 }
 
 /// Whether the answer is an endless stream.
@@ -257,6 +280,21 @@ mod tests {
         assert_eq!(retry_delay(&Method::GET, &answer(503, Some("0"))), Some(RETRY_DELAY));
         assert_eq!(retry_delay::<()>(&Method::DELETE, &Err("connection reset".into())), Some(RETRY_DELAY));
         assert_eq!(retry_delay::<()>(&Method::POST, &Err("connection reset".into())), None);
+    }
+
+    #[test]
+    fn a_client_for_dry_runs_cannot_write() {
+        let request =
+            |method: Method, uri: &str| Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
+        assert!(is_harmless(&request(Method::GET, "/api/v1/secrets")));
+        assert!(is_harmless(&request(Method::PATCH, "/api/v1/secrets/a?force=true&dryRun=All")));
+        for (method, uri) in [
+            (Method::PATCH, "/api/v1/secrets/a?fieldManager=dryRun"),
+            (Method::POST, "/api/v1/secrets"),
+            (Method::DELETE, "/api/v1/secrets/dryRun=All"),
+        ] {
+            assert!(!is_harmless(&request(method, uri)), "{uri}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use serde::Serialize;
+
 /// A number together with its reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Derived<T> {
@@ -48,7 +50,8 @@ impl<T: Clone + Display + PartialEq> Derived<T> {
 }
 
 /// One line of the explanation: a number without its type.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
 pub struct Derivation {
     /// Field, for example `api.maxReplicas`.
     pub field: &'static str,
@@ -61,6 +64,7 @@ pub struct Derivation {
     /// The term that decided.
     pub limiting_factor: String,
     /// What the model says when the spec overrides it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub overrides: Option<String>,
 }
 

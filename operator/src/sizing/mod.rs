@@ -2,11 +2,16 @@
 
 pub mod budget;
 mod compute;
+pub mod demand;
 pub mod derivation;
+pub mod footprint;
 pub mod model_v1;
+pub mod price;
 pub mod quantity;
+pub mod quota;
 
 pub use budget::{BudgetState, ConnectionBudget};
+pub use demand::Demand;
 pub use derivation::{Derivation, Derived};
 pub use quantity::{Bytes, Cpu};
 
@@ -175,6 +180,8 @@ pub struct Sizing {
     pub pooler: Option<PoolerSizing>,
     /// PostgreSQL.
     pub database: Option<DatabaseSizing>,
+    /// What the workload asks of Prometheus, the cache, the disks and the network.
+    pub demand: Demand,
     /// Whether the connections of all layers fit into each other: condition `ConnectionBudget`.
     pub budget: ConnectionBudget,
     /// Numbers that contradict each other, each with what to change: condition `Feasible` when not empty.
@@ -238,6 +245,7 @@ impl Sizing {
                 Derivation::of("database.standalone.maxWalSize", &database.max_wal_size),
             ]);
         }
+        all.extend(self.demand.derivations());
         all
     }
 }

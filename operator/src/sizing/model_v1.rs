@@ -4,6 +4,7 @@
 
 use super::budget::{self, Layers, PoolerLayer};
 use super::compute::compute;
+use super::demand::{self, Load};
 use super::quantity::{GIB, MIB};
 use super::{ApiSizing, Bytes, Cpu, DatabaseSizing, Derived, Inputs, PoolerSizing, RedisSizing, Sizing};
 
@@ -13,6 +14,8 @@ pub const REQUESTS_PER_CORE: i64 = 2000;
 pub const TARGET_UTILISATION: i64 = 70;
 /// Safety margin (seed section 2).
 pub const MARGIN: i64 = 3;
+/// Most API pods of one stack: the bound of `spec.api.maxReplicas`.
+const MOST_PODS: i64 = 1000;
 /// Most pods of one size before the next larger size is taken.
 const PODS_PER_CLASS: i64 = 20;
 /// Up to this many users a stack is small: it must fit a node of two cores.
@@ -48,6 +51,13 @@ pub fn size(inputs: &Inputs) -> Sizing {
     let max_connections = max_connections(inputs);
     let (api, pooler) = connections(inputs, api, max_connections.value);
     let database = inputs.standalone_database.then(|| database(inputs, max_connections));
+    let demand = demand::demand(&Load {
+        users: inputs.users,
+        milli_rate: milli_rate(inputs),
+        dashboards: dashboards(inputs),
+        dashboard_bytes: DASHBOARD_BYTES,
+        cached: cached(inputs),
+    });
 
     let budget = budget::check(&Layers {
         api_replicas: i64::from(api.max_replicas.value),
@@ -65,13 +75,11 @@ pub fn size(inputs: &Inputs) -> Sizing {
             .map(|d| i64::from(d.max_connections.value))
             .or(inputs.external_max_connections),
     });
-    Sizing { model: inputs.model, api, redis, pooler, database, budget, contradictions }
+    Sizing { model: inputs.model, api, redis, pooler, database, demand, budget, contradictions }
 }
 
 fn api(inputs: &Inputs, contradictions: &mut Vec<String>) -> ApiSizing {
-    // Requests per second in thousandths, so that small stacks do not round to nothing.
-    let milli_rate = inputs.users * inputs.dashboards_per_user * inputs.panels_per_dashboard * 1_000_000
-        / inputs.refresh_interval_ms.max(1);
+    let milli_rate = milli_rate(inputs);
     let rate = ceil_div(milli_rate, 1000);
     let request_rate =
         Derived::new(rate, "users x dashboardsPerUser x panelsPerDashboard / refreshInterval", "workload")
@@ -98,9 +106,10 @@ fn api(inputs: &Inputs, contradictions: &mut Vec<String>) -> ApiSizing {
 
     let capacity = per_pod_capacity(compute.cpu_request.value);
     let needed = ceil_div(milli_rate, capacity * 1000);
+    let all_pods = |pods: i64| to_i32(pods.min(MOST_PODS));
     let with_margin = ceil_div(milli_rate * MARGIN, capacity * 1000);
     let min =
-        Derived::new(to_i32(needed + 1), "ceil(rate / capacity) + 1, at least 2", "one pod may be away at full load")
+        Derived::new(all_pods(needed + 1), "ceil(rate / capacity) + 1, at least 2", "one pod may be away at full load")
             .with("rate", rate)
             .with(
                 "capacity",
@@ -110,9 +119,13 @@ fn api(inputs: &Inputs, contradictions: &mut Vec<String>) -> ApiSizing {
                 ),
             );
     let max = Derived::new(
-        to_i32((2 * with_margin).max(needed + 2)),
-        "2 x ceil(margin x rate / capacity), at least minReplicas + 1",
-        if 2 * with_margin > needed + 2 { "margin" } else { "minReplicas" },
+        all_pods((2 * with_margin).max(needed + 2)),
+        "2 x ceil(margin x rate / capacity), at least minReplicas + 1, at most 1000",
+        match (2 * with_margin).max(needed + 2) {
+            wanted if wanted > MOST_PODS => "1000 pods",
+            _ if 2 * with_margin > needed + 2 => "margin",
+            _ => "minReplicas",
+        },
     )
     .with("rate", rate)
     .with("capacity", format!("{capacity} requests/s"))
@@ -130,10 +143,16 @@ fn api(inputs: &Inputs, contradictions: &mut Vec<String>) -> ApiSizing {
     }
     let most = i64::from(max_replicas.value) * capacity;
     if most < rate {
+        let cure = if needed > MOST_PODS {
+            "one stack has at most 1000 API pods: spread the users over several stacks, or raise \
+             spec.api.resources.requests.cpu or spec.workload.refreshInterval"
+                .to_owned()
+        } else {
+            format!("raise spec.api.maxReplicas to {needed} or spec.api.resources.requests.cpu")
+        };
         contradictions.push(format!(
-            "{} API pods with a CPU request of {} serve {most} requests/s, the declared workload sends {rate}: raise \
-             spec.api.maxReplicas to {} or spec.api.resources.requests.cpu",
-            max_replicas.value, compute.cpu_request.value, needed
+            "{} API pods with a CPU request of {} serve {most} requests/s, the declared workload sends {rate}: {cure}",
+            max_replicas.value, compute.cpu_request.value
         ));
     }
 
@@ -160,10 +179,7 @@ fn l1(inputs: &Inputs, memory_request: Bytes) -> Derived<Bytes> {
 }
 
 fn redis(inputs: &Inputs, rate: i64) -> RedisSizing {
-    let data = dashboards(inputs) * DASHBOARD_BYTES
-        + queries(inputs) * QUERY_BYTES * BUCKETS
-        + inputs.users * inputs.namespaces_per_user * PERMISSION_BYTES
-        + REDIS_OVERHEAD;
+    let data: i64 = cached(inputs).iter().sum();
     let wanted = data * REDIS_MARGIN * 100 / MAXMEMORY_PERCENT;
     let limit = power_of_two_mib(wanted).clamp(256 * MIB, REDIS_LARGEST);
     let (cpu_request, cpu_limit) = if inputs.users <= SMALL_USERS && rate <= SMALL_USERS {
@@ -369,6 +385,22 @@ fn by_users<T: Copy>(users: i64, small: T, steps: &[(i64, T)], rest: T) -> T {
         return small;
     }
     steps.iter().find(|(most, _)| users <= *most).map_or(rest, |(_, value)| *value)
+}
+
+/// Requests per second in thousandths, so that small stacks do not round to nothing.
+fn milli_rate(inputs: &Inputs) -> i64 {
+    inputs.users * inputs.dashboards_per_user * inputs.panels_per_dashboard * 1_000_000
+        / inputs.refresh_interval_ms.max(1)
+}
+
+/// Bytes in the shared cache: dashboards, answers of queries, permissions, Redis itself.
+fn cached(inputs: &Inputs) -> [i64; 4] {
+    [
+        dashboards(inputs) * DASHBOARD_BYTES,
+        queries(inputs) * QUERY_BYTES * BUCKETS,
+        inputs.users * inputs.namespaces_per_user * PERMISSION_BYTES,
+        REDIS_OVERHEAD,
+    ]
 }
 
 fn dashboards(inputs: &Inputs) -> i64 {

@@ -8,12 +8,16 @@ pub const MIB: i64 = 1 << 20;
 pub const GIB: i64 = 1 << 30;
 
 /// CPU in thousandths of a core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cpu(pub i64);
 
 /// Memory or storage in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub i64);
+
+/// Bytes of data, written for people in powers of ten: `228 MB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DataSize(pub i64);
 
 /// A quantity that is not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +41,17 @@ impl fmt::Display for Bytes {
             }
         }
         write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for DataSize {
+    /// Three digits and more of the largest unit that leaves them whole enough: `950 kB`, `228 MB`, `12 TB`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+        match units.iter().find(|(unit, _)| self.0 >= 10 * unit || (self.0 >= *unit && self.0 % unit == 0)) {
+            Some((unit, name)) => write!(f, "{} {name}", (self.0 + unit / 2) / unit),
+            None => write!(f, "{} B", self.0),
+        }
     }
 }
 
@@ -118,5 +133,16 @@ mod tests {
         assert_eq!(Cpu(2000).to_string(), "2");
         assert_eq!(Bytes(2 * GIB).to_string(), "2Gi");
         assert_eq!(Bytes(1536 * MIB).to_string(), "1536Mi");
+        let sizes = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (50_000, "50 kB"),
+            (228_250_000, "228 MB"),
+            (1_000_000_000, "1 GB"),
+            (9_500_000, "9500 kB"),
+        ];
+        for (bytes, text) in sizes {
+            assert_eq!(DataSize(bytes).to_string(), text);
+        }
     }
 }

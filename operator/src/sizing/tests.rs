@@ -160,6 +160,13 @@ fn totals(sizing: &Sizing) -> Vec<(&'static str, i64)> {
         ("database memory", database.compute.memory_limit.value.0),
         ("database cores", database.compute.cpu_request.value.0),
         ("storage", database.storage.value.0),
+        ("queries", sizing.demand.queries_per_minute.value),
+        ("queries at Prometheus", sizing.demand.prometheus_per_minute.value),
+        ("cached", sizing.demand.cached.value.0),
+        ("rows", sizing.demand.rows.value.0),
+        ("reads", sizing.demand.read_iops.value),
+        ("writes", sizing.demand.write_iops.value),
+        ("egress", sizing.demand.egress.value.0),
     ]
 }
 
@@ -211,10 +218,23 @@ proptest! {
         };
         let sizing = size(&given);
         prop_assert!(sizing.api.l1_max_bytes.value.0 * 2 < sizing.api.compute.memory_request.value.0);
-        prop_assert!(sizing.contradictions.is_empty(), "{:?}", sizing.contradictions);
-        // The clients' side always fits; the server's side needs more connections than 400 only beyond 50 poolers.
-        prop_assert!(sizing.budget.state == BudgetState::Holds || sizing.pooler.as_ref().is_some_and(|p| p.replicas.value > 50),
-            "{}", sizing.budget.message);
+        prop_assert_eq!(sizing.budget.state, BudgetState::Holds, "{}", sizing.budget.message);
+        prop_assert!(sizing.api.max_replicas.value <= 1000 && sizing.pooler.as_ref().is_some_and(|p| p.replicas.value <= 50));
+        // One stack serves what a thousand of the largest pods serve; beyond that the condition says so.
+        let most = 1000 * 4 * model_v1::REQUESTS_PER_CORE * model_v1::TARGET_UTILISATION / 100;
+        prop_assert_eq!(sizing.contradictions.is_empty(), sizing.api.request_rate.value <= most, "{:?}", sizing.contradictions);
+        for compute in [&sizing.api.compute, &sizing.redis.as_ref().expect("cache").compute,
+            &sizing.pooler.as_ref().expect("pooler").compute, &sizing.database.as_ref().expect("database").compute]
+        {
+            prop_assert!(compute.cpu_request.value <= compute.cpu_limit.value);
+            prop_assert!(compute.memory_request.value <= compute.memory_limit.value);
+        }
+        let redis = sizing.redis.as_ref().expect("cache");
+        prop_assert!(redis.maxmemory.value.0 * 100 <= redis.compute.memory_limit.value.0 * 60);
+        let database = sizing.database.as_ref().expect("database");
+        prop_assert!(database.shared_buffers.value.0 * 2 < database.compute.memory_limit.value.0);
+        // Logs, data and indexes have room on the volume.
+        prop_assert!(database.max_wal_size.value.0 * 2 < database.storage.value.0);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use clap::ValueEnum as _;
 use persesstack_operator::cli::OptionalApi;
 use persesstack_operator::controllers::persesstack::observed::Capabilities;
 use persesstack_operator::settings::Settings;
+use persesstack_operator::sizing::price::PriceTable;
 use persesstack_operator::{explain, render};
 
 use crate::files::{self, updating};
@@ -27,7 +28,7 @@ fn build(case: &Path) -> BTreeMap<String, String> {
     let mut built = BTreeMap::new();
     for stack in &rendered {
         let name = stack.validated.names.stack();
-        let numbers = explain::text(&stack.sizing, None).expect("numbers");
+        let numbers = explain::of(stack, &PriceTable::default()).text();
         built.insert(format!("{name}.explain.txt"), numbers);
         for object in render::objects(stack).expect("objects") {
             let kind = object["kind"].as_str().expect("kind").to_lowercase();

@@ -8,6 +8,7 @@ mod database;
 mod datasource;
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
 mod exposure;
+mod limits;
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
 mod pods;
 mod quantity;
@@ -23,6 +24,7 @@ pub use database::{
 };
 pub use datasource::{Access, BasicAuth, BearerAuth, Datasource, DatasourceAuth};
 pub use exposure::{Exposure, ExposureTls, ExposureType, Gateway, HttpRoute, Ingress};
+pub use limits::{LimitMode, Limits, NetworkPolicyMode, QueryLimits, QuotaMode, RateLimits};
 pub use pods::{Autoscaling, PodMetric, ServingTls, ServingTlsType, Spread};
 pub use quantity::Quantity;
 pub use services::{Cache, CacheType, PgBouncer, Pooler, PoolerType, Redis};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::database::Database;
 use super::datasource::Datasource;
 use super::exposure::Exposure;
+use super::limits::{Limits, NetworkPolicyMode, QuotaMode};
 use super::pods::{Autoscaling, ServingTls, Spread};
 use super::quantity::Quantity;
 use super::schema;
@@ -91,6 +92,18 @@ pub struct PersesStackSpec {
     #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, b.name == a.name))").message("every datasource needs a name of its own"))]
     #[x_kube(validation = Rule::new("self.filter(d, has(d.default) && d.default).size() <= 1").message("at most one datasource can be the default"))]
     pub datasources: Vec<Datasource>,
+
+    /// Limits that the API server enforces.
+    #[serde(default)]
+    pub limits: Limits,
+
+    /// Whether the namespace gets a ResourceQuota that is cut for this stack.
+    #[serde(default)]
+    pub quota: QuotaMode,
+
+    /// Which pods NetworkPolicies protect.
+    #[serde(default)]
+    pub network_policy: NetworkPolicyMode,
 }
 
 /// What one user does; the inputs of the capacity model beside `users`.

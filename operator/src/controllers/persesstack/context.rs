@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::build::labels::MANAGED_BY;
 use super::capabilities::CapabilityCache;
 use super::observed::SecretData;
+use super::survey::ClusterFacts;
 use crate::apply::owner::StackId;
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
@@ -34,6 +35,8 @@ pub struct Context {
     pub vault: Vault,
     /// Optional APIs.
     pub capabilities: CapabilityCache,
+    /// Nodes and storage classes.
+    pub cluster: ClusterFacts,
     /// UIDs of the stacks that this process has seen become Ready.
     pub became_ready: Mutex<HashSet<String>>,
 }
@@ -51,6 +54,7 @@ impl Context {
             references: References::default(),
             vault: Vault::default(),
             capabilities: CapabilityCache::default(),
+            cluster: ClusterFacts::default(),
             became_ready: Mutex::default(),
         }
     }

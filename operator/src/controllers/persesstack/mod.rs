@@ -7,6 +7,7 @@ pub mod build;
 pub mod capabilities;
 pub mod context;
 pub mod exposure;
+pub mod feasible;
 mod frontends;
 mod generated;
 mod inputs;
@@ -16,6 +17,7 @@ mod optional;
 pub mod reconcile;
 mod references;
 pub mod status;
+pub mod survey;
 pub mod validate;
 pub mod waits;
 

@@ -15,6 +15,7 @@ use super::frontends;
 use super::observed::{
     Capabilities, ForeignObject, HpaState, JobState, Listener, Observed, SecretData, WorkloadState, Workloads,
 };
+use super::survey;
 use crate::api::v1alpha1::{DatabaseType, PersesStack, ServingTlsType};
 use crate::apply::inventory::Inventory;
 use crate::apply::kind::Kind;
@@ -40,8 +41,10 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     let generated = [names.keys(), names.admin(), names.redis(), names.database()];
     // Before the reads: a Secret that appears between the read and the registration would go unnoticed.
     context.references.set(id, referenced.iter().chain(&generated).cloned().collect());
-    let (inventory, capabilities) = inventory(context, id).await?;
-    let mut observed = Observed { capabilities, ..Observed::default() };
+    let (read, facts) =
+        tokio::join!(inventory(context, id), survey::facts(&context.client, &context.cluster, &id.namespace));
+    let (inventory, capabilities) = read?;
+    let mut observed = Observed { capabilities, facts, ..Observed::default() };
     for name in generated.iter().chain(&referenced) {
         if let Some((secret, owner)) = secret(context, id, &inventory, name).await? {
             if let (Claim::Foreign { owner }, true) = (owner, generated.contains(name)) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::feasible::Facts;
 use super::validate::Invalid;
 use crate::api::v1alpha1::DatabaseType;
 use crate::apply::kind::Kind;
@@ -30,6 +31,8 @@ pub struct Observed {
     pub workloads: Workloads,
     /// Objects under one of our names that are not ours.
     pub foreign: Vec<ForeignObject>,
+    /// What the namespace and the cluster have for it.
+    pub facts: Facts,
 }
 
 /// A Secret's data; `Debug` shows the keys only.

@@ -16,11 +16,13 @@ use kube::runtime::events::{Event, EventType};
 use super::build::build;
 use super::build::names::Names;
 use super::context::Context;
+use super::feasible::{self, Feasibility, judge};
 use super::observe::{Picture, observe, workloads};
 use super::observed::ForeignObject;
 use super::status::{self, Planned, Report, condition};
 use super::validate::{Invalid, Validated, validate};
 use crate::api::v1alpha1::{PersesStack, PersesStackStatus};
+use crate::apply::footprint::{footprint, present, runs};
 use crate::apply::kind::Kind;
 use crate::apply::mounts::mounts;
 use crate::apply::order::{Plan, plan};
@@ -29,7 +31,7 @@ use crate::apply::prune::{leftovers, secrets_in_use};
 use crate::apply::ssa::{Applier, Child, Outcome};
 use crate::apply::{ApplyError, STATUS_MANAGER};
 use crate::conditions::is_true;
-use crate::settings::Entropy;
+use crate::settings::{Entropy, Settings};
 use crate::sizing::{Sizing, size};
 
 /// A quiet stack is looked at this often, in case a watch missed something.
@@ -65,10 +67,17 @@ impl Error {
 }
 
 /// A spec that can be carried out, as far as nothing is waited for.
-struct Ready {
-    validated: Validated,
-    sizing: Sizing,
-    plan: Plan,
+pub struct Ready {
+    /// Every reference resolved or waited for.
+    pub validated: Validated,
+    /// Every number.
+    pub sizing: Sizing,
+    /// Every object, in order.
+    pub plan: Plan,
+    /// Whether it fits into its namespace and cluster.
+    pub feasibility: Feasibility,
+    /// Nothing of it runs and it could not come up: nothing is created.
+    pub held: bool,
 }
 
 /// What the apply step met.
@@ -110,8 +119,9 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
     let id = StackId { namespace: namespace.to_owned(), name: name.to_owned(), uid: stack.uid().unwrap_or_default() };
 
     let mut picture = observe(context, &stack, &id).await.map_err(Error::Observe)?;
-    let decided = decide(&stack, &picture, context);
+    let decided = decide(&stack, &picture, &context.settings, &entropy());
     let mut applied = match &decided {
+        Ok(ready) if ready.held => Applied::default(),
         Ok(ready) => apply(context, &id, &mut picture, &ready.plan).await,
         Err(_) => Applied::default(),
     };
@@ -126,6 +136,8 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
             validated: &ready.validated,
             sizing: &ready.sizing,
             migration: ready.plan.migration.as_deref(),
+            feasibility: &ready.feasibility,
+            held: ready.held,
         }),
         workloads: &after,
         foreign: &applied.foreign,
@@ -143,6 +155,7 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
     }
     Ok(match (&decided, applied.retry_migration) {
         (Err(_), _) => (Action::requeue(RESYNC), "invalid"),
+        (Ok(ready), _) if ready.held => (Action::requeue(WAITING), "infeasible"),
         (Ok(_), Some(wait)) => (Action::requeue(wait), "migration-failed"),
         (Ok(ready), None) if ready.validated.waits.first().is_some() => (Action::requeue(WAITING), "waiting"),
         (Ok(_), None) => (Action::requeue(RESYNC), "ok"),
@@ -150,11 +163,23 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
 }
 
 /// The pure steps.
-fn decide(stack: &PersesStack, picture: &Picture, context: &Context) -> Result<Ready, Invalid> {
-    let validated = validate(stack, &picture.observed, &context.settings, &entropy())?;
+///
+/// # Errors
+/// A spec that cannot be carried out.
+pub fn decide(
+    stack: &PersesStack,
+    picture: &Picture,
+    settings: &Settings,
+    entropy: &Entropy,
+) -> Result<Ready, Invalid> {
+    let validated = validate(stack, &picture.observed, settings, entropy)?;
     let sizing = size(&validated.inputs);
-    let resources = build(&validated, &sizing)?;
-    Ok(Ready { plan: plan(&resources), validated, sizing })
+    let plan = plan(&build(&validated, &sizing)?);
+    let present = present(&picture.inventory, validated.names.quota());
+    let feasibility = judge(&footprint(&plan), &present, &picture.observed.facts);
+    let ignored = stack.annotations().get(feasible::ANNOTATION).is_some_and(|value| value == "Ignore");
+    let held = feasibility.blocks() && !ignored && !runs(&picture.inventory);
+    Ok(Ready { validated, sizing, plan, feasibility, held })
 }
 
 /// Fresh random bytes. They are used only where a generated Secret does not exist.

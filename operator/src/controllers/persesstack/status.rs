@@ -5,12 +5,14 @@
 //! `CacheReady=False` and nothing more.
 
 mod exposure;
+mod fit;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
+use super::feasible::Feasibility;
 use super::observed::{ForeignObject, JobState, WorkloadState, Workloads};
 use super::validate::{Invalid, Validated};
 use super::waits::{Part, Waits};
@@ -73,6 +75,10 @@ pub struct Planned<'a> {
     pub sizing: &'a Sizing,
     /// Name of the migration Job; `None` while the database's credentials are waited for.
     pub migration: Option<&'a str>,
+    /// Whether it fits into its namespace and cluster.
+    pub feasibility: &'a Feasibility,
+    /// It does not, nothing of it runs, and nothing was created.
+    pub held: bool,
 }
 
 /// The new status of `stack`.
@@ -163,7 +169,7 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
             parts.extend(datasources(planned.validated));
             parts.extend(exposure::finding(planned.validated, report.workloads.exposure.as_ref()));
             parts.push(budget(planned.sizing));
-            parts.push(feasible(planned.sizing));
+            parts.push(fit::feasible(planned.sizing, planned.feasibility));
         }
         Err(invalid) => {
             // Only what can be said without a plan.
@@ -176,7 +182,7 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
     if !report.foreign.is_empty() {
         parts.push(Finding::new(condition::CONFLICT, true, "ForeignObject", conflict(report.foreign)));
     }
-    let mut all = vec![ready(report, &parts), reconciling(stack, report, &parts), stalled(report)];
+    let mut all = vec![ready(report, &parts), reconciling(stack, report, &parts), stalled(report, &parts)];
     all.append(&mut parts);
     all
 }
@@ -277,19 +283,14 @@ fn budget(sizing: &Sizing) -> Finding {
     Finding::new(condition::BUDGET, status, reason, &sizing.budget.message)
 }
 
-fn feasible(sizing: &Sizing) -> Finding {
-    if sizing.contradictions.is_empty() {
-        Finding::new(condition::FEASIBLE, true, "NumbersAgree", "the numbers agree with each other")
-    } else {
-        Finding::new(condition::FEASIBLE, false, "NumbersContradict", sizing.contradictions.join("; "))
-    }
-}
-
 fn ready(report: &Report<'_>, parts: &[Finding]) -> Finding {
     let type_ = condition::READY;
     let api = parts.iter().find(|part| part.type_ == condition::API);
     if let Some(conflict) = parts.iter().find(|part| part.type_ == condition::CONFLICT) {
         return Finding::new(type_, false, "NameConflict", &conflict.message);
+    }
+    if let Some(found) = fit::infeasible(report, parts) {
+        return Finding::new(type_, false, found.reason, &found.message);
     }
     match (&report.plan, api) {
         (_, Some(api)) if api.status == Status::True => Finding::new(type_, true, "PodsReady", &api.message),
@@ -308,6 +309,9 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
     let type_ = condition::RECONCILING;
     if let Some(failed) = &report.failed {
         return Finding::new(type_, true, "RequestFailed", format!("{failed}; it is tried again"));
+    }
+    if let Some(found) = fit::infeasible(report, parts) {
+        return Finding::new(type_, false, found.reason, "nothing is created until it fits");
     }
     match &report.plan {
         Err(_) => return Finding::new(type_, false, "Stalled", "waits for a changed spec"),
@@ -339,10 +343,13 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
     Finding::new(type_, false, "Settled", format!("generation {generation} of the spec is in place"))
 }
 
-fn stalled(report: &Report<'_>) -> Finding {
+fn stalled(report: &Report<'_>, parts: &[Finding]) -> Finding {
     let type_ = condition::STALLED;
     if let Err(invalid) = &report.plan {
         return Finding::new(type_, true, invalid.reason, &invalid.message);
+    }
+    if let Some(found) = fit::infeasible(report, parts) {
+        return Finding::new(type_, true, found.reason, &found.message);
     }
     if !report.foreign.is_empty() {
         return Finding::new(type_, true, "NameConflict", conflict(report.foreign));

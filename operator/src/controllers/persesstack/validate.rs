@@ -152,6 +152,8 @@ pub struct Validated {
     pub openshift: bool,
     /// Optional APIs: an object of a kind that is not there must not be built.
     pub capabilities: Capabilities,
+    /// Namespace of the operator, which calls the API; empty when unknown.
+    pub operator_namespace: String,
     /// Whether the API Deployment exists: then `spec.replicas` is not ours.
     pub api_exists: bool,
     /// Inputs of the capacity model.
@@ -252,6 +254,7 @@ pub fn validate(
         waits,
         openshift: observed.capabilities.openshift == Availability::Present,
         capabilities: observed.capabilities,
+        operator_namespace: settings.namespace.clone(),
         api_exists: observed.api_replicas.is_some(),
         inputs,
         names,
@@ -296,7 +299,8 @@ fn images(spec: &PersesStackSpec, settings: &Settings) -> DefaultImages {
 }
 
 /// Keys of the server's configuration that the operator owns, and what to use instead.
-const OWNED_KEYS: [(&[&str], &str); 8] = [
+const OWNED_KEYS: [(&[&str], &str); 9] = [
+    (&["limits_file"], "spec.limits"),
     (&["database"], "spec.database"),
     (&["provisioning"], "spec.datasources"),
     (&["security", "encryption_key"], "the generated Secret <stack>-keys"),

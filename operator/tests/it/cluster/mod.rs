@@ -16,6 +16,7 @@ use e2e::cluster::ControlPlane;
 use e2e::wait::wait_for;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::IngressClass;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, CustomResourceExt};
@@ -25,7 +26,7 @@ use persesstack_operator::conditions::{find, is_true};
 use serde_json::{Value, json};
 
 pub(crate) use operator::Operator;
-pub(crate) use snapshot::{generated, normalised};
+pub(crate) use snapshot::{generated, normalised, versions as snapshot_versions};
 pub(crate) use world::World;
 
 /// For everything that happens by itself: generous, the machine may compile something.
@@ -62,6 +63,7 @@ fn start(kinds: Vec<Kind>) -> ControlPlane {
             let control_plane = ControlPlane::start().await.unwrap();
             let client = control_plane.client().unwrap();
             install_crd(&client).await;
+            install_storage_class(&client).await;
             for kind in kinds {
                 install_kind(&client, kind).await;
             }
@@ -103,6 +105,14 @@ pub(crate) async fn ingress_class(space: &Space, name: &str) {
                        "spec": {"controller": "example.com/none"}});
     let classes: Api<IngressClass> = Api::all(space.client.clone());
     classes.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(&class)).await.unwrap();
+}
+
+/// Without a default class a claim would have no volume to hope for.
+async fn install_storage_class(client: &Client) {
+    let classes: Api<StorageClass> = Api::all(client.clone());
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "example.com/none", "metadata":
+        {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}, "allowVolumeExpansion": true});
+    classes.patch("standard", &PatchParams::apply("test").force(), &Patch::Apply(&class)).await.unwrap();
 }
 
 /// A namespace of its own for one test.

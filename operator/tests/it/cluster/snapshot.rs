@@ -21,6 +21,24 @@ pub(crate) async fn generated(space: &Space) -> BTreeMap<String, Value> {
     found
 }
 
+/// UID of every object and of the stack, and the API server's record of who wrote which fields and when. Without the status:
+/// controllers go on writing that.
+pub(crate) async fn versions(space: &Space) -> BTreeMap<String, Value> {
+    let identity = |metadata: &Value| {
+        let written = metadata["managedFields"].as_array().cloned().unwrap_or_default();
+        let written: Vec<_> = written.into_iter().filter(|entry| entry["subresource"] != "status").collect();
+        json!([metadata["uid"], written])
+    };
+    let mut all = BTreeMap::new();
+    for object in space.objects().await {
+        let id = format!("{} {}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+        all.insert(id, identity(&object["metadata"]));
+    }
+    let stack = serde_json::to_value(space.stacks().get_opt(STACK).await.unwrap()).unwrap();
+    all.insert("stack".to_owned(), identity(&stack["metadata"]));
+    all
+}
+
 /// Every object and the stack's status, by kind and name.
 pub(crate) async fn normalised(space: &Space) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();

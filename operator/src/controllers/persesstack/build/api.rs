@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::labels::Component;
 use super::meta;
 use super::pod::{self, Pod, Timing};
-use super::{Api, Migration, hpa, pod_template, provisioning, server_config};
+use super::{Api, Migration, hpa, limits_file, pod_template, provisioning, server_config};
 use crate::api::v1alpha1::{CacheType, ServingTlsType};
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 use crate::controllers::persesstack::waits::Part;
@@ -92,6 +92,7 @@ fn deployment(
         pod::secret_volume("admin", &v.names.admin(), &[]),
         pod::secret_volume("database", &endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
         pod::secret_volume("provisioning", &v.names.provisioning(), &[]),
+        pod::config_map_volume("limits", &v.names.limits()),
         pod::empty_dir("tmp", "64Mi"),
     ];
     let mut mounts = vec![
@@ -100,6 +101,7 @@ fn deployment(
         pod::mount("admin", "/etc/perses/admin", true),
         pod::mount("database", "/etc/perses/database", true),
         pod::mount("provisioning", "/etc/perses/provisioning", true),
+        pod::mount("limits", limits_file::FOLDER, true),
         pod::mount("tmp", "/tmp", false),
     ];
     if v.spec.cache.type_ == CacheType::Standalone {

@@ -4,14 +4,17 @@ mod api;
 mod exposure;
 mod hpa;
 pub mod labels;
+mod limits_file;
 mod meta;
 mod migration;
 pub mod names;
+pub mod network_policy;
 mod pgbouncer;
 mod pod;
 mod pod_template;
 mod postgres;
 mod provisioning;
+mod quota;
 mod redis;
 mod server_config;
 
@@ -20,13 +23,16 @@ pub use meta::{CONFIG_HASH, MIGRATION};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceQuota, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::DynamicObject;
 
 use self::labels::Component;
 use super::validate::{Invalid, Validated};
+use crate::api::v1alpha1::QuotaMode;
+use crate::apply::footprint::footprint;
+use crate::apply::order::plan;
 use crate::sizing::Sizing;
 
 /// Everything that should exist for one stack, grouped by what `apply` must know. Destructure it without `..`, so that
@@ -48,6 +54,19 @@ pub struct Resources {
     pub exposure: Option<Exposure>,
     /// API server; its Deployment waits for the migration of a new image, never for less.
     pub api: Api,
+    /// What the namespace and the network allow.
+    pub limits: Limits,
+}
+
+/// Limits of the server, and around the stack.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// What the running server reads again.
+    pub server: ConfigMap,
+    /// Quota of the namespace; apply before anything that has pods.
+    pub quota: Option<ResourceQuota>,
+    /// One for each protected part.
+    pub network_policies: Vec<NetworkPolicy>,
 }
 
 /// Objects that hold data. They have no owner reference under `deletionPolicy: Retain`.
@@ -135,15 +154,26 @@ pub struct Api {
 /// Every object of the stack. Fails only when the server's configuration cannot be written.
 pub fn build(validated: &Validated, sizing: &Sizing) -> Result<Resources, Invalid> {
     let migration = validated.endpoint.as_ref().map(|endpoint| migration::build(validated, endpoint)).transpose()?;
-    Ok(Resources {
+    let mut resources = Resources {
         retained: retained(validated, sizing),
         database: sizing.database.as_ref().map(|database| postgres::build(validated, database)),
         cache: sizing.redis.as_ref().map(|redis| redis::build(validated, redis)),
         pooler: sizing.pooler.as_ref().map(|pooler| pgbouncer::build(validated, pooler)),
         exposure: exposure::build(validated),
         api: api::build(validated, sizing, migration.as_ref())?,
+        limits: Limits {
+            server: limits_file::build(validated)?,
+            quota: None,
+            network_policies: network_policy::build(validated),
+        },
         migration,
-    })
+    };
+    // Last: it counts what the others ask for. With a part held back it would be too small: then it stays as it is.
+    let plan = plan(&resources);
+    if validated.spec.quota == QuotaMode::Enabled && plan.complete {
+        resources.limits.quota = Some(quota::build(validated, &footprint(&plan)));
+    }
+    Ok(resources)
 }
 
 fn retained(v: &Validated, sizing: &Sizing) -> Retained {

@@ -71,4 +71,19 @@ impl Names {
     pub fn migration(&self, hash: &str) -> String {
         format!("{}-migrate-{hash}", self.stack)
     }
+
+    /// ConfigMap with limits that the running server reads again.
+    pub fn limits(&self) -> String {
+        format!("{}-limits", self.stack)
+    }
+
+    /// ResourceQuota of the namespace.
+    pub fn quota(&self) -> String {
+        format!("{}-quota", self.stack)
+    }
+
+    /// NetworkPolicy of the migration's pods.
+    pub fn migrations(&self) -> String {
+        format!("{}-migrate", self.stack)
+    }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::api::drain as api_drain;
+use super::limits_file;
 use super::pgbouncer::drain;
 use crate::api::v1alpha1::{CacheType, ExposureType, PoolerType};
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
@@ -45,8 +46,12 @@ pub(super) fn serve(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Resu
         "cache": cache,
         "query": { "timeout": "1m", "cache": true, "ttl": { "realtime": "30s", "recent": "5m", "historical": "15m" } },
         "server": server(v),
+        "limits_file": format!("{}/{}", limits_file::FOLDER, limits_file::FILE),
         "provisioning": { "folders": ["/etc/perses/provisioning"], "interval": "1m" },
     });
+    if let Some(most) = v.spec.limits.rate.as_ref().and_then(|rate| rate.max_connections) {
+        config["server"]["max_connections"] = json!(most);
+    }
     if let Some(own) = &v.spec.api.config {
         merge(&mut config, own);
     }
@@ -127,7 +132,7 @@ fn merge(base: &mut Value, over: &Map<String, Value>) {
     }
 }
 
-fn yaml(config: &Value) -> Result<String, Invalid> {
+pub(super) fn yaml(config: &Value) -> Result<String, Invalid> {
     serde_saphyr::to_string(config).map_err(|error| {
         Invalid::terminal("ConfigInvalid", format!("spec.api.config cannot be written as YAML ({error}): simplify it"))
     })

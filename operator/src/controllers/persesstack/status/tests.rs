@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::controllers::persesstack::build::build;
+use crate::controllers::persesstack::feasible::Problem;
 use crate::controllers::persesstack::observed::{Capabilities, Observed};
 use crate::controllers::persesstack::validate::validate;
 use crate::settings::{Entropy, Settings};
@@ -36,6 +37,16 @@ fn healthy(migration: &str) -> Workloads {
 
 /// Status of the stack in a world that `change` has made worse.
 fn status(stack: &PersesStack, change: impl FnOnce(&mut Workloads)) -> PersesStackStatus {
+    fitting(stack, &Feasibility::default(), false, change)
+}
+
+/// The same where the stack fits as `feasibility` says.
+fn fitting(
+    stack: &PersesStack,
+    feasibility: &Feasibility,
+    held: bool,
+    change: impl FnOnce(&mut Workloads),
+) -> PersesStackStatus {
     let settings = Settings::default();
     let observed = Observed { capabilities: Capabilities::with(&[]), ..Observed::default() };
     let validated = validate(stack, &observed, &settings, &Entropy::fixed()).unwrap();
@@ -43,13 +54,36 @@ fn status(stack: &PersesStack, change: impl FnOnce(&mut Workloads)) -> PersesSta
     let migration = build(&validated, &sizing).unwrap().migration.unwrap().job.metadata.name.unwrap();
     let mut workloads = healthy(&migration);
     change(&mut workloads);
-    let planned = Planned { validated: &validated, sizing: &sizing, migration: Some(&migration) };
+    let planned = Planned { validated: &validated, sizing: &sizing, migration: Some(&migration), feasibility, held };
     let report = Report { plan: Ok(planned), workloads: &workloads, foreign: &[], failed: None, terminating: &[] };
     compute(stack, &report, Timestamp::from_second(100).unwrap())
 }
 
 fn is(status: &PersesStackStatus, type_: &str) -> String {
     find(&status.conditions, type_).map_or("absent".to_owned(), |found| format!("{} {}", found.status, found.reason))
+}
+
+#[test]
+fn what_does_not_fit_stops_a_stack_that_is_not_begun_and_no_other() {
+    let problem = |reason, blocks| Problem { reason, message: format!("{reason}: 1Gi are missing"), blocks };
+    let feasibility = Feasibility {
+        problems: vec![problem("QuotaTooSmallForFullLoad", false), problem("NodeTooSmall", true)],
+        unknown: vec!["storage classes".to_owned()],
+    };
+    let held = fitting(&stack(), &feasibility, true, |world| *world = Workloads::default());
+    assert_eq!(is(&held, condition::FEASIBLE), "False NodeTooSmall");
+    assert_eq!(is(&held, condition::READY), "False NodeTooSmall");
+    assert_eq!(is(&held, condition::STALLED), "True NodeTooSmall");
+    assert_eq!(is(&held, condition::RECONCILING), "False NodeTooSmall");
+    let message = &find(&held.conditions, condition::FEASIBLE).unwrap().message;
+    assert!(message.contains("QuotaTooSmallForFullLoad: 1Gi") && message.contains("NodeTooSmall: 1Gi"), "{message}");
+    let running = fitting(&stack(), &feasibility, false, |_| {});
+    assert_eq!(is(&running, condition::FEASIBLE), "False NodeTooSmall");
+    assert_eq!(is(&running, condition::READY), "True PodsReady");
+    assert_eq!(is(&running, condition::STALLED), "False Proceeding");
+    let unseen = Feasibility { problems: Vec::new(), ..feasibility };
+    assert_eq!(is(&fitting(&stack(), &unseen, false, |_| {}), condition::FEASIBLE), "Unknown NotAllSeen");
+    assert_eq!(is(&status(&stack(), |_| {}), condition::FEASIBLE), "True Fits");
 }
 
 #[test]
