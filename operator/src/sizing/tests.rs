@@ -16,9 +16,14 @@ pub(crate) fn inputs(users: i64) -> Inputs {
         namespaces_per_user: 50,
         distinct_queries: None,
         standalone_database: true,
+        crunchy_database: false,
+        database_exporter: false,
+        backup_volume: false,
+        external_read: false,
         existing_storage: None,
         external_max_connections: None,
         pooler: true,
+        pooler_asks: false,
         cache: true,
         overrides: Overrides::default(),
     }
@@ -223,5 +228,52 @@ proptest! {
         for ((name, old), (_, new)) in totals(&few).iter().zip(&totals(&many)) {
             prop_assert!(new >= old, "{name} shrinks from {old} to {new}");
         }
+    }
+}
+
+fn crunchy(users: i64) -> Inputs {
+    Inputs {
+        standalone_database: false,
+        crunchy_database: true,
+        database_exporter: true,
+        backup_volume: true,
+        ..inputs(users)
+    }
+}
+
+#[test]
+fn a_cluster_has_the_seeds_instances_and_its_budget_holds_with_every_pooler() {
+    let sizing = size(&crunchy(500));
+    let database = sizing.database.as_ref().expect("database");
+    assert_eq!((database.replicas.value, sizing.read_pool), (3, true));
+    assert_eq!(database.storage.value, Bytes(100 * GIB));
+    assert_eq!(database.backup_storage.as_ref().map(|size| size.value), Some(Bytes(100 * GIB)));
+    for users in [5, 50, 51, 500, 5000, 100_000] {
+        for (pooler, pooler_asks) in [(true, false), (true, true), (false, false)] {
+            let sizing = size(&Inputs { pooler, pooler_asks, ..crunchy(users) });
+            let database = sizing.database.as_ref().expect("database");
+            assert!(database.replicas.value >= 2, "{users} users have a stand-in");
+            if pooler || users <= 5000 {
+                assert_eq!(sizing.budget.state, BudgetState::Holds, "{users} users: {}", sizing.budget.message);
+            }
+        }
+    }
+    let fields: Vec<_> = sizing.derivations().iter().map(|found| found.field).collect();
+    assert!(fields.contains(&"database.crunchy.replicas") && !fields.iter().any(|f| f.contains("database.standalone")));
+}
+
+#[test]
+fn a_volume_never_shrinks_and_says_so() {
+    for mut given in [inputs(100), crunchy(100)] {
+        given.existing_storage = Some(Bytes(30 * GIB));
+        given.overrides.storage = Some(Bytes(10 * GIB));
+        let sizing = size(&given);
+        assert_eq!(sizing.database.as_ref().expect("database").storage.value, Bytes(30 * GIB));
+        let message = sizing.contradictions.join("; ");
+        assert!(message.contains("cannot shrink") && message.contains("30Gi") && message.contains("storage.size"), "{message}");
+        given.overrides.storage = Some(Bytes(40 * GIB));
+        let sizing = size(&given);
+        assert_eq!(sizing.database.as_ref().expect("database").storage.value, Bytes(40 * GIB));
+        assert!(sizing.contradictions.is_empty());
     }
 }

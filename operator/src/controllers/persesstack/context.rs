@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::build::labels::MANAGED_BY;
 use super::capabilities::CapabilityCache;
+use super::crunchy_schema::CrunchySchemaCache;
 use super::observed::SecretData;
 use crate::apply::owner::StackId;
 use crate::backoff::Backoff;
@@ -34,6 +35,8 @@ pub struct Context {
     pub vault: Vault,
     /// Optional APIs.
     pub capabilities: CapabilityCache,
+    /// What Crunchy's CRD can express.
+    pub crunchy_schema: CrunchySchemaCache,
     /// UIDs of the stacks that this process has seen become Ready.
     pub became_ready: Mutex<HashSet<String>>,
 }
@@ -51,6 +54,7 @@ impl Context {
             references: References::default(),
             vault: Vault::default(),
             capabilities: CapabilityCache::default(),
+            crunchy_schema: CrunchySchemaCache::default(),
             became_ready: Mutex::default(),
         }
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY};
 use super::build::names::Names;
 use super::observed::{Observed, SecretData};
-use super::validate::{Endpoint, Generated, Invalid, Login, Redacted, SecretRef};
+use super::references::{CERTIFICATE_KEYS, fingerprint};
+use super::validate::{Endpoint, Generated, Invalid, Login, PoolerCertificate, Redacted, SecretRef};
 use super::waits::{Part, Waits};
 use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStackSpec};
 use crate::settings::Entropy;
@@ -53,6 +54,15 @@ pub(super) fn resolve(
         ]);
         add(names.database(), &["dbname", "user", "password"], fresh, Part::WITH_DATABASE)?;
     }
+    if spec.pooler.tls.as_ref().is_some_and(|tls| tls.secret_ref.is_none()) {
+        let pair = &entropy.pooler_certificate;
+        let fresh = data([
+            ("ca.crt", pair.authority.clone()),
+            ("tls.crt", pair.certificate.clone()),
+            ("tls.key", pair.key.clone()),
+        ]);
+        add(names.pgbouncer_tls(), &CERTIFICATE_KEYS, fresh, Part::WITH_POOLER_TLS)?;
+    }
     if let Some(data) = waits.hold(encryption_key(names, observed, entropy), Part::WITH_KEYS)? {
         secrets.insert(names.keys(), data);
     }
@@ -80,6 +90,13 @@ impl Generated {
         self.secrets.get(secret)?.get(key).and_then(|v| std::str::from_utf8(v).ok()).map(str::trim)
     }
 
+    /// The certificate that was made for the pooler; `None` while it is waited for.
+    pub(super) fn pooler_certificate(&self, names: &Names) -> Option<PoolerCertificate> {
+        let secret = names.pgbouncer_tls();
+        let fingerprint = fingerprint(self.secrets.get(&secret)?);
+        Some(PoolerCertificate { secret, fingerprint })
+    }
+
     /// Where the standalone database of this stack is.
     pub(super) fn database_endpoint(&self, names: &Names) -> Result<Endpoint, Invalid> {
         let name = names.database();
@@ -101,6 +118,8 @@ impl Generated {
             direct: (names.database(), 5432),
             secret: name.clone(),
             secret_keys: ("user".to_owned(), "password".to_owned()),
+            read: None,
+            ca: None,
         })
     }
 }

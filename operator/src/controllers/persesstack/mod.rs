@@ -5,14 +5,17 @@
 pub mod build;
 pub mod capabilities;
 pub mod context;
+pub mod crunchy;
+pub mod crunchy_schema;
 mod exposure;
 mod generated;
 mod inputs;
 pub mod observe;
 pub mod observed;
 mod optional;
+pub mod provider;
 pub mod reconcile;
-mod references;
+pub mod references;
 pub mod status;
 pub mod validate;
 pub mod waits;

@@ -13,11 +13,11 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 
-use super::build::build;
 use super::build::names::Names;
+use super::build::{build, hosts};
 use super::context::Context;
 use super::observe::{Picture, observe, workloads};
-use super::observed::ForeignObject;
+use super::observed::{ForeignObject, Observed};
 use super::status::{self, Planned, Report, condition};
 use super::validate::{Invalid, Validated, validate};
 use crate::api::v1alpha1::{PersesStack, PersesStackStatus};
@@ -28,6 +28,7 @@ use crate::apply::owner::StackId;
 use crate::apply::prune::{leftovers, secrets_in_use};
 use crate::apply::ssa::{Applier, Child, Outcome};
 use crate::apply::{ApplyError, STATUS_MANAGER};
+use crate::certificate;
 use crate::conditions::is_true;
 use crate::settings::Entropy;
 use crate::sizing::{Sizing, size};
@@ -141,6 +142,7 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
         return Err(Error::Apply(error));
     }
     Ok(match (&decided, applied.retry_migration) {
+        (Err(invalid), _) if !invalid.terminal => (Action::requeue(WAITING), "waiting"),
         (Err(_), _) => (Action::requeue(RESYNC), "invalid"),
         (Ok(_), Some(wait)) => (Action::requeue(wait), "migration-failed"),
         (Ok(ready), None) if ready.validated.waits.first().is_some() => (Action::requeue(WAITING), "waiting"),
@@ -150,20 +152,33 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
 
 /// The pure steps.
 fn decide(stack: &PersesStack, picture: &Picture, context: &Context) -> Result<Ready, Invalid> {
-    let validated = validate(stack, &picture.observed, &context.settings, &entropy())?;
+    let entropy = entropy(stack, &picture.observed)?;
+    let validated = validate(stack, &picture.observed, &context.settings, &entropy)?;
     let sizing = size(&validated.inputs);
     let resources = build(&validated, &sizing)?;
     Ok(Ready { plan: plan(&resources), validated, sizing })
 }
 
 /// Fresh random bytes. They are used only where a generated Secret does not exist.
-fn entropy() -> Entropy {
-    Entropy {
+fn entropy(stack: &PersesStack, observed: &Observed) -> Result<Entropy, Invalid> {
+    let own = stack.spec.pooler.tls.as_ref().is_some_and(|tls| tls.secret_ref.is_none());
+    let name = Names::new(stack.name_any());
+    let missing = own && !observed.secrets.contains_key(&name.pgbouncer_tls());
+    let names = || hosts(&name.pgbouncer(), &stack.namespace().unwrap_or_default());
+    let pooler_certificate = missing.then(|| certificate::make(&names())).transpose();
+    Ok(Entropy {
         encryption_key: rand::random(),
         admin_password: rand::random(),
         redis_password: rand::random(),
         database_password: rand::random(),
-    }
+        pooler_certificate: pooler_certificate.map_err(|error| Invalid {
+            reason: "CertificateFailed",
+            message: format!("spec.pooler.tls: a certificate cannot be made: {error}; it is tried again"),
+            waiting_for: None,
+            terminal: false,
+        })?
+        .unwrap_or_default(),
+    })
 }
 
 /// Applies the plan, then deletes what is no longer wanted.

@@ -102,17 +102,22 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
 
 fn endpoints(validated: &Validated, old: Option<EndpointsStatus>, host: &impl Fn(String) -> String) -> EndpointsStatus {
     let names = &validated.names;
-    let pooler = validated.spec.pooler.type_ == PoolerType::PgBouncer;
+    let pooler = match validated.spec.pooler.type_ {
+        PoolerType::PgBouncer => Some(names.pgbouncer()),
+        PoolerType::Crunchy => Some(format!("{}-pgbouncer", names.database())),
+        PoolerType::None => None,
+    };
     let cache = validated.spec.cache.type_ == CacheType::Standalone;
     let database = match (validated.database_type, &validated.endpoint) {
         (DatabaseType::Standalone, _) => Some(format!("{}:5432", host(names.database()))),
+        (DatabaseType::Crunchy, _) => Some(format!("{}:5432", host(format!("{}-primary", names.database())))),
         (_, Some(endpoint)) => Some(format!("{}:{}", endpoint.host, endpoint.port)),
         // Its Secret is away; what runs still uses the address.
         (_, None) => old.and_then(|old| old.database),
     };
     EndpointsStatus {
         api: Some(format!("{}:8080", host(names.api()))),
-        pooler: pooler.then(|| format!("{}:5432", host(names.pgbouncer()))),
+        pooler: pooler.map(|name| format!("{}:5432", host(name))),
         database,
         cache: cache.then(|| format!("{}:6379", host(names.redis()))),
     }
@@ -145,7 +150,9 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
         Ok(planned) => {
             let waits = &planned.validated.waits;
             parts.push(database(planned, report.workloads, old));
-            if planned.sizing.pooler.is_some() {
+            if planned.validated.spec.pooler.type_ == PoolerType::Crunchy {
+                parts.push(held(waits, Part::Pooler, crunchy_pooler(report.workloads)));
+            } else if planned.sizing.pooler.is_some() {
                 let pods = pods(condition::POOLER, report.workloads.pgbouncer.as_ref(), 1, "PgBouncer");
                 parts.push(held(waits, Part::Pooler, pods));
             }
@@ -250,11 +257,27 @@ fn exposure(validated: &Validated, state: Option<&ExposureState>) -> Option<Find
 fn database(planned: &Planned<'_>, workloads: &Workloads, old: &[Condition]) -> Finding {
     let type_ = condition::DATABASE;
     let waits = &planned.validated.waits;
-    if planned.validated.database_type == DatabaseType::Standalone {
-        let server = pods(type_, workloads.database.as_ref(), 1, "PostgreSQL");
-        if server.status != Status::True {
-            return held(waits, Part::Database, server);
+    match planned.validated.database_type {
+        DatabaseType::Standalone => {
+            let server = pods(type_, workloads.database.as_ref(), 1, "PostgreSQL");
+            if server.status != Status::True {
+                return held(waits, Part::Database, server);
+            }
         }
+        DatabaseType::Crunchy => {
+            let Some(cluster) = &workloads.cluster else {
+                let waiting = Finding::new(type_, false, "NotCreated", "the PostgresCluster has not been created yet");
+                return held(waits, Part::Database, waiting);
+            };
+            if let Err((reason, message)) = cluster.ready(planned.validated.cluster_credentials.as_ref()) {
+                return Finding::new(type_, false, reason, message);
+            }
+            if let Some(error) = &cluster.resize_error {
+                let message = format!("Crunchy's operator cannot resize a volume: {error}");
+                return Finding::new(type_, false, "ResizeFailed", message);
+            }
+        }
+        DatabaseType::External | DatabaseType::Auto => {}
     }
     let Some(migration) = planned.migration else {
         let waiting = Finding::new(type_, false, "NotCreated", "the migration has not been created yet");
@@ -262,7 +285,8 @@ fn database(planned: &Planned<'_>, workloads: &Workloads, old: &[Condition]) -> 
     };
     match workloads.migrations.get(migration) {
         Some(JobState { complete: true, .. }) => {
-            Finding::new(type_, true, "SchemaReady", "the database answers and has this image's schema")
+            let message = "the database answers and has this image's schema";
+            Finding::new(type_, true, "SchemaReady", format!("{message}{}", remark(planned)))
         }
         Some(JobState { failed: Some(message), .. }) => Finding::new(
             type_,
@@ -275,6 +299,33 @@ fn database(planned: &Planned<'_>, workloads: &Workloads, old: &[Condition]) -> 
             Finding::new(type_, true, "Migrating", format!("Job {migration} brings the schema up to date"))
         }
         _ => Finding::new(type_, false, "Migrating", format!("Job {migration} makes the schema")),
+    }
+}
+
+/// What people should know of a store that is ready.
+fn remark(planned: &Planned<'_>) -> &'static str {
+    match (planned.validated.database_type, planned.validated.cluster) {
+        (DatabaseType::Standalone, _) => {
+            "; one PostgreSQL pod without backups is for development: it is away during every restart of its node, and lost \
+             with its volume"
+        }
+        (DatabaseType::Crunchy, Some(plan)) if !plan.schema.parameters => {
+            "; its settings go through Patroni's dynamic configuration, since this version of Crunchy's operator has no \
+             spec.config.parameters; it sets wal_level and hot_standby itself"
+        }
+        (DatabaseType::Crunchy, _) => "; wal_level and hot_standby are set by Crunchy's operator itself",
+        _ => "",
+    }
+}
+
+fn crunchy_pooler(workloads: &Workloads) -> Finding {
+    let type_ = condition::POOLER;
+    match &workloads.cluster {
+        Some(cluster) if cluster.proxy_available && !cluster.proxy_revision.is_empty() => {
+            Finding::new(type_, true, "ProxyAvailable", "Crunchy's PgBouncer answers")
+        }
+        Some(_) => Finding::new(type_, false, "ProxyNotAvailable", "Crunchy's PgBouncer does not answer yet"),
+        None => Finding::new(type_, false, "NotCreated", "the PostgresCluster has not been created yet"),
     }
 }
 
@@ -343,6 +394,7 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
         return Finding::new(type_, true, "RequestFailed", format!("{failed}; it is tried again"));
     }
     match &report.plan {
+        Err(invalid) if !invalid.terminal => return Finding::new(type_, true, invalid.reason, &invalid.message),
         Err(_) => return Finding::new(type_, false, "Stalled", "waits for a changed spec"),
         Ok(planned) => {
             if let Some((reason, message)) = planned.validated.waits.all() {
@@ -360,7 +412,8 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
     }) {
         return Finding::new(type_, true, part.reason, &part.message);
     }
-    let Workloads { api, redis, database, pgbouncer, migrations: _, hpa: _, exposure: _ } = report.workloads;
+    // A cluster that is not settled is `DatabaseReady=False`, which is told above.
+    let Workloads { api, redis, database, cluster: _, pgbouncer, migrations: _, hpa: _, exposure: _ } = report.workloads;
     let all = [("API", api), ("PostgreSQL", database), ("PgBouncer", pgbouncer), ("Redis", redis)];
     if let Some((what, state)) = all.iter().find(|(_, state)| state.as_ref().is_some_and(|state| !state.settled())) {
         let counts = state.as_ref().map(|state| {
@@ -374,7 +427,9 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
 
 fn stalled(report: &Report<'_>) -> Finding {
     let type_ = condition::STALLED;
-    if let Err(invalid) = &report.plan {
+    if let Err(invalid) = &report.plan
+        && invalid.terminal
+    {
         return Finding::new(type_, true, invalid.reason, &invalid.message);
     }
     if !report.foreign.is_empty() {

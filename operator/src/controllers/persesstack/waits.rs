@@ -32,6 +32,10 @@ impl Part {
     pub(super) const WITH_EXTERNAL: &[Self] = &[Self::Pooler, Self::Migration, Self::Api];
     /// What needs an API that exposes the service.
     pub(super) const WITH_EXPOSURE: &[Self] = &[Self::Exposure];
+    /// The cluster of Crunchy's operator itself; what uses it goes on.
+    pub(super) const WITH_CLUSTER: &[Self] = &[Self::Database];
+    /// What speaks TLS between the API and the pooler.
+    pub(super) const WITH_POOLER_TLS: &[Self] = &[Self::Pooler, Self::Api];
     /// A datasource with credentials.
     pub(super) const WITH_DATASOURCE: &[Self] = &[Self::Datasource];
 }

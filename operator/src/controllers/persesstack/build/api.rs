@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::labels::Component;
 use super::meta;
 use super::pod::{self, Pod, Timing};
-use super::{Api, Migration, hpa, provisioning, server_config};
+use super::{Api, Migration, hpa, provisioning, server_config, target};
 use crate::api::v1alpha1::CacheType;
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 use crate::controllers::persesstack::waits::Part;
@@ -78,7 +78,28 @@ fn deployment(
     ];
     if v.spec.cache.type_ == CacheType::Standalone {
         volumes.push(pod::secret_volume("redis", &v.names.redis(), &[("password", "password")]));
-        mounts.push(pod::mount("redis", "/etc/perses/redis", true));
+        mounts.push(pod::mount("redis", server_config::REDIS, true));
+    }
+    if let Some((secret, key)) = target::api(v, sizing, endpoint).ca {
+        volumes.push(pod::secret_volume("database-ca", &secret, &[(&key, "ca.crt")]));
+        mounts.push(pod::mount("database-ca", server_config::AUTHORITY, true));
+    }
+    if let Some(login) = &v.redis_login {
+        let passwords = [
+            ("redis", server_config::REDIS, &login.server),
+            ("redis-sentinel", server_config::SENTINEL, &login.sentinel),
+        ];
+        for (name, path, credentials) in passwords {
+            if let Some(credentials) = credentials {
+                let files = [(credentials.password_key.as_str(), "password")];
+                volumes.push(pod::secret_volume(name, &credentials.secret, &files));
+                mounts.push(pod::mount(name, path, true));
+            }
+        }
+        if let Some(ca) = &login.ca {
+            volumes.push(pod::secret_volume("redis-ca", &ca.secret, &[(&ca.key, "ca.crt")]));
+            mounts.push(pod::mount("redis-ca", server_config::REDIS_AUTHORITY, true));
+        }
     }
     let container = Container {
         name: "api".to_owned(),

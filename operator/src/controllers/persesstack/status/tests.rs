@@ -24,6 +24,7 @@ fn state(ready: i32) -> Option<WorkloadState> {
 fn healthy(migration: &str) -> Workloads {
     let one = || Some(WorkloadState { desired: 1, total: 1, updated: 1, ..state(1).unwrap() });
     Workloads {
+        cluster: None,
         api: state(2),
         redis: one(),
         database: one(),
