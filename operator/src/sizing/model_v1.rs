@@ -262,10 +262,8 @@ fn connections(
 ) -> (ApiSizing, Option<PoolerSizing>) {
     let o = &inputs.overrides;
     let own = inputs.standalone_database || inputs.crunchy_database;
-    let server = inputs
-        .external_max_connections
-        .filter(|_| !own)
-        .map_or(i64::from(own_max), |m| m.min(i64::from(own_max)));
+    let server =
+        inputs.external_max_connections.filter(|_| !own).map_or(i64::from(own_max), |m| m.min(i64::from(own_max)));
     let usable =
         (server - budget::MIGRATION - budget::SUPERUSER_RESERVED - beside.exporter - beside.replication).max(1);
     let pods = i64::from(api.max_replicas.value) + budget::SURGE;
@@ -399,8 +397,11 @@ fn database(
 
 /// The volume. An existing one keeps its size unless the spec asks for more: many storage classes cannot grow.
 fn storage(inputs: &Inputs, contradictions: &mut Vec<String>) -> Derived<Bytes> {
-    let field =
-        if inputs.crunchy_database { "spec.database.crunchy.storage.size" } else { "spec.database.standalone.storage.size" };
+    let field = if inputs.crunchy_database {
+        "spec.database.crunchy.storage.size"
+    } else {
+        "spec.database.standalone.storage.size"
+    };
     let derived = Derived::new(
         Bytes(ceil_div(inputs.users, 5).max(1) * GIB),
         "users x 0.2Gi, at least 1Gi (100Gi at 500 users: seed section 3)",

@@ -270,7 +270,10 @@ fn a_volume_never_shrinks_and_says_so() {
         let sizing = size(&given);
         assert_eq!(sizing.database.as_ref().expect("database").storage.value, Bytes(30 * GIB));
         let message = sizing.contradictions.join("; ");
-        assert!(message.contains("cannot shrink") && message.contains("30Gi") && message.contains("storage.size"), "{message}");
+        assert!(
+            message.contains("cannot shrink") && message.contains("30Gi") && message.contains("storage.size"),
+            "{message}"
+        );
         given.overrides.storage = Some(Bytes(40 * GIB));
         let sizing = size(&given);
         assert_eq!(sizing.database.as_ref().expect("database").storage.value, Bytes(40 * GIB));

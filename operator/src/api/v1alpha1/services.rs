@@ -117,7 +117,10 @@ pub struct ExternalRedis {
     #[serde(default)]
     pub mode: RedisMode,
     /// `host:port` of the server; of the sentinels in mode Sentinel; of some nodes in mode Cluster.
-    #[schemars(length(min = 1, max = 16), inner(length(min = 3, max = 260), regex(pattern = r"^[A-Za-z0-9.:\[\]_-]+:[0-9]{1,5}$")))]
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(min = 3, max = 260), regex(pattern = r"^[A-Za-z0-9.:\[\]_-]+:[0-9]{1,5}$"))
+    )]
     pub addresses: Vec<String>,
     /// Credentials; none when the server asks for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

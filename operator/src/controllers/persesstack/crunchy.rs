@@ -126,7 +126,10 @@ impl ClusterState {
         if set.ready != wanted || set.replicas != wanted || set.updated != wanted {
             return not(
                 "InstancesNotReady",
-                format!("{} of {wanted} instances are ready, {} are updated, {} exist", set.ready, set.updated, set.replicas),
+                format!(
+                    "{} of {wanted} instances are ready, {} are updated, {} exist",
+                    set.ready, set.updated, set.replicas
+                ),
             );
         }
         // Of an instance set that is no longer in the spec.
@@ -144,7 +147,10 @@ impl ClusterState {
                 return not("ProxyNotAvailable", "Crunchy's PgBouncer does not answer yet".to_owned());
             }
             if self.proxy_revision.is_empty() {
-                return not("ProxyNotInstalled", "Crunchy's PgBouncer cannot ask the database for passwords yet".to_owned());
+                return not(
+                    "ProxyNotInstalled",
+                    "Crunchy's PgBouncer cannot ask the database for passwords yet".to_owned(),
+                );
             }
             if credentials.and_then(|secret| secret.text("pgbouncer-uri")).is_none() {
                 return not(
@@ -172,12 +178,19 @@ fn items(value: &Value) -> &[Value] {
 ///
 /// # Errors
 /// What is not there yet; never terminal.
-pub(super) fn endpoint(names: &Names, namespace: &str, observed: &Observed, running: bool) -> Result<Endpoint, Invalid> {
+pub(super) fn endpoint(
+    names: &Names,
+    namespace: &str,
+    observed: &Observed,
+    running: bool,
+) -> Result<Endpoint, Invalid> {
     let cluster = names.database();
     let name = names.cluster_user();
     let waiting = |name: &str, key: Option<&str>, what: &str| Invalid {
         reason: "WaitingForCrunchy",
-        message: format!("waiting for Crunchy's operator to publish {what} of PostgresCluster {cluster} in Secret {name}"),
+        message: format!(
+            "waiting for Crunchy's operator to publish {what} of PostgresCluster {cluster} in Secret {name}"
+        ),
         waiting_for: Some(SecretRef { name: name.to_owned(), key: key.map(str::to_owned) }),
         terminal: false,
     };
@@ -187,7 +200,8 @@ pub(super) fn endpoint(names: &Names, namespace: &str, observed: &Observed, runn
     let certificate = names.cluster_certificate();
     let authority = observed.secrets.get(&certificate).and_then(|secret| secret.data.get("ca.crt"));
     let authority = authority.filter(|pem| !pem.is_empty());
-    let pem = authority.ok_or_else(|| waiting(&certificate, Some("ca.crt"), "the certificate of the authority"))?.clone();
+    let pem =
+        authority.ok_or_else(|| waiting(&certificate, Some("ca.crt"), "the certificate of the authority"))?.clone();
     if !running {
         // Pods that start now would crash-loop: their next attempt comes later than the database.
         let state = observed.workloads.cluster.as_ref().map(|cluster| cluster.ready(Some(credentials)));
@@ -253,7 +267,9 @@ pub fn refused_parameter(name: &str) -> Option<&'static str> {
         "listen_addresses" | "port" | "ssl" | "wal_level" | "wal_log_hints" | "hot_standby" | "logging_collector"
         | "log_file_mode" | "cluster_name" | "data_directory" | "config_file" | "hba_file" | "ident_file"
         | "external_pid_file" => Some(always),
-        "archive_mode" | "archive_command" | "restore_command" => Some("backups own it: see spec.database.crunchy.backups"),
+        "archive_mode" | "archive_command" | "restore_command" => {
+            Some("backups own it: see spec.database.crunchy.backups")
+        }
         "synchronous_standby_names" | "primary_conninfo" | "primary_slot_name" | "recovery_min_apply_delay" => {
             Some("Patroni owns replication")
         }

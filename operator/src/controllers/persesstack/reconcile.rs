@@ -171,13 +171,14 @@ fn entropy(stack: &PersesStack, observed: &Observed) -> Result<Entropy, Invalid>
         admin_password: rand::random(),
         redis_password: rand::random(),
         database_password: rand::random(),
-        pooler_certificate: pooler_certificate.map_err(|error| Invalid {
-            reason: "CertificateFailed",
-            message: format!("spec.pooler.tls: a certificate cannot be made: {error}; it is tried again"),
-            waiting_for: None,
-            terminal: false,
-        })?
-        .unwrap_or_default(),
+        pooler_certificate: pooler_certificate
+            .map_err(|error| Invalid {
+                reason: "CertificateFailed",
+                message: format!("spec.pooler.tls: a certificate cannot be made: {error}; it is tried again"),
+                waiting_for: None,
+                terminal: false,
+            })?
+            .unwrap_or_default(),
     })
 }
 

@@ -40,7 +40,9 @@ pub(super) fn external_endpoint(external: &External, observed: &Observed) -> Res
     if dbname == READ_ONLY {
         return Err(Invalid::terminal(
             "DatabaseInvalid",
-            format!("the external database is called {READ_ONLY}, the pooler's name for replicas: use another database"),
+            format!(
+                "the external database is called {READ_ONLY}, the pooler's name for replicas: use another database"
+            ),
         ));
     }
     let direct = match &external.direct {
@@ -51,7 +53,8 @@ pub(super) fn external_endpoint(external: &External, observed: &Observed) -> Res
         Some(read) => Some((spec_word(&read.host, "read.host")?, tcp_port(read.port))),
         None => None,
     };
-    let ca = external.ca.as_ref().map(|ca| authority(ca, observed, "authority of the external database")).transpose()?;
+    let ca =
+        external.ca.as_ref().map(|ca| authority(ca, observed, "authority of the external database")).transpose()?;
     let sslmode = external.ssl_mode.unwrap_or(if ca.is_some() { SslMode::VerifyFull } else { SslMode::Prefer });
     let (user_key, password_key) = (key(&keys.user, &["user", "username"]), key(&keys.password, &["password"]));
     Ok(Endpoint {

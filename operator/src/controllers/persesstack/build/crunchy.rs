@@ -84,7 +84,8 @@ fn instance(cluster: &str, wanted: &Crunchy, plan: ClusterPlan, sizing: &Databas
     if let Some(class) = &storage.storage_class_name {
         claim["storageClassName"] = json!(class);
     }
-    let selector = json!({ "matchLabels": { (format!("{PREFIX}/cluster")): cluster, (format!("{PREFIX}/instance-set")): SET } });
+    let selector =
+        json!({ "matchLabels": { (format!("{PREFIX}/cluster")): cluster, (format!("{PREFIX}/instance-set")): SET } });
     json!({
         "name": SET,
         "replicas": sizing.replicas.value,
@@ -189,7 +190,8 @@ fn proxy(cluster: &str, database: &DatabaseSizing, sizing: &PoolerSizing) -> Val
             "*": format!("host={cluster}-primary port=5432"),
         });
     }
-    let selector = json!({ "matchLabels": { (format!("{PREFIX}/cluster")): cluster, (format!("{PREFIX}/role")): "pgbouncer" } });
+    let selector =
+        json!({ "matchLabels": { (format!("{PREFIX}/cluster")): cluster, (format!("{PREFIX}/role")): "pgbouncer" } });
     json!({ "pgBouncer": {
         "replicas": sizing.replicas.value,
         "resources": compute(&sizing.compute),

@@ -75,8 +75,7 @@ fn ini(e: &Endpoint, sizing: &PoolerSizing, tls: bool) -> String {
     let replicas = e.read.as_ref().map_or_else(String::new, |(host, port)| {
         format!("{READ_ONLY} = host='{host}' port={port} dbname='{}'\n", e.dbname)
     });
-    let authority =
-        e.ca.as_ref().map_or_else(String::new, |_| format!("server_tls_ca_file = {AUTHORITY}/ca.crt\n"));
+    let authority = e.ca.as_ref().map_or_else(String::new, |_| format!("server_tls_ca_file = {AUTHORITY}/ca.crt\n"));
     let client = if tls {
         format!(
             "client_tls_sslmode = require\n\
@@ -134,8 +133,7 @@ fn userlist(e: &Endpoint) -> String {
 }
 
 fn deployment(v: &Validated, sizing: &PoolerSizing, endpoint: &Endpoint, hash: String) -> Deployment {
-    let mut volumes =
-        vec![pod::secret_volume("config", &v.names.pgbouncer(), &[]), pod::empty_dir("tmp", "16Mi")];
+    let mut volumes = vec![pod::secret_volume("config", &v.names.pgbouncer(), &[]), pod::empty_dir("tmp", "16Mi")];
     let mut mounts = vec![pod::mount("config", "/etc/perses/pgbouncer", true), pod::mount("tmp", "/tmp", false)];
     if let Some(ca) = &endpoint.ca {
         volumes.push(pod::secret_volume("database-ca", &ca.secret, &[(&ca.key, "ca.crt")]));
