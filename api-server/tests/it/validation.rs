@@ -1,10 +1,11 @@
 //! What is checked beyond the structure: modes, the header with warnings, the operator's rules, switches, and `lint`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use perses_api_server::commands::lint::{self, Form, LintArgs, Output};
-use perses_api_server::config::Config;
+use perses_api_server::config::{self, Config};
 use perses_api_server::domain::lint::Severity;
 use serde_json::{Value, json};
 
@@ -313,4 +314,31 @@ fn the_exit_code_tells() {
     let (code, printed) = lint(&json!({"panels": {"a b": {}}}), &[]);
     assert_eq!(code, Some(1));
     assert!(printed.contains("spec.panels.a b") && printed.contains("1 errors"), "{printed}");
+}
+
+#[test]
+fn configurations_that_the_operator_writes_are_read() {
+    let golden = repository().join("operator/tests/golden");
+    let folder = tempfile::tempdir().unwrap();
+    let mut read = 0;
+    for case in std::fs::read_dir(&golden).unwrap().map(|entry| entry.unwrap().path()) {
+        let Ok(expected) = std::fs::read_dir(case.join("expected")) else { continue };
+        for file in expected.map(|entry| entry.unwrap().path()) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            if !text.contains("config.yaml:") {
+                continue;
+            }
+            let secret: Value = serde_saphyr::from_str(&text).unwrap();
+            let config = secret["stringData"]["config.yaml"].as_str().unwrap();
+            let path = folder.path().join("config.yaml");
+            std::fs::write(&path, config).unwrap();
+            let config =
+                config::load(Some(&path), &BTreeMap::new()).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            if let Some(redis) = &config.cache.redis {
+                assert!(!redis.addr.is_empty() || redis.sentinel.is_some(), "{}", file.display());
+            }
+            read += 1;
+        }
+    }
+    assert!(read >= 12, "{read} configurations among the golden files");
 }

@@ -42,7 +42,10 @@ pub(super) fn database_type(stack: &PersesStack, observed: &Observed, names: &Na
         (DatabaseType::Auto, Some(found)) if found != DatabaseType::External => found,
         (DatabaseType::Auto, _) => automatic(spec, observed)?,
         (DatabaseType::External, _) if spec.database.external.is_none() => {
-            return Err(Invalid::terminal("DatabaseIncomplete", "spec.database.type is External: set spec.database.external"));
+            return Err(Invalid::terminal(
+                "DatabaseIncomplete",
+                "spec.database.type is External: set spec.database.external",
+            ));
         }
         (chosen, _) => chosen,
     };

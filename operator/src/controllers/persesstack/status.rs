@@ -413,7 +413,8 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
         return Finding::new(type_, true, part.reason, &part.message);
     }
     // A cluster that is not settled is `DatabaseReady=False`, which is told above.
-    let Workloads { api, redis, database, cluster: _, pgbouncer, migrations: _, hpa: _, exposure: _ } = report.workloads;
+    let Workloads { api, redis, database, cluster: _, pgbouncer, migrations: _, hpa: _, exposure: _ } =
+        report.workloads;
     let all = [("API", api), ("PostgreSQL", database), ("PgBouncer", pgbouncer), ("Redis", redis)];
     if let Some((what, state)) = all.iter().find(|(_, state)| state.as_ref().is_some_and(|state| !state.settled())) {
         let counts = state.as_ref().map(|state| {

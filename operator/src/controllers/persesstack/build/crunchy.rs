@@ -18,7 +18,12 @@ const PREFIX: &str = "postgres-operator.crunchydata.com";
 const REPOSITORY: &str = "repo1";
 
 /// The cluster.
-pub(super) fn build(v: &Validated, plan: ClusterPlan, sizing: &DatabaseSizing, pooler: Option<&PoolerSizing>) -> DynamicObject {
+pub(super) fn build(
+    v: &Validated,
+    plan: ClusterPlan,
+    sizing: &DatabaseSizing,
+    pooler: Option<&PoolerSizing>,
+) -> DynamicObject {
     let wanted = v.spec.database.crunchy.clone().unwrap_or_default();
     let name = v.names.database();
     let mut metadata = meta::retained(v, name.clone(), Component::Database);
