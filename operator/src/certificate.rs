@@ -15,7 +15,7 @@ const YEARS: i32 = 10;
 ///
 /// # Errors
 /// A name that is no DNS name, or no randomness.
-pub(crate) fn make(names: &[String]) -> Result<Certificate, rcgen::Error> {
+pub fn make(names: &[String]) -> Result<Certificate, rcgen::Error> {
     let today = TimeZone::UTC.to_datetime(Timestamp::now()).date();
     let valid = |params: &mut CertificateParams| {
         // From the first of the last year on: clocks of nodes differ.

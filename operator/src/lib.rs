@@ -10,7 +10,7 @@ pub mod admin;
 pub mod api;
 pub mod apply;
 pub mod backoff;
-mod certificate;
+pub mod certificate;
 pub mod cli;
 pub mod client;
 pub mod conditions;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use e2e::services::{PgBouncer, Postgres};
 use e2e::wait::wait_until;
 use persesstack_operator::controllers::persesstack::observed::Capabilities;
-use persesstack_operator::render;
 use persesstack_operator::settings::Settings;
+use persesstack_operator::{certificate, render};
 use serde_json::Value;
 
 /// The built configuration of a golden case.
@@ -19,23 +19,12 @@ fn ini(case: &str) -> String {
     secret["stringData"]["pgbouncer.ini"].as_str().expect("pgbouncer.ini").to_owned()
 }
 
-fn certificate(name: &str) -> (String, String, String) {
-    let authority = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let root = params.self_signed(&authority).unwrap().pem();
-    let issuer = rcgen::Issuer::new(params, authority);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    (certificate.pem(), key.serialize_pem(), root)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pgbouncer_takes_the_files_and_speaks_tls_to_both_sides() {
-    let (server_certificate, server_key, server_authority) = certificate("127.0.0.1");
-    let server = Postgres::start_with_tls(&server_certificate, &server_key).await.unwrap();
+    // As the operator makes them; and as Crunchy's operator does: an authority and a certificate.
+    let [own, theirs] = [(); 2].map(|()| certificate::make(&["127.0.0.1".to_owned()]).unwrap());
+    let server = Postgres::start_with_tls(&theirs.certificate, &theirs.key).await.unwrap();
     let database = server.create_database().await.unwrap();
-    let (own, key, _) = certificate("perses-pgbouncer");
     let port = server.port();
     let ini = ini("external-ha")
         .replace("host='perses-rw' port=5432", &format!("host='127.0.0.1' port={port}"))
@@ -50,13 +39,14 @@ async fn pgbouncer_takes_the_files_and_speaks_tls_to_both_sides() {
     let files = [
         ("pgbouncer.ini", ini.as_str()),
         ("userlist.txt", users.as_str()),
-        ("ca.crt", server_authority.as_str()),
-        ("tls.crt", own.as_str()),
-        ("tls.key", key.as_str()),
+        ("ca.crt", theirs.authority.as_str()),
+        ("tls.crt", own.certificate.as_str()),
+        ("tls.key", own.key.as_str()),
+        ("client-ca.crt", own.authority.as_str()),
     ];
     let pooler = PgBouncer::start_on(&server, &files).await.unwrap();
     for name in [database.name.as_str(), "perses_ro"] {
-        let answer = pooler.sql(name, "require", "SELECT current_database()").await.unwrap();
+        let answer = pooler.sql(name, "verify-full", "SELECT current_database()").await.unwrap();
         assert_eq!(answer, database.name, "{name}");
         assert!(pooler.sql(name, "disable", "SELECT 1").await.is_err(), "{name}: without TLS nobody gets in");
     }
@@ -69,7 +59,7 @@ async fn pgbouncer_takes_the_files_and_speaks_tls_to_both_sides() {
     .unwrap();
 
     // The certificate of another authority: nothing goes through.
-    let files = files.map(|(name, text)| if name == "ca.crt" { (name, own.as_str()) } else { (name, text) });
+    let files = files.map(|(name, text)| (name, if name == "ca.crt" { own.authority.as_str() } else { text }));
     let suspicious = PgBouncer::start_on(&server, &files).await.unwrap();
-    assert!(suspicious.sql(&database.name, "require", "SELECT 1").await.is_err());
+    assert!(suspicious.sql(&database.name, "verify-full", "SELECT 1").await.is_err());
 }
