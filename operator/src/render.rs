@@ -253,6 +253,9 @@ fn confidential(v: &Validated) -> Vec<String> {
             None => {}
         }
     }
+    // As they stand between quotes in a configuration file.
+    let quoted: Vec<_> = values.iter().flat_map(|v| [v.replace('\'', "''"), v.replace('"', "\"\"")]).collect();
+    values.extend(quoted);
     values.retain(|value| !value.is_empty());
     // The longest first, so that a value inside another leaves no rest.
     values.sort_by_key(|value| std::cmp::Reverse(value.len()));

@@ -68,6 +68,8 @@ pub struct Entropy {
     pub redis_password: [u8; 24],
     /// `<stack>-db`.
     pub database_password: [u8; 24],
+    /// `<stack>-pgbouncer-client`.
+    pub pooler_password: [u8; 24],
     /// `<stack>-pgbouncer-tls`; empty when no such Secret is to be made.
     pub pooler_certificate: Certificate,
 }
@@ -103,6 +105,7 @@ impl Entropy {
             admin_password: short("admin"),
             redis_password: short("redis"),
             database_password: short("database"),
+            pooler_password: short("pooler"),
             pooler_certificate: Certificate {
                 authority: "(made by the operator)\n".to_owned(),
                 certificate: "(made by the operator)\n".to_owned(),

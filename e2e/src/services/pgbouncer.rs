@@ -124,14 +124,13 @@ impl PgBouncer {
 
     /// Runs statements as the ordinary user through the pooler, with this `sslmode`; rows one a line. The authority for
     /// `verify-full` is the file `client-ca.crt` of [`Self::start_on`].
-    pub async fn sql(&self, database: &str, sslmode: &str, statements: &str) -> Result<String> {
+    pub async fn sql(&self, database: &str, password: &str, sslmode: &str, statements: &str) -> Result<String> {
         let port = self.port().to_string();
         let args = ["--host", "127.0.0.1", "--port", &port, "--username", USER, "--dbname", database];
         let args =
             [&args[..], &["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1"]].concat();
         let authority = format!("{DATA}/client-ca.crt");
-        let environment =
-            [("PGPASSWORD", self.password.as_str()), ("PGSSLMODE", sslmode), ("PGSSLROOTCERT", &authority)];
+        let environment = [("PGPASSWORD", password), ("PGSSLMODE", sslmode), ("PGSSLROOTCERT", &authority)];
         let output = self.sandbox.run_ok("/usr/lib/postgresql/17/bin/psql", &args, &environment, statements).await;
         Ok(output.with_context(|| format!("SQL on database {database} through PgBouncer"))?.trim_end().to_owned())
     }

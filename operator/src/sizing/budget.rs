@@ -197,12 +197,12 @@ mod tests {
 
     #[test]
     fn a_pooler_that_asks_for_passwords_needs_a_connection_more() {
-        let pooler = PoolerLayer { replicas: 2, pool: 26, reserve: 2, max_client_conn: 1000, asks: false };
+        let pooler = PoolerLayer { replicas: 2, pool: 27, reserve: 2, max_client_conn: 1000, asks: false };
         let layers = Layers { api_pool: 10, pooler: Some(pooler), ..seed() };
         assert_eq!(check(&layers).state, BudgetState::Holds, "{}", check(&layers).message);
-        let asking = Layers { pooler: Some(PoolerLayer { pool: 27, asks: true, ..pooler }), ..layers };
+        let asking = Layers { pooler: Some(PoolerLayer { pool: 26, asks: true, ..pooler }), ..layers };
         assert_eq!(check(&asking).state, BudgetState::Holds, "{}", check(&asking).message);
-        let more = Layers { pooler: Some(PoolerLayer { pool: 28, asks: true, ..pooler }), ..layers };
+        let more = Layers { pooler: Some(PoolerLayer { pool: 27, asks: true, ..pooler }), ..layers };
         assert_eq!(check(&more).state, BudgetState::Violated);
     }
 

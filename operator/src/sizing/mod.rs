@@ -1,6 +1,7 @@
 //! PURE: from the declared workload and a versioned capacity model to every number, each with its derivation.
 
 pub mod budget;
+mod cluster;
 mod compute;
 pub mod derivation;
 pub mod model_v1;

@@ -3,6 +3,7 @@
 //! Every step function is monotone in users: more users never get less.
 
 use super::budget::{self, Layers, PoolerLayer};
+use super::cluster::{Beside, replicas};
 use super::compute::compute;
 use super::quantity::{GIB, MIB};
 use super::{ApiSizing, Bytes, Cpu, DatabaseSizing, Derived, Inputs, PoolerSizing, RedisSizing, Sizing};
@@ -72,39 +73,6 @@ pub fn size(inputs: &Inputs) -> Sizing {
             .or(inputs.external_max_connections),
     });
     Sizing { model: inputs.model, api, redis, pooler, database, read_pool, budget, contradictions }
-}
-
-/// Connections to one instance of a cluster beside those of the API.
-struct Beside {
-    exporter: i64,
-    replication: i64,
-}
-
-impl Beside {
-    fn total(&self) -> Option<i64> {
-        Some(self.exporter + self.replication).filter(|total| *total > 0)
-    }
-
-    /// pgMonitor scrapes over one connection and a second one when a scrape is slow; Patroni keeps two to its instance.
-    /// Since PostgreSQL 12 standbys no longer count against `max_connections`; the design counts them, as a reserve for
-    /// backups and people.
-    fn of(inputs: &Inputs, replicas: i32) -> Self {
-        if !inputs.crunchy_database {
-            return Self { exporter: 0, replication: 0 };
-        }
-        Self { exporter: if inputs.database_exporter { 2 } else { 0 }, replication: 2 + i64::from(replicas - 1) }
-    }
-}
-
-/// Instances of the cluster: without a second one there is no fail-over.
-fn replicas(inputs: &Inputs) -> Derived<i32> {
-    if !inputs.crunchy_database {
-        return Derived::new(1, "1", "one pod");
-    }
-    let value = if inputs.users <= SMALL_USERS { 2 } else { 3 };
-    Derived::new(value, "2 up to 50 users, else 3: a primary and two replicas (seed section 3)", "users")
-        .with("users", inputs.users)
-        .or_override(inputs.overrides.database_replicas.map(to_i32), "spec.database.crunchy.replicas")
 }
 
 fn api(inputs: &Inputs, contradictions: &mut Vec<String>) -> ApiSizing {

@@ -134,10 +134,10 @@ async fn a_cluster_is_made_waited_for_and_kept() {
 
     // A rotated password reaches the pooler.
     look(&space, |_| {}).await;
-    let old = space.get(Kind::Secret, "perses-pgbouncer").await.unwrap()["data"]["userlist.txt"].clone();
+    let old = space.get(Kind::Secret, "perses-pgbouncer").await.unwrap()["data"]["pgbouncer.ini"].clone();
     publish(&space, "rotated").await;
     within("the pooler to follow", REPAIR, async || {
-        (space.get(Kind::Secret, "perses-pgbouncer").await?["data"]["userlist.txt"] != old).then_some(())
+        (space.get(Kind::Secret, "perses-pgbouncer").await?["data"]["pgbouncer.ini"] != old).then_some(())
     })
     .await;
 }

@@ -29,13 +29,15 @@ async fn pgbouncer_takes_the_files_and_speaks_tls_to_both_sides() {
     let ini = ini("external-ha")
         .replace("host='perses-rw' port=5432", &format!("host='127.0.0.1' port={port}"))
         .replace("host='perses-ro' port=5432", &format!("host='127.0.0.1' port={port}"))
+        .replace("user='app' password='<masked>'", &format!("user='perses' password='{}'", server.password()))
         .replace("dbname='app'", &format!("dbname='{}'", database.name))
         .replace("/etc/perses/pgbouncer/", &format!("{}/", PgBouncer::FOLDER))
         .replace("/etc/perses/database-ca/", &format!("{}/", PgBouncer::FOLDER))
         .replace("/etc/perses/pgbouncer-tls/", &format!("{}/", PgBouncer::FOLDER));
     assert!(ini.contains("server_tls_sslmode = verify-full") && ini.contains("client_tls_sslmode = require"), "{ini}");
     assert!(!ini.contains("/etc/perses"), "{ini}");
-    let users = format!("\"perses\" \"{}\"\n\"postgres\" \"{}\"\n", server.password(), server.superuser_password());
+    // Its own word for its client: the database has another one.
+    let users = format!("\"perses\" \"word\"\n\"postgres\" \"{}\"\n", server.superuser_password());
     let files = [
         ("pgbouncer.ini", ini.as_str()),
         ("userlist.txt", users.as_str()),
@@ -46,9 +48,9 @@ async fn pgbouncer_takes_the_files_and_speaks_tls_to_both_sides() {
     ];
     let pooler = PgBouncer::start_on(&server, &files).await.unwrap();
     for name in [database.name.as_str(), "perses_ro"] {
-        let answer = pooler.sql(name, "verify-full", "SELECT current_database()").await.unwrap();
+        let answer = pooler.sql(name, "word", "verify-full", "SELECT current_database()").await.unwrap();
         assert_eq!(answer, database.name, "{name}");
-        assert!(pooler.sql(name, "disable", "SELECT 1").await.is_err(), "{name}: without TLS nobody gets in");
+        assert!(pooler.sql(name, "word", "disable", "SELECT 1").await.is_err(), "{name}: without TLS nobody gets in");
     }
     let encrypted = "SELECT count(*) > 0 AND bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                      WHERE usename = 'perses'";
@@ -61,5 +63,5 @@ async fn pgbouncer_takes_the_files_and_speaks_tls_to_both_sides() {
     // The certificate of another authority: nothing goes through.
     let files = files.map(|(name, text)| (name, if name == "ca.crt" { own.authority.as_str() } else { text }));
     let suspicious = PgBouncer::start_on(&server, &files).await.unwrap();
-    assert!(suspicious.sql(&database.name, "verify-full", "SELECT 1").await.is_err());
+    assert!(suspicious.sql(&database.name, "word", "verify-full", "SELECT 1").await.is_err());
 }

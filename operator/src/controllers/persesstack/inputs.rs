@@ -72,8 +72,13 @@ pub(super) fn inputs(
         database_exporter: cluster && crunchy.exporter == Exporter::Enabled,
         backup_volume: cluster && crunchy.backups.type_ == BackupType::Volume,
         external_read: external.is_some_and(|external| external.read.is_some()),
-        // A claim whose size cannot be read is treated as absent: the API server still refuses to shrink it.
-        existing_storage: observed.database_claim_size.as_deref().and_then(|text| Bytes::parse(text).ok()),
+        // A claim whose size cannot be read is treated as absent: the API server still refuses to shrink it. That of another
+        // store, which the stack is about to leave, says nothing.
+        existing_storage: observed
+            .database_claim_size
+            .as_deref()
+            .filter(|_| observed.database.is_none_or(|found| found == database_type))
+            .and_then(|text| Bytes::parse(text).ok()),
         external_max_connections: external.and_then(|e| e.max_connections).map(Into::into),
         pooler,
         pooler_asks: spec.pooler.type_ == PoolerType::Crunchy,

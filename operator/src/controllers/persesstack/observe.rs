@@ -34,7 +34,8 @@ pub struct Picture {
 pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Result<Picture, ApplyError> {
     let names = Names::new(id.name.clone());
     let referenced = referenced_secrets(stack);
-    let generated = [names.keys(), names.admin(), names.redis(), names.database(), names.pgbouncer_tls()];
+    let generated =
+        [names.keys(), names.admin(), names.redis(), names.database(), names.pgbouncer_client(), names.pgbouncer_tls()];
     // Before the reads: a Secret that appears between the read and the registration would go unnoticed.
     context.references.set(id, referenced.iter().chain(&generated).cloned().collect());
     let (inventory, capabilities) = inventory(context, id).await?;

@@ -171,6 +171,7 @@ fn entropy(stack: &PersesStack, observed: &Observed) -> Result<Entropy, Invalid>
         admin_password: rand::random(),
         redis_password: rand::random(),
         database_password: rand::random(),
+        pooler_password: rand::random(),
         pooler_certificate: pooler_certificate
             .map_err(|error| Invalid {
                 reason: "CertificateFailed",

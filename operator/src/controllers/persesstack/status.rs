@@ -4,6 +4,8 @@
 //! or cannot go on (kstatus). One condition per subsystem says which part is to blame. A cache that is away is
 //! `CacheReady=False` and nothing more.
 
+mod database;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -149,9 +151,9 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
     match &report.plan {
         Ok(planned) => {
             let waits = &planned.validated.waits;
-            parts.push(database(planned, report.workloads, old));
+            parts.push(database::finding(planned, report.workloads, old));
             if planned.validated.spec.pooler.type_ == PoolerType::Crunchy {
-                parts.push(held(waits, Part::Pooler, crunchy_pooler(report.workloads)));
+                parts.push(held(waits, Part::Pooler, database::crunchy_pooler(report.workloads)));
             } else if planned.sizing.pooler.is_some() {
                 let pods = pods(condition::POOLER, report.workloads.pgbouncer.as_ref(), 1, "PgBouncer");
                 parts.push(held(waits, Part::Pooler, pods));
@@ -252,81 +254,6 @@ fn exposure(validated: &Validated, state: Option<&ExposureState>) -> Option<Find
         Some(_) => Finding::new(type_, false, "WaitingForAdmission", format!("nobody has admitted {name} yet")),
         None => Finding::new(type_, false, "NotCreated", format!("{name} has not been created yet")),
     })
-}
-
-fn database(planned: &Planned<'_>, workloads: &Workloads, old: &[Condition]) -> Finding {
-    let type_ = condition::DATABASE;
-    let waits = &planned.validated.waits;
-    match planned.validated.database_type {
-        DatabaseType::Standalone => {
-            let server = pods(type_, workloads.database.as_ref(), 1, "PostgreSQL");
-            if server.status != Status::True {
-                return held(waits, Part::Database, server);
-            }
-        }
-        DatabaseType::Crunchy => {
-            let Some(cluster) = &workloads.cluster else {
-                let waiting = Finding::new(type_, false, "NotCreated", "the PostgresCluster has not been created yet");
-                return held(waits, Part::Database, waiting);
-            };
-            if let Err((reason, message)) = cluster.ready(planned.validated.cluster_credentials.as_ref()) {
-                return Finding::new(type_, false, reason, message);
-            }
-            if let Some(error) = &cluster.resize_error {
-                let message = format!("Crunchy's operator cannot resize a volume: {error}");
-                return Finding::new(type_, false, "ResizeFailed", message);
-            }
-        }
-        DatabaseType::External | DatabaseType::Auto => {}
-    }
-    let Some(migration) = planned.migration else {
-        let waiting = Finding::new(type_, false, "NotCreated", "the migration has not been created yet");
-        return held(waits, Part::Migration, waiting);
-    };
-    match workloads.migrations.get(migration) {
-        Some(JobState { complete: true, .. }) => {
-            let message = "the database answers and has this image's schema";
-            Finding::new(type_, true, "SchemaReady", format!("{message}{}", remark(planned)))
-        }
-        Some(JobState { failed: Some(message), .. }) => Finding::new(
-            type_,
-            false,
-            "MigrationFailed",
-            format!("Job {migration} failed: {message}; look at its pod's log. It is tried again"),
-        ),
-        // During an upgrade the old schema serves on.
-        _ if find(old, type_).is_some_and(|before| before.status == "True") && workloads.api.is_some() => {
-            Finding::new(type_, true, "Migrating", format!("Job {migration} brings the schema up to date"))
-        }
-        _ => Finding::new(type_, false, "Migrating", format!("Job {migration} makes the schema")),
-    }
-}
-
-/// What people should know of a store that is ready.
-fn remark(planned: &Planned<'_>) -> &'static str {
-    match (planned.validated.database_type, planned.validated.cluster) {
-        (DatabaseType::Standalone, _) => {
-            "; one PostgreSQL pod without backups is for development: it is away during every restart of its node, and lost \
-             with its volume"
-        }
-        (DatabaseType::Crunchy, Some(plan)) if !plan.schema.parameters => {
-            "; its settings go through Patroni's dynamic configuration, since this version of Crunchy's operator has no \
-             spec.config.parameters; it sets wal_level and hot_standby itself"
-        }
-        (DatabaseType::Crunchy, _) => "; wal_level and hot_standby are set by Crunchy's operator itself",
-        _ => "",
-    }
-}
-
-fn crunchy_pooler(workloads: &Workloads) -> Finding {
-    let type_ = condition::POOLER;
-    match &workloads.cluster {
-        Some(cluster) if cluster.proxy_available && !cluster.proxy_revision.is_empty() => {
-            Finding::new(type_, true, "ProxyAvailable", "Crunchy's PgBouncer answers")
-        }
-        Some(_) => Finding::new(type_, false, "ProxyNotAvailable", "Crunchy's PgBouncer does not answer yet"),
-        None => Finding::new(type_, false, "NotCreated", "the PostgresCluster has not been created yet"),
-    }
 }
 
 fn api(planned: &Planned<'_>, workloads: &Workloads) -> Finding {

@@ -259,7 +259,7 @@ pub fn validate(
                 // When it is waited for, the generated Secrets have said so.
                 None => Ok(generated.pooler_certificate(&names)),
             };
-            waits.hold(found, Part::WITH_POOLER_TLS)?.flatten()
+            waits.hold(found, Part::WITH_POOLER)?.flatten()
         }
         None => None,
     };

@@ -34,8 +34,8 @@ impl Part {
     pub(super) const WITH_EXPOSURE: &[Self] = &[Self::Exposure];
     /// The cluster of Crunchy's operator itself; what uses it goes on.
     pub(super) const WITH_CLUSTER: &[Self] = &[Self::Database];
-    /// What speaks TLS between the API and the pooler.
-    pub(super) const WITH_POOLER_TLS: &[Self] = &[Self::Pooler, Self::Api];
+    /// What signs in to the pooler, or speaks TLS with it.
+    pub(super) const WITH_POOLER: &[Self] = &[Self::Pooler, Self::Api];
     /// A datasource with credentials.
     pub(super) const WITH_DATASOURCE: &[Self] = &[Self::Datasource];
 }

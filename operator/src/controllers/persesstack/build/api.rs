@@ -59,12 +59,12 @@ fn deployment(
     config: &Secret,
     migration: &Migration,
 ) -> Deployment {
-    let (user_key, password_key) = &endpoint.secret_keys;
+    let (credentials, user_key, password_key) = target::credentials(v, endpoint);
     let mut volumes = vec![
         pod::secret_volume("config", config.metadata.name.as_deref().unwrap_or_default(), &[]),
         pod::secret_volume("keys", &v.names.keys(), &[]),
         pod::secret_volume("admin", &v.names.admin(), &[]),
-        pod::secret_volume("database", &endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
+        pod::secret_volume("database", &credentials, &[(user_key, "user"), (password_key, "password")]),
         pod::secret_volume("provisioning", &v.names.provisioning(), &[]),
         pod::empty_dir("tmp", "64Mi"),
     ];

@@ -166,7 +166,7 @@ fn retained(v: &Validated, sizing: &Sizing) -> Retained {
                 Component::Redis
             } else if *name == v.names.database() {
                 Component::Database
-            } else if *name == v.names.pgbouncer_tls() {
+            } else if [v.names.pgbouncer_client(), v.names.pgbouncer_tls()].contains(name) {
                 Component::PgBouncer
             } else {
                 Component::Api

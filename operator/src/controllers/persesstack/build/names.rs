@@ -68,6 +68,11 @@ impl Names {
         format!("{}-cluster-cert", self.database())
     }
 
+    /// Secret with the credentials of PgBouncer's clients; generated once.
+    pub fn pgbouncer_client(&self) -> String {
+        format!("{}-pgbouncer-client", self.stack)
+    }
+
     /// Secret with the certificate of PgBouncer and its authority; generated once.
     pub fn pgbouncer_tls(&self) -> String {
         format!("{}-pgbouncer-tls", self.stack)

@@ -42,9 +42,10 @@ pub(super) mod drain {
 pub(super) fn build(v: &Validated, sizing: &PoolerSizing) -> Pooler {
     let name = v.names.pgbouncer();
     let held = v.waits.of(Part::Pooler).is_some();
-    let pods = v.endpoint.as_ref().filter(|_| !held).map(|endpoint| {
+    let needs = v.endpoint.as_ref().zip(v.generated.pooler_client(&v.names)).filter(|_| !held);
+    let pods = needs.map(|(endpoint, client)| {
         let certificate = v.pooler_certificate.as_ref();
-        let (ini, users) = (ini(endpoint, sizing, certificate.is_some()), userlist(endpoint));
+        let (ini, users) = (ini(endpoint, sizing, certificate.is_some()), userlist(client));
         let mut parts = vec![ini.as_bytes(), users.as_bytes()];
         // Both are read at the start only.
         parts.extend(endpoint.ca.as_ref().map(|ca| ca.pem.as_slice()));
@@ -72,8 +73,9 @@ fn config(v: &Validated, ini: String, users: String) -> Secret {
 fn ini(e: &Endpoint, sizing: &PoolerSizing, tls: bool) -> String {
     let pool = sizing.default_pool_size.value;
     let reserve = sizing.reserve_pool_size.value;
+    let login = sign_in(e);
     let replicas = e.read.as_ref().map_or_else(String::new, |(host, port)| {
-        format!("{READ_ONLY} = host='{host}' port={port} dbname='{}'\n", e.dbname)
+        format!("{READ_ONLY} = host='{host}' port={port} dbname='{}' {login}\n", e.dbname)
     });
     let authority = e.ca.as_ref().map_or_else(String::new, |_| format!("server_tls_ca_file = {AUTHORITY}/ca.crt\n"));
     let client = if tls {
@@ -88,7 +90,7 @@ fn ini(e: &Endpoint, sizing: &PoolerSizing, tls: bool) -> String {
     format!(
         "[databases]\n\
          ; Any name: a quoted one is refused here, and only the one user of the list can sign in.\n\
-         * = host='{host}' port={port}\n\
+         * = host='{host}' port={port} {login}\n\
          {replicas}\
          \n\
          [pgbouncer]\n\
@@ -126,10 +128,17 @@ fn ini(e: &Endpoint, sizing: &PoolerSizing, tls: bool) -> String {
     )
 }
 
-/// Plain passwords: SCRAM needs them for both sides, the clients' sign-in and its own at the server.
-fn userlist(e: &Endpoint) -> String {
+/// The one client. Its password is the pooler's own, so that the API pods need not hear of a new one of the database. Plain:
+/// a hash would do here, but what is generated has no second form.
+fn userlist((user, password): (&str, &str)) -> String {
     let quote = |text: &str| text.replace('"', "\"\"");
-    format!("\"{}\" \"{}\"\n", quote(&e.login.user), quote(&e.login.password.0))
+    format!("\"{}\" \"{}\"\n", quote(user), quote(password))
+}
+
+/// Who signs in at the server, whoever the client is. Plain: SCRAM needs it.
+fn sign_in(e: &Endpoint) -> String {
+    let quote = |text: &str| text.replace('\'', "''");
+    format!("user='{}' password='{}'", quote(&e.login.user), quote(&e.login.password.0))
 }
 
 fn deployment(v: &Validated, sizing: &PoolerSizing, endpoint: &Endpoint, hash: String) -> Deployment {

@@ -24,6 +24,18 @@ pub(super) struct Target {
     pub ca: Option<(String, String)>,
 }
 
+/// Secret with the credentials for the target, and its keys of user and password.
+pub(super) fn credentials<'a>(v: &Validated, endpoint: &'a Endpoint) -> (String, &'a str, &'a str) {
+    match v.spec.pooler.type_ {
+        PoolerType::PgBouncer => (v.names.pgbouncer_client(), "username", "password"),
+        // Crunchy's asks the database for the passwords of its users.
+        PoolerType::Crunchy | PoolerType::None => {
+            let (user, password) = &endpoint.secret_keys;
+            (endpoint.secret.clone(), user, password)
+        }
+    }
+}
+
 /// The address for the API pods.
 pub(super) fn api(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Target {
     let read = endpoint.read.as_ref().filter(|_| sizing.read_pool);
