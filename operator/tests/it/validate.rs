@@ -236,7 +236,7 @@ fn generated_secrets_are_made_once_and_adopted_afterwards() {
     let spec = json!({ "users": 5 });
     let first = run(&spec, &nothing()).expect("valid");
     let names: Vec<_> = first.generated.secrets.keys().cloned().collect();
-    assert_eq!(names, ["perses-admin", "perses-db", "perses-keys", "perses-redis"]);
+    assert_eq!(names, ["perses-admin", "perses-db", "perses-keys", "perses-pgbouncer-client", "perses-redis"]);
     assert_eq!(first.generated.secrets["perses-keys"]["encryption-key"].len(), 32);
     let passwords: Vec<_> = ["perses-admin", "perses-db", "perses-redis"]
         .iter()

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use super::observed::{ExposureState, ForeignObject, JobState, WorkloadState, Workloads};
+use super::observed::{ExposureState, ForeignObject, WorkloadState, Workloads};
 use super::validate::{Invalid, Validated};
 use super::waits::{Part, Waits};
 use crate::api::v1alpha1::{
