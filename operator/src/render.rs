@@ -12,7 +12,7 @@ use crate::api::v1alpha1::{DatabaseType, PersesStack};
 use crate::apply::kind::Kind;
 use crate::controllers::persesstack::build::names::Names;
 use crate::controllers::persesstack::build::{self, Resources};
-use crate::controllers::persesstack::crunchy::{self, CrunchySchema};
+use crate::controllers::persesstack::crunchy::{self, ClusterState, CrunchySchema};
 use crate::controllers::persesstack::observed::{Availability, Capabilities, Observed, SecretData};
 use crate::controllers::persesstack::validate::{self, Invalid, ResolvedAuth, Validated};
 use crate::crd;
@@ -103,6 +103,7 @@ fn with_stand_ins(stack: &PersesStack, names: &Names, observed: &Observed) -> Ob
     }
     if observed.capabilities.of(Kind::PostgresCluster) == Availability::Present {
         observed.crunchy_schema = Some(CrunchySchema::NEWEST);
+        observed.workloads.cluster = Some(ClusterState::well());
     }
     let answers = [
         (names.cluster_user(), vec![("user", crunchy::USER), ("password", "(made by Crunchy's operator)")]),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use persesstack_operator::api::v1alpha1::{DatabaseType, PersesStack};
 use persesstack_operator::apply::kind::Kind;
-use persesstack_operator::controllers::persesstack::crunchy::CrunchySchema;
+use persesstack_operator::controllers::persesstack::crunchy::{ClusterState, CrunchySchema};
 use persesstack_operator::controllers::persesstack::observed::{Availability, Capabilities, Observed, SecretData};
 use persesstack_operator::controllers::persesstack::validate::{Endpoint, Invalid, Validated, validate};
 use persesstack_operator::controllers::persesstack::{build, provider};
@@ -45,6 +45,7 @@ fn crunchy() -> Observed {
     ]);
     observed.capabilities = Capabilities::with(&[Kind::PostgresCluster]);
     observed.crunchy_schema = Some(CrunchySchema::NEWEST);
+    observed.workloads.cluster = Some(ClusterState::well());
     observed
 }
 
@@ -147,6 +148,18 @@ fn crunchy_that_is_not_there_or_does_not_say_what_it_can() {
     unread.crunchy_schema = None;
     let v = validate(&wanted, &unread, &Settings::default(), &Entropy::fixed()).expect("not terminal");
     assert_eq!(v.waits.first().map(|why| why.reason), Some("ApiUnavailable"));
+}
+
+#[test]
+fn secrets_of_somebody_elses_cluster_are_not_used() {
+    let wanted = stack(&json!({ "users": 5, "database": { "type": "Crunchy" } }));
+    let mut strange = crunchy();
+    strange.workloads.cluster = None;
+    let v = validate(&wanted, &strange, &Settings::default(), &Entropy::fixed()).expect("not terminal");
+    assert_eq!(v.waits.first().map(|why| why.reason), Some("ClusterNotCreated"));
+    let built = build::build(&v, &sizing::size(&v.inputs)).expect("built");
+    assert!(built.migration.is_none() && built.api.deployment.is_none());
+    assert!(built.cluster.expect("a cluster").object.is_some(), "it is made, where its name is free");
 }
 
 /// The cluster that is built for this part of the spec.

@@ -6,8 +6,9 @@
 use serde_json::Value;
 
 use super::build::names::Names;
-use super::observed::{Observed, SecretData};
+use super::observed::{Availability, Observed, SecretData};
 use super::validate::{Authority, Endpoint, Invalid, Login, Redacted, SecretRef};
+use crate::apply::kind::Kind;
 
 /// Database and user of the stack. No underscore: PGO refuses one in the names of users.
 pub const USER: &str = "perses";
@@ -64,6 +65,19 @@ pub struct SetState {
 }
 
 impl ClusterState {
+    /// One instance that is all right; stands for a cluster where there is none to look at.
+    pub fn well() -> Self {
+        Self {
+            observed_generation: Some(0),
+            sets: vec![SetState { name: SET.to_owned(), replicas: 1, ready: 1, updated: 1 }],
+            wanted_replicas: 1,
+            system_identifier: "-".to_owned(),
+            users_revision: "-".to_owned(),
+            database_revision: "-".to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Reads a PostgresCluster as the API server sent it. What is absent counts as not ready.
     pub fn of(cluster: &Value) -> Self {
         let (spec, status) = (&cluster["spec"], &cluster["status"]);
@@ -202,12 +216,20 @@ pub(super) fn endpoint(
     let authority = authority.filter(|pem| !pem.is_empty());
     let pem =
         authority.ok_or_else(|| waiting(&certificate, Some("ca.crt"), "the certificate of the authority"))?.clone();
-    if !running {
+    let held = |reason, message| Err(Invalid { reason, message, waiting_for: None, terminal: false });
+    match &observed.workloads.cluster {
         // Pods that start now would crash-loop: their next attempt comes later than the database.
-        let state = observed.workloads.cluster.as_ref().map(|cluster| cluster.ready(Some(credentials)));
-        if let Some(Err((reason, message))) = state {
-            return Err(Invalid { reason, message, waiting_for: None, terminal: false });
+        Some(state) if !running => {
+            if let Err((reason, message)) = state.ready(Some(credentials)) {
+                return held(reason, message);
+            }
         }
+        Some(_) => {}
+        // Secrets of these names without a cluster of ours: they are somebody else's.
+        None if observed.capabilities.of(Kind::PostgresCluster) == Availability::Present => {
+            return held("ClusterNotCreated", format!("PostgresCluster {cluster} of this stack does not exist yet"));
+        }
+        None => {}
     }
     let host = |service: &str| format!("{cluster}-{service}.{namespace}.svc");
     Ok(Endpoint {

@@ -110,3 +110,10 @@ fn what_crunchy_owns_is_refused_by_name() {
         assert_eq!(refused_parameter(name), None, "{name}");
     }
 }
+
+#[test]
+fn the_longest_name_of_a_stack_fits() {
+    let names = Names::new("s".repeat(40));
+    assert!(names.database().len() + SET.len() <= 46, "PGO's limit for cluster and set together");
+    assert!(!USER.contains('_'));
+}
