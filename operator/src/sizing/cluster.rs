@@ -21,16 +21,18 @@ impl Beside {
     /// Since PostgreSQL 12 standbys no longer count against `max_connections`; the design counts them, as a reserve for
     /// backups and people.
     pub(super) fn of(inputs: &Inputs, replicas: i32) -> Self {
-        if !inputs.crunchy_database {
-            return Self { exporter: 0, replication: 0 };
+        match inputs.cluster {
+            None => Self { exporter: 0, replication: 0 },
+            Some(cluster) => {
+                Self { exporter: if cluster.exporter { 2 } else { 0 }, replication: 2 + i64::from(replicas - 1) }
+            }
         }
-        Self { exporter: if inputs.database_exporter { 2 } else { 0 }, replication: 2 + i64::from(replicas - 1) }
     }
 }
 
 /// Instances of the cluster: without a second one there is no fail-over.
 pub(super) fn replicas(inputs: &Inputs) -> Derived<i32> {
-    if !inputs.crunchy_database {
+    if inputs.cluster.is_none() {
         return Derived::new(1, "1", "one pod");
     }
     let value = if inputs.users <= SMALL_USERS { 2 } else { 3 };

@@ -35,25 +35,40 @@ pub struct Inputs {
     /// The stack runs its own PostgreSQL: one pod.
     pub standalone_database: bool,
     /// The stack has a cluster that Crunchy's operator runs.
-    pub crunchy_database: bool,
-    /// Each instance of that cluster has a metrics exporter.
-    pub database_exporter: bool,
-    /// Backups of that cluster go to a volume.
-    pub backup_volume: bool,
-    /// The external database has a read endpoint.
-    pub external_read: bool,
+    pub cluster: Option<ClusterInputs>,
+    /// What an external database has for reads.
+    pub external_reads: Reads,
     /// Size of the data volume that exists: a claim never shrinks, and grows only when the spec says so.
     pub existing_storage: Option<Bytes>,
     /// `max_connections` of an external server, when declared.
     pub external_max_connections: Option<i64>,
     /// A pooler is between.
     pub pooler: bool,
-    /// That pooler is Crunchy's: it asks the database for passwords, over connections of its own.
-    pub pooler_asks: bool,
     /// A shared cache is there.
     pub cache: bool,
     /// Overrides.
     pub overrides: Overrides,
+}
+
+/// The shape of a cluster of Crunchy's operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClusterInputs {
+    /// Each instance has a metrics exporter.
+    pub exporter: bool,
+    /// Backups go to a volume.
+    pub backup_volume: bool,
+    /// The pooler is Crunchy's: it asks the database for passwords, over connections of its own.
+    pub own_pooler: bool,
+}
+
+/// Where lists and search can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// The primary.
+    #[default]
+    Primary,
+    /// Replicas behind an address of their own.
+    Replicas,
 }
 
 /// Explicit numbers of the spec; each wins over the model's.

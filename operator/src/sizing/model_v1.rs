@@ -6,7 +6,7 @@ use super::budget::{self, Layers, PoolerLayer};
 use super::cluster::{Beside, replicas};
 use super::compute::compute;
 use super::quantity::{GIB, MIB};
-use super::{ApiSizing, Bytes, Cpu, DatabaseSizing, Derived, Inputs, PoolerSizing, RedisSizing, Sizing};
+use super::{ApiSizing, Bytes, Cpu, DatabaseSizing, Derived, Inputs, PoolerSizing, Reads, RedisSizing, Sizing};
 
 /// Requests per second that one core serves (seed section 2: simple GETs with caching).
 pub const REQUESTS_PER_CORE: i64 = 2000;
@@ -48,10 +48,10 @@ pub fn size(inputs: &Inputs) -> Sizing {
     let redis = inputs.cache.then(|| redis(inputs, api.request_rate.value));
     let max_connections = max_connections(inputs);
     let replicas = replicas(inputs);
-    let read_pool = inputs.external_read || (inputs.crunchy_database && replicas.value > 1);
+    let read_pool = inputs.external_reads == Reads::Replicas || (inputs.cluster.is_some() && replicas.value > 1);
     let beside = Beside::of(inputs, replicas.value);
     let (api, pooler) = connections(inputs, api, max_connections.value, &beside, read_pool);
-    let own = inputs.standalone_database || inputs.crunchy_database;
+    let own = inputs.standalone_database || inputs.cluster.is_some();
     let database = own.then(|| database(inputs, max_connections, replicas, &mut contradictions));
 
     let budget = budget::check(&Layers {
@@ -63,7 +63,7 @@ pub fn size(inputs: &Inputs) -> Sizing {
             pool: i64::from(p.default_pool_size.value),
             reserve: i64::from(p.reserve_pool_size.value),
             max_client_conn: i64::from(p.max_client_conn.value),
-            asks: inputs.pooler_asks,
+            asks: inputs.cluster.is_some_and(|cluster| cluster.own_pooler),
         }),
         exporter: beside.exporter,
         replication: beside.replication,
@@ -229,7 +229,7 @@ fn connections(
     read_pool: bool,
 ) -> (ApiSizing, Option<PoolerSizing>) {
     let o = &inputs.overrides;
-    let own = inputs.standalone_database || inputs.crunchy_database;
+    let own = inputs.standalone_database || inputs.cluster.is_some();
     let server =
         inputs.external_max_connections.filter(|_| !own).map_or(i64::from(own_max), |m| m.min(i64::from(own_max)));
     let usable =
@@ -270,7 +270,7 @@ fn connections(
     .with("maxClientConn", max_client_conn.value)
     .or_override(o.pooler_replicas.map(to_i32), "spec.pooler.pgbouncer.replicas");
 
-    let asks = if inputs.pooler_asks { budget::ASKS } else { 0 };
+    let asks = if inputs.cluster.is_some_and(|cluster| cluster.own_pooler) { budget::ASKS } else { 0 };
     let share = (usable / (i64::from(replicas.value) + budget::SURGE) - asks).max(1);
     let reserve = share / 6;
     let reserve_pool_size = Derived::new(to_i32(reserve), "a sixth of the share of one pod", "max_connections")
@@ -326,7 +326,7 @@ fn database(
     .with("users", inputs.users);
     let compute = compute(
         &inputs.overrides.database,
-        if inputs.crunchy_database { "database.crunchy.resources" } else { "database.standalone.resources" },
+        if inputs.cluster.is_some() { "database.crunchy.resources" } else { "database.standalone.resources" },
         Derived::new(Cpu(cpu), "1 core per 2Gi of memory, 250m to 16", "memory").with("memory", Bytes(memory)),
         (Cpu(cpu.max(1000)), "= request, at least 1 core"),
         memory_derived,
@@ -337,14 +337,14 @@ fn database(
         Derived::new(Bytes((bytes / MIB).max(1) * MIB), formula, "memory limit").with("memoryLimit", ram)
     };
     let storage = storage(inputs, contradictions);
-    let backup_storage = inputs.backup_volume.then(|| {
+    let backup_storage = inputs.cluster.is_some_and(|cluster| cluster.backup_volume).then(|| {
         Derived::new(storage.value, "= the volume of an instance: two weeks of a small database and its log", "volume")
             .with("storage", storage.value)
             .or_override(inputs.overrides.backup_storage, "spec.database.crunchy.backups.volume.size")
     });
     let wal = (storage.value.0 / 4).clamp(128 * MIB, 4 * GIB);
     DatabaseSizing {
-        crunchy: inputs.crunchy_database,
+        crunchy: inputs.cluster.is_some(),
         replicas,
         backup_storage,
         shared_buffers: of_ram(ram.0 / 4, "25 % of the memory limit"),
@@ -365,7 +365,7 @@ fn database(
 
 /// The volume. An existing one keeps its size unless the spec asks for more: many storage classes cannot grow.
 fn storage(inputs: &Inputs, contradictions: &mut Vec<String>) -> Derived<Bytes> {
-    let field = if inputs.crunchy_database {
+    let field = if inputs.cluster.is_some() {
         "spec.database.crunchy.storage.size"
     } else {
         "spec.database.standalone.storage.size"

@@ -16,14 +16,11 @@ pub(crate) fn inputs(users: i64) -> Inputs {
         namespaces_per_user: 50,
         distinct_queries: None,
         standalone_database: true,
-        crunchy_database: false,
-        database_exporter: false,
-        backup_volume: false,
-        external_read: false,
+        cluster: None,
+        external_reads: Reads::Primary,
         existing_storage: None,
         external_max_connections: None,
         pooler: true,
-        pooler_asks: false,
         cache: true,
         overrides: Overrides::default(),
     }
@@ -234,9 +231,7 @@ proptest! {
 fn crunchy(users: i64) -> Inputs {
     Inputs {
         standalone_database: false,
-        crunchy_database: true,
-        database_exporter: true,
-        backup_volume: true,
+        cluster: Some(ClusterInputs { exporter: true, backup_volume: true, own_pooler: false }),
         ..inputs(users)
     }
 }
@@ -249,8 +244,9 @@ fn a_cluster_has_the_seeds_instances_and_its_budget_holds_with_every_pooler() {
     assert_eq!(database.storage.value, Bytes(100 * GIB));
     assert_eq!(database.backup_storage.as_ref().map(|size| size.value), Some(Bytes(100 * GIB)));
     for users in [5, 50, 51, 500, 5000, 100_000] {
-        for (pooler, pooler_asks) in [(true, false), (true, true), (false, false)] {
-            let sizing = size(&Inputs { pooler, pooler_asks, ..crunchy(users) });
+        for (pooler, own_pooler) in [(true, false), (true, true), (false, false)] {
+            let cluster = Some(ClusterInputs { exporter: true, backup_volume: true, own_pooler });
+            let sizing = size(&Inputs { pooler, cluster, ..crunchy(users) });
             let database = sizing.database.as_ref().expect("database");
             assert!(database.replicas.value >= 2, "{users} users have a stand-in");
             if pooler || users <= 5000 {

@@ -10,6 +10,9 @@ use crate::cluster::{DEADLINE, Operator, REPAIR, STACK, Space, World, equipped, 
 
 const CLUSTER: &str = "perses-db";
 
+/// What is changed in a status.
+type Edit = fn(&mut Value);
+
 async fn cluster(space: &Space) -> Value {
     within("the PostgresCluster", DEADLINE, async || space.get(Kind::PostgresCluster, CLUSTER).await).await
 }
@@ -96,7 +99,6 @@ async fn a_cluster_is_made_waited_for_and_kept() {
     assert_eq!(writes(&space, &operator).await, 0);
 
     // Every line of the formula, broken once; what runs goes on.
-    type Edit = fn(&mut Value);
     let lines: [(&str, Edit); 7] = [
         ("ClusterNotObserved", |status| status["observedGeneration"] = json!(0)),
         ("ClusterBlocked", |status| {

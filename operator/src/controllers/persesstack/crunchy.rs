@@ -35,20 +35,23 @@ pub struct ClusterState {
     pub users_revision: String,
     /// `status.databaseRevision`.
     pub database_revision: String,
-    /// `spec.proxy.pgBouncer` is there.
-    pub wants_proxy: bool,
-    /// Condition `ProxyAvailable` is True.
-    pub proxy_available: bool,
-    /// `status.proxy.pgBouncer.postgresRevision`.
-    pub proxy_revision: String,
-    /// `spec.backups.pgbackrest` is there.
-    pub wants_backups: bool,
-    /// Condition `PGBackRestRepoHostReady` is True.
-    pub repo_host_ready: bool,
+    /// Crunchy's pooler, when `spec.proxy.pgBouncer` is there.
+    pub proxy: Option<ProxyState>,
+    /// Whether condition `PGBackRestRepoHostReady` is True, when `spec.backups.pgbackrest` is there.
+    pub repo_host: Option<bool>,
     /// `spec.instances[set].dataVolumeClaimSpec.resources.requests.storage`.
     pub storage: Option<String>,
     /// Message of condition `PersistentVolumeResizeError`, when True.
     pub resize_error: Option<String>,
+}
+
+/// Crunchy's pooler.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyState {
+    /// Condition `ProxyAvailable` is True.
+    pub available: bool,
+    /// `status.proxy.pgBouncer.postgresRevision`.
+    pub revision: String,
 }
 
 /// One instance set of the status.
@@ -102,11 +105,13 @@ impl ClusterState {
             system_identifier: text(&status["patroni"]["systemIdentifier"]),
             users_revision: text(&status["usersRevision"]),
             database_revision: text(&status["databaseRevision"]),
-            wants_proxy: spec["proxy"]["pgBouncer"].is_object(),
-            proxy_available: is("ProxyAvailable", "True").is_some(),
-            proxy_revision: text(&status["proxy"]["pgBouncer"]["postgresRevision"]),
-            wants_backups: spec["backups"]["pgbackrest"].is_object(),
-            repo_host_ready: is("PGBackRestRepoHostReady", "True").is_some(),
+            proxy: spec["proxy"]["pgBouncer"].is_object().then(|| ProxyState {
+                available: is("ProxyAvailable", "True").is_some(),
+                revision: text(&status["proxy"]["pgBouncer"]["postgresRevision"]),
+            }),
+            repo_host: spec["backups"]["pgbackrest"]
+                .is_object()
+                .then(|| is("PGBackRestRepoHostReady", "True").is_some()),
             storage: ours["dataVolumeClaimSpec"]["resources"]["requests"]["storage"].as_str().map(str::to_owned),
             resize_error: is("PersistentVolumeResizeError", "True").map(message),
         }
@@ -156,11 +161,11 @@ impl ClusterState {
         if self.database_revision.is_empty() {
             return not("DatabaseNotCreated", "the database has not been created yet".to_owned());
         }
-        if self.wants_proxy {
-            if !self.proxy_available {
+        if let Some(proxy) = &self.proxy {
+            if !proxy.available {
                 return not("ProxyNotAvailable", "Crunchy's PgBouncer does not answer yet".to_owned());
             }
-            if self.proxy_revision.is_empty() {
+            if proxy.revision.is_empty() {
                 return not(
                     "ProxyNotInstalled",
                     "Crunchy's PgBouncer cannot ask the database for passwords yet".to_owned(),
@@ -176,7 +181,7 @@ impl ClusterState {
         if credentials.and_then(|secret| secret.text("password")).is_none() {
             return not("CredentialsNotPublished", "the Secret of the database's user has no password yet".to_owned());
         }
-        if self.wants_backups && !self.repo_host_ready {
+        if self.repo_host == Some(false) {
             return not("BackupsNotReady", "the host of the backup repository is not ready".to_owned());
         }
         Ok(())
@@ -224,12 +229,11 @@ pub(super) fn endpoint(
                 return held(reason, message);
             }
         }
-        Some(_) => {}
         // Secrets of these names without a cluster of ours: they are somebody else's.
         None if observed.capabilities.of(Kind::PostgresCluster) == Availability::Present => {
             return held("ClusterNotCreated", format!("PostgresCluster {cluster} of this stack does not exist yet"));
         }
-        None => {}
+        _ => {}
     }
     let host = |service: &str| format!("{cluster}-{service}.{namespace}.svc");
     Ok(Endpoint {

@@ -6,7 +6,7 @@ use crate::api::v1alpha1::{
     BackupType, CacheType, DatabaseType, Exporter, PersesStackSpec, PoolerType, Quantity, Resources,
 };
 use crate::sizing::quantity::NotAQuantity;
-use crate::sizing::{Bytes, ComputeOverrides, Cpu, Inputs, Overrides};
+use crate::sizing::{Bytes, ClusterInputs, ComputeOverrides, Cpu, Inputs, Overrides, Reads};
 
 /// The inputs of the capacity model for `spec`.
 pub(super) fn inputs(
@@ -68,10 +68,15 @@ pub(super) fn inputs(
         namespaces_per_user: workload.namespaces_per_user.into(),
         distinct_queries: workload.distinct_queries.map(Into::into),
         standalone_database: database_type == DatabaseType::Standalone,
-        crunchy_database: cluster,
-        database_exporter: cluster && crunchy.exporter == Exporter::Enabled,
-        backup_volume: cluster && crunchy.backups.type_ == BackupType::Volume,
-        external_read: external.is_some_and(|external| external.read.is_some()),
+        cluster: cluster.then(|| ClusterInputs {
+            exporter: crunchy.exporter == Exporter::Enabled,
+            backup_volume: crunchy.backups.type_ == BackupType::Volume,
+            own_pooler: spec.pooler.type_ == PoolerType::Crunchy,
+        }),
+        external_reads: match external.and_then(|external| external.read.as_ref()) {
+            Some(_) => Reads::Replicas,
+            None => Reads::Primary,
+        },
         // A claim whose size cannot be read is treated as absent: the API server still refuses to shrink it. That of another
         // store, which the stack is about to leave, says nothing.
         existing_storage: observed
@@ -81,7 +86,6 @@ pub(super) fn inputs(
             .and_then(|text| Bytes::parse(text).ok()),
         external_max_connections: external.and_then(|e| e.max_connections).map(Into::into),
         pooler,
-        pooler_asks: spec.pooler.type_ == PoolerType::Crunchy,
         cache: spec.cache.type_ == CacheType::Standalone,
         overrides: Overrides {
             min_replicas: spec.api.min_replicas.map(Into::into),

@@ -137,7 +137,7 @@ pub(super) fn cluster(stack: &PersesStack, observed: &Observed, names: &Names) -
              Volume or S3, or install PGO 5.7 or newer",
         ));
     }
-    let ending = without && observed.workloads.cluster.as_ref().is_some_and(|found| found.wants_backups);
+    let ending = without && observed.workloads.cluster.as_ref().is_some_and(|found| found.repo_host.is_some());
     let backups_end = confirmed(stack, CONFIRM_BACKUP_REMOVAL) == Some(&cluster);
     if ending && !backups_end {
         return Err(Invalid::terminal(

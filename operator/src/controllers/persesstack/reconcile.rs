@@ -85,7 +85,7 @@ struct Applied {
 pub async fn reconcile(object: Arc<DeserializeGuard<PersesStack>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let result = run(&context, &namespace, &name).await;
+    let result = Box::pin(run(&context, &namespace, &name)).await;
     let word = result.as_ref().map_or_else(Error::category, |(_, word)| word);
     context.metrics.reconciled(word, started.elapsed());
     let (action, _) = result?;

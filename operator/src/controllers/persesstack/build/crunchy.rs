@@ -152,22 +152,19 @@ fn backups(wanted: &Backups, sizing: &DatabaseSizing) -> Value {
             (format!("{REPOSITORY}-retention-full-type")): "time",
         },
     });
-    match &wanted.s3 {
-        Some(s3) => {
-            repository["s3"] = json!({ "bucket": s3.bucket, "endpoint": s3.endpoint, "region": s3.region });
-            pgbackrest["configuration"] = json!([{ "secret": { "name": s3.secret_ref.name } }]);
+    if let Some(s3) = &wanted.s3 {
+        repository["s3"] = json!({ "bucket": s3.bucket, "endpoint": s3.endpoint, "region": s3.region });
+        pgbackrest["configuration"] = json!([{ "secret": { "name": s3.secret_ref.name } }]);
+    } else {
+        let size = sizing.backup_storage.as_ref().unwrap_or(&sizing.storage);
+        let mut claim = json!({
+            "accessModes": ["ReadWriteOnce"],
+            "resources": { "requests": { "storage": size.value.to_string() } },
+        });
+        if let Some(class) = wanted.volume.as_ref().and_then(|volume| volume.storage_class_name.as_ref()) {
+            claim["storageClassName"] = json!(class);
         }
-        None => {
-            let size = sizing.backup_storage.as_ref().unwrap_or(&sizing.storage);
-            let mut claim = json!({
-                "accessModes": ["ReadWriteOnce"],
-                "resources": { "requests": { "storage": size.value.to_string() } },
-            });
-            if let Some(class) = wanted.volume.as_ref().and_then(|volume| volume.storage_class_name.as_ref()) {
-                claim["storageClassName"] = json!(class);
-            }
-            repository["volume"] = json!({ "volumeClaimSpec": claim });
-        }
+        repository["volume"] = json!({ "volumeClaimSpec": claim });
     }
     pgbackrest["repos"] = json!([repository]);
     json!({ "pgbackrest": pgbackrest })

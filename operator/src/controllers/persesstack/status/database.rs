@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{Planned, condition, held, pods};
 use crate::api::v1alpha1::DatabaseType;
 use crate::conditions::{Finding, Status, find};
+use crate::controllers::persesstack::crunchy::ProxyState;
 use crate::controllers::persesstack::observed::{JobState, Workloads};
 use crate::controllers::persesstack::waits::Part;
 
@@ -76,8 +77,9 @@ fn remark(planned: &Planned<'_>) -> &'static str {
 /// Whether Crunchy's own pooler answers.
 pub(super) fn crunchy_pooler(workloads: &Workloads) -> Finding {
     let type_ = condition::POOLER;
+    let answers = |proxy: &ProxyState| proxy.available && !proxy.revision.is_empty();
     match &workloads.cluster {
-        Some(cluster) if cluster.proxy_available && !cluster.proxy_revision.is_empty() => {
+        Some(cluster) if cluster.proxy.as_ref().is_some_and(answers) => {
             Finding::new(type_, true, "ProxyAvailable", "Crunchy's PgBouncer answers")
         }
         Some(_) => Finding::new(type_, false, "ProxyNotAvailable", "Crunchy's PgBouncer does not answer yet"),
