@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::controllers::persesstack::build::build;
-use crate::controllers::persesstack::observed::{Capabilities, Observed};
+use crate::controllers::persesstack::observed::{Capabilities, JobState, Observed};
 use crate::controllers::persesstack::validate::validate;
 use crate::settings::{Entropy, Settings};
 use crate::sizing::size;
