@@ -246,7 +246,7 @@ fn a_cluster_has_the_seeds_instances_and_its_budget_holds_with_every_pooler() {
     for users in [5, 50, 51, 500, 5000, 100_000] {
         for (pooler, own_pooler) in [(true, false), (true, true), (false, false)] {
             let cluster = Some(ClusterInputs { exporter: true, backup_volume: true, own_pooler });
-            let sizing = size(&Inputs { pooler, cluster, ..crunchy(users) });
+            let sizing = size(&Inputs { cluster, pooler, ..crunchy(users) });
             let database = sizing.database.as_ref().expect("database");
             assert!(database.replicas.value >= 2, "{users} users have a stand-in");
             if pooler || users <= 5000 {
