@@ -90,6 +90,8 @@ pub enum OptionalApi {
     Httproute,
     /// PostgresClusters of Crunchy's operator.
     Crunchy,
+    /// Metrics of pods for the autoscaler, from an adapter.
+    CustomMetrics,
     /// ServiceMonitors, PodMonitors and PrometheusRules of the Prometheus operator.
     Monitoring,
 }
@@ -97,7 +99,7 @@ pub enum OptionalApi {
 impl OptionalApi {
     fn kinds(self) -> &'static [Kind] {
         match self {
-            Self::Openshift => &[],
+            Self::Openshift | Self::CustomMetrics => &[],
             Self::Route => &[Kind::Route],
             Self::Httproute => &[Kind::HttpRoute],
             Self::Crunchy => &[Kind::PostgresCluster],
@@ -111,6 +113,9 @@ impl OptionalApi {
         let mut capabilities = Capabilities::with(&kinds);
         if apis.contains(&Self::Openshift) {
             capabilities.openshift = Availability::Present;
+        }
+        if apis.contains(&Self::CustomMetrics) {
+            capabilities.custom_metrics = Availability::Present;
         }
         capabilities
     }

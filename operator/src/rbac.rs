@@ -56,6 +56,18 @@ const GRANTS: &[Grant] = &[
         why: "children, where the API is",
     },
     Grant {
+        group: "gateway.networking.k8s.io",
+        resources: &["gateways"],
+        verbs: &["get"],
+        why: "addresses of an HTTPRoute",
+    },
+    Grant {
+        group: "networking.k8s.io",
+        resources: &["ingressclasses"],
+        verbs: SEE,
+        why: "whether an Ingress would be served",
+    },
+    Grant {
         group: "postgres-operator.crunchydata.com",
         resources: &["postgresclusters"],
         verbs: KEEP,

@@ -174,10 +174,12 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
     push(&mut out, provisioning)?;
     push(&mut out, service)?;
     push_some(&mut out, deployment.as_ref())?;
-    push(&mut out, hpa)?;
+    push_some(&mut out, hpa.as_ref())?;
     push(&mut out, pdb)?;
-    if let Some(build::Exposure { route }) = exposure {
+    if let Some(build::Exposure { route, http_route, ingress }) = exposure {
         push_some(&mut out, route.as_ref())?;
+        push_some(&mut out, http_route.as_ref())?;
+        push_some(&mut out, ingress.as_ref())?;
     }
 
     let secrets = confidential(&rendered.validated);

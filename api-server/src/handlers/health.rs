@@ -35,13 +35,16 @@ fn first_user(state: &AppState) -> &'static str {
     }
 }
 
+/// The Perses whose API this is. Clients such as percli look whether they fit it; our own version is in `commit`.
+const API_VERSION: &str = "0.54.0";
+
 /// `GET /api/v1/health`: upstream's answer, 503 without the store.
 pub async fn health(State(state): State<AppState>) -> Response {
     let database = state.store.check().await.is_ok();
     let body = serde_json::json!({
         "buildTime": option_env!("PERSES_BUILD_TIME").unwrap_or_default(),
-        "version": VERSION,
-        "commit": option_env!("PERSES_COMMIT").unwrap_or_default(),
+        "version": API_VERSION,
+        "commit": format!("perses-api-server {VERSION} {}", option_env!("PERSES_COMMIT").unwrap_or_default()).trim_end(),
         "database": database,
     });
     let status = if database { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

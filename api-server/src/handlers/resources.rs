@@ -23,6 +23,9 @@ use crate::service::resources::{ListOptions, Read, Written};
 use crate::state::AppState;
 use crate::store::Precondition;
 
+/// A list of so many bytes is sent in pieces, as the client takes them.
+const STREAMED: usize = 1 << 20;
+
 /// Routes of the kinds; with `readonly` only those that read.
 pub fn routes(kinds: &[Kind], readonly: bool) -> Router<AppState> {
     let mut router = Router::new();
@@ -316,13 +319,17 @@ async fn list(
         },
     };
     let list = resources.list(kind, &options).await?;
-    let zipped = if wants_gzip(headers, list.len()) {
-        let plain = list.clone();
-        tokio::task::spawn_blocking(move || negotiate::gzip(&plain)).await.ok().and_then(Result::ok).map(Bytes::from)
-    } else {
-        None
-    };
-    Ok(body_of(list, zipped))
+    if wants_gzip(headers, list.length()) {
+        let plain = list.whole();
+        let copy = plain.clone();
+        let zipped = tokio::task::spawn_blocking(move || negotiate::gzip(&copy)).await.ok().and_then(Result::ok);
+        return Ok(body_of(plain, zipped.map(Bytes::from)));
+    }
+    if list.length() < STREAMED {
+        return Ok(body_of(list.whole(), None));
+    }
+    let pieces = futures::stream::iter(list.map(Ok::<_, std::convert::Infallible>));
+    Ok(body_of(Body::from_stream(pieces), None))
 }
 
 fn written(written: Written) -> Response {
@@ -338,9 +345,9 @@ fn json(status: StatusCode, body: impl Into<Body>) -> Response {
 }
 
 /// `200` with the body as it is or compressed.
-fn body_of(plain: Bytes, zipped: Option<Bytes>) -> Response {
+fn body_of(plain: impl Into<Body>, zipped: Option<Bytes>) -> Response {
     let encoding = zipped.is_some().then_some(HeaderValue::from_static("gzip"));
-    let mut response = json(StatusCode::OK, zipped.unwrap_or(plain));
+    let mut response = json(StatusCode::OK, zipped.map_or_else(|| plain.into(), Body::from));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if let Some(encoding) = encoding {
         response.headers_mut().insert(header::CONTENT_ENCODING, encoding);

@@ -1,7 +1,7 @@
 //! Use cases: the order of validation, cache, store and upstream. Knows nothing of HTTP.
 
 pub mod admin;
-mod encode;
+pub mod encode;
 pub(crate) mod envelope;
 pub mod ephemeral;
 pub mod limits_file;

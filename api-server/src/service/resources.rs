@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 
 use crate::audit;
 use crate::auth::rbac::{Rbac, concerns};
@@ -17,7 +16,7 @@ use crate::domain::lint::{Finding, Subject};
 use crate::domain::spec;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::service::encode::{self, plugin_and_default};
+use crate::service::encode::{self, List, plugin_and_default};
 use crate::service::envelope::{self, check_kind, check_name, check_tags, require_sane, required_spec, same_tags};
 use crate::service::listing::list_within;
 use crate::service::references::check_same_role;
@@ -159,7 +158,7 @@ impl Resources {
     }
 
     /// Lists documents as one JSON array.
-    pub async fn list(&self, kind: Kind, options: &ListOptions) -> Result<Bytes, ApiError> {
+    pub async fn list(&self, kind: Kind, options: &ListOptions) -> Result<List, ApiError> {
         let query = ListQuery {
             kind,
             project: options.project.clone(),
@@ -167,7 +166,7 @@ impl Resources {
             metadata_only: options.metadata_only && !options.by_spec(),
         };
         let documents = list_within(&*self.store, &query, options.within.as_ref()).await?;
-        Ok(encode::list(&documents, options))
+        Ok(List::new(documents, options))
     }
 
     /// Creates a document.

@@ -272,7 +272,7 @@ async fn what_is_left_is_written_at_the_stop() {
     let running = tokio::spawn(perses_api_server::server::run(listener, state.clone(), async {
         let _ = stopped.await;
     }));
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = crate::http::client().build().unwrap();
     for number in 0..50 {
         let body = json!({"kind": "Project", "metadata": {"name": format!("p{number}")}});
         assert_eq!(client.post(&url).json(&body).send().await.unwrap().status(), 200);

@@ -80,7 +80,8 @@ impl Subject {
             .unwrap();
         let subject = Self { base: format!("http://127.0.0.1:{}", port.number()), log, _process: process, _port: port };
         let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
-        while reqwest::get(format!("{}/api/v1/health", subject.base)).await.is_err() {
+        let probe = crate::http::client().build().unwrap();
+        while probe.get(format!("{}/api/v1/health", subject.base)).send().await.is_err() {
             let log = std::fs::read_to_string(&subject.log).unwrap();
             assert!(tokio::time::Instant::now() < deadline, "{} does not answer:\n{log}", program.display());
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -356,9 +356,9 @@ async fn percli_lints_previews_and_compares(database: Database) {
     let grafana = world.write("grafana.json", &json!({"title": "x", "panels": []}));
     let refused = world.refused(&["migrate", "-f", &grafana, "--online"]).await;
     assert!(refused.contains("percli migrate --plugin.path"), "{refused}");
-    // `dac setup` asks for our version and finds no SDK of that one.
+    // `dac setup` asks for the version and wants an SDK of that one; it fails only because there is no Go module here.
     let refused = world.refused(&["dac", "setup", "--language", "go"]).await;
-    assert!(refused.contains("version should be at least"), "{refused}");
+    assert!(!refused.contains("version should be at least"), "{refused}");
 }
 
 async fn percli_signs_in_at_a_provider(database: Database) {

@@ -48,7 +48,7 @@ fn status(response: &reqwest::Response) -> &str {
 }
 
 async fn direct(url: &str, endpoint: &str, params: &str) -> String {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = crate::http::client().build().unwrap();
     client.get(format!("{url}/api/v1/{endpoint}?{params}")).send().await.unwrap().text().await.unwrap()
 }
 

@@ -87,7 +87,7 @@ impl Process {
             .spawn()
             .unwrap();
         let url = format!("http://127.0.0.1:{}", port.number());
-        let client = Client::builder().no_proxy().build().unwrap();
+        let client = crate::http::client().build().unwrap();
         let process = Self { url, folder, child, client, _port: port };
         let is_ready = async || {
             process.client.get(format!("{}/readyz", process.url)).send().await.is_ok_and(|r| r.status() == 200)

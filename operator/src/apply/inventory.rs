@@ -23,23 +23,36 @@ pub struct Inventory {
 impl Inventory {
     /// Lists every kind whose API is there. One failed list fails the whole: an incomplete inventory would look like
     /// deleted objects. Objects of an API that is [`Unknown`](Availability::Unknown) are not in it, so none of them can be
-    /// taken for a leftover.
+    /// taken for a leftover; an optional kind that may not be read becomes so.
     pub async fn read(
         client: &kube::Client,
         namespace: &str,
         stack: &str,
-        capabilities: Capabilities,
+        capabilities: &mut Capabilities,
     ) -> Result<Self, ApplyError> {
         let selector = ListParams::default().labels(&format!("{INSTANCE_KEY}={stack},{MANAGED_BY_KEY}={MANAGED_BY}"));
         let there = Kind::all().filter(|kind| capabilities.of(*kind) == Availability::Present);
         let lists = there.map(|kind| {
             let selector = &selector;
             async move {
-                let items = list(client, namespace, &kind.resource(), selector).await?;
-                Ok::<_, ApplyError>(items.into_iter().map(move |(name, value)| ((kind, name), value)))
+                match list(client, namespace, &kind.resource(), selector).await {
+                    Ok(items) => Ok((kind, Some(items))),
+                    Err(error) if kind.is_optional() && error.code() == Some(403) => {
+                        tracing::warn!(%error, "may not be read");
+                        Ok((kind, None))
+                    }
+                    Err(error) => Err(error),
+                }
             }
         });
-        Ok(Self { objects: try_join_all(lists).await?.into_iter().flatten().collect() })
+        let mut objects = BTreeMap::new();
+        for (kind, items) in try_join_all(lists).await? {
+            match items {
+                Some(items) => objects.extend(items.into_iter().map(|(name, value)| ((kind, name), value))),
+                None => capabilities.set(kind, Availability::Unknown),
+            }
+        }
+        Ok(Self { objects })
     }
 
     /// An object as the API server sent it.

@@ -90,13 +90,19 @@ pub fn plan(resources: &Resources) -> Plan {
     // Everything that can be held back holds back the API pods too.
     let complete = deployment.is_some();
     let deployment = deployment.iter().map(|deployment| Child::new(Kind::Deployment, Applied, deployment));
-    let gated = deployment.chain([Child::new(Kind::HorizontalPodAutoscaler, Applied, hpa)]).collect();
+    let hpa_child = hpa.iter().map(|hpa| Child::new(Kind::HorizontalPodAutoscaler, Applied, hpa));
+    let gated = deployment.chain(hpa_child).collect();
 
+    if hpa.is_none() {
+        undecided.push(Kind::HorizontalPodAutoscaler);
+    }
     match exposure {
-        Some(Exposure { route }) => {
+        Some(Exposure { route, http_route, ingress }) => {
             base.extend(route.iter().map(|route| Child::custom(Kind::Route, Applied, route)));
+            base.extend(http_route.iter().map(|route| Child::custom(Kind::HttpRoute, Applied, route)));
+            base.extend(ingress.iter().map(|ingress| Child::new(Kind::Ingress, Applied, ingress)));
         }
-        None => undecided.push(Kind::Route),
+        None => undecided.extend([Kind::Route, Kind::HttpRoute, Kind::Ingress]),
     }
     Plan { generated, base, gated, migration, complete, undecided }
 }

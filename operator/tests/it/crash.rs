@@ -10,7 +10,7 @@ use futures::StreamExt;
 use persesstack_operator::client::fault::{Failure, Fault, Faults};
 use serde_json::{Value, json};
 
-use crate::cluster::{Operator, Space, World, generated, normalised};
+use crate::cluster::{Operator, Space, World, equipped, generated, ingress_class, normalised};
 
 /// Runs at the same time: they wait for controllers most of the time.
 const PARALLEL: usize = 8;
@@ -26,14 +26,30 @@ enum Story {
     Recreate,
     /// Take a part away: what is no longer wanted is deleted.
     Prune,
+    /// Expose it in another way: one object takes the place of another, of a kind that not every cluster has.
+    Expose,
 }
 
 impl Story {
+    /// A namespace in a cluster that has what the story needs.
+    async fn space(self) -> Space {
+        match self {
+            Self::Expose => {
+                let space = Space::on(equipped().expect("asked before"), "crash").await;
+                ingress_class(&space, "web").await;
+                space
+            }
+            _ => Space::new("crash").await,
+        }
+    }
+
     /// What has happened before the operator's writes are counted.
     async fn prepare(self, space: &Space) {
         if !matches!(self, Self::Create) {
             let operator = Operator::start(space);
-            space.create(&json!({"users": 10})).await;
+            let ingress = json!({"type": "Ingress", "host": "a.example", "ingress": {"className": "web"}});
+            let exposure = if matches!(self, Self::Expose) { ingress } else { json!({"type": "None"}) };
+            space.create(&json!({"users": 10, "exposure": exposure})).await;
             space.settled().await;
             operator.stop().await;
         }
@@ -47,6 +63,7 @@ impl Story {
                 space.delete().await;
                 space.create(&json!({"users": 10})).await;
             }
+            Self::Expose => drop(space.change(&json!({"exposure": {"type": "Route", "ingress": null}})).await),
             Self::Prune => drop(space.change(&json!({"cache": {"type": "None"}, "pooler": {"type": "None"}})).await),
         }
     }
@@ -54,7 +71,7 @@ impl Story {
 
 /// Plays a story with a fault; the end state, the number of writes, and whether the fault struck.
 async fn play(story: Story, fault: Option<Fault>) -> (BTreeMap<String, Value>, usize, bool) {
-    let space = Space::new("crash").await;
+    let space = story.space().await;
     let _world = World::start(&space);
     story.prepare(&space).await;
     let faults = fault.map_or_else(Faults::none, Faults::with);
@@ -106,7 +123,7 @@ fn assert_same(reference: &EndState, state: &BTreeMap<String, Value>, what: &str
 async fn crash_everywhere(story: Story) {
     let (reference, writes, _) = play(story, None).await;
     let reference = Arc::new(reference);
-    assert!(writes > 3, "{writes} writes");
+    assert!(writes >= 3, "{writes} writes");
     // Writes of one stack follow each other, and a dead process remembers nothing: before number n + 1 the cluster is as
     // after number n. The create plays both all the same; a story with a prologue costs twice as much and plays one.
     let both = matches!(story, Story::Create);
@@ -147,6 +164,13 @@ async fn a_crash_at_any_write_around_a_delete() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_at_any_write_of_a_prune() {
     crash_everywhere(Story::Prune).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_at_any_write_of_another_exposure() {
+    if equipped().is_some() {
+        crash_everywhere(Story::Expose).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,7 +17,7 @@ use crate::cluster::{Space, equipped};
 use crate::files::{self, updating};
 
 /// The optional APIs of the case's cluster: the words of `--assume-api` in its file `apis`, if it has one.
-fn capabilities(case: &Path) -> Capabilities {
+pub(crate) fn capabilities(case: &Path) -> Capabilities {
     let words = fs::read_to_string(case.join("apis")).unwrap_or_default();
     let api = |word| OptionalApi::from_str(word, true).unwrap_or_else(|e| panic!("{}/apis: {e}", case.display()));
     OptionalApi::capabilities(&words.split_whitespace().map(api).collect::<Vec<_>>())
@@ -51,7 +51,8 @@ fn without_hash(name: &str) -> String {
     }
 }
 
-fn cases() -> Vec<PathBuf> {
+/// Folders of all cases.
+pub(crate) fn cases() -> Vec<PathBuf> {
     let mut cases: Vec<_> = fs::read_dir(files::crate_dir().join("tests/golden"))
         .expect("tests/golden")
         .map(|entry| entry.expect("entry").path())

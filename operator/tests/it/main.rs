@@ -1,6 +1,7 @@
 //! Integration tests of the operator, in one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod accepted;
 mod access;
 mod client;
 mod cluster;
@@ -8,11 +9,13 @@ mod crash;
 mod crunchy;
 mod drift;
 mod election;
+mod exposure;
 mod files;
 mod generated;
 mod golden;
 mod lifecycle;
 mod optional;
+mod pods;
 mod pooler;
 mod providers;
 mod samples;

@@ -86,6 +86,25 @@ fn rules_refuse_what_cannot_work() {
             names.iter().map(|n| json!({ "name": n, "url": "http://p:9090", "default": true })).collect();
         json!({ "users": 5, "datasources": list })
     };
+    let exposed = |exposure: Value| json!({ "users": 5, "exposure": exposure });
+    refused("perses", &exposed(json!({ "type": "Ingress" })), "set host");
+    refused("perses", &exposed(json!({ "type": "HTTPRoute" })), "name the Gateway");
+    let gateway = json!({ "gateway": { "name": "g" } });
+    refused(
+        "perses",
+        &exposed(json!({ "type": "Route", "httpRoute": gateway })),
+        "only when type is HTTPRoute or Auto",
+    );
+    let tls = json!({ "secretRef": { "name": "t" } });
+    refused(
+        "perses",
+        &exposed(json!({ "type": "HTTPRoute", "httpRoute": gateway, "tls": tls })),
+        "has the certificate",
+    );
+    refused("perses", &exposed(json!({ "type": "Route", "ingress": {} })), "only when type is Ingress or Auto");
+    refused("perses", &exposed(json!({ "type": "None", "host": "a.example" })), "nothing to apply to");
+    refused("perses", &exposed(json!({ "host": "A_b" })), "does not match");
+    refused("perses", &json!({ "users": 5, "api": { "tls": { "type": "Secret" } } }), "set secret when type is Secret");
     refused("perses", &named(&["a", "b"]), "at most one datasource");
     refused("perses", &named(&["a", "a"]), "name of its own");
     refused("perses", &json!({ "users": 5, "datasources": [{ "name": "p", "url": "ftp://p" }] }), "does not match");

@@ -10,6 +10,8 @@ mod database;
 mod datasource;
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
 mod exposure;
+#[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
+mod pods;
 mod quantity;
 mod schema;
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
@@ -23,7 +25,8 @@ pub use database::{
     Database, DatabaseKeys, DatabaseType, DeletionPolicy, Direct, External, SecretKey, SslMode, Standalone, Storage,
 };
 pub use datasource::{Access, BasicAuth, BearerAuth, Datasource, DatasourceAuth};
-pub use exposure::{Exposure, ExposureType};
+pub use exposure::{Exposure, ExposureTls, ExposureType, Gateway, HttpRoute, Ingress};
+pub use pods::{Autoscaling, PodMetric, ServingTls, ServingTlsType, Spread};
 pub use quantity::Quantity;
 pub use services::{
     Cache, CacheType, ExternalRedis, PgBouncer, Pooler, PoolerTls, PoolerType, Redis, RedisAuth, RedisMode, RedisTls,
@@ -34,5 +37,6 @@ pub use spec::{
     SizingSpec, Workload,
 };
 pub use status::{
-    ApiStatus, DatabaseStatus, DerivationStatus, EndpointsStatus, PersesStackStatus, SecretsStatus, SizingStatus,
+    ApiStatus, DatabaseStatus, DerivationStatus, EndpointsStatus, ExposureStatus, PersesStackStatus, SecretsStatus,
+    SizingStatus,
 };

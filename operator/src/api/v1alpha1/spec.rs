@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::database::Database;
 use super::datasource::Datasource;
 use super::exposure::Exposure;
+use super::pods::{Autoscaling, ServingTls, Spread};
 use super::quantity::Quantity;
 use super::schema;
 use super::services::{Cache, Pooler};
@@ -252,6 +253,25 @@ pub struct Api {
     /// Compute resources of one pod. Override the derived ones.
     #[serde(default)]
     pub resources: Resources,
+    /// How the number of pods follows the load.
+    #[serde(default)]
+    pub autoscaling: Autoscaling,
+    /// Name of the PriorityClass of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// How strictly the pods are spread over zones and nodes.
+    #[serde(default)]
+    pub spread: Spread,
+    /// HTTPS between the router and the pods, and inside the cluster. Plain HTTP when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ServingTls>,
+    /// Parts of a pod template (core/v1) that are merged over the operator's, as a strategic merge: lists of containers,
+    /// volumes, variables, ports and mounts by their keys. The server's own container is called `api`. What the operator
+    /// must set (its image, arguments, resources, ports, mounts, selector labels) is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::any_object")]
+    pub pod_template: Option<serde_json::Map<String, serde_json::Value>>,
     /// Configuration of the API server in Perses' own keys, merged over the operator's. Keys that the operator must own
     /// (`database`, `provisioning`, key and password files) are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::database::DatabaseType;
+use super::exposure::ExposureType;
 use super::schema;
 use super::spec::SizingModel;
 
@@ -33,6 +34,9 @@ pub struct PersesStackStatus {
     /// In-cluster addresses, `host:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<EndpointsStatus>,
+    /// What exposes the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exposure: Option<ExposureStatus>,
     /// Names of the generated Secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secrets: Option<SecretsStatus>,
@@ -51,6 +55,15 @@ pub struct ApiStatus {
     pub ready: i32,
     /// `ready/replicas`, for people.
     pub summary: String,
+}
+
+/// What exposes the service.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ExposureStatus {
+    /// Kind of exposure that `Auto` stands for.
+    #[serde(rename = "type")]
+    pub type_: ExposureType,
 }
 
 /// The database in use.

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::future::join_all;
 use futures::{Stream, StreamExt, stream};
@@ -25,33 +26,40 @@ use crate::apply::{ApplyError, verb};
 /// Group that tells OpenShift from other clusters, and one of its versions.
 const OPENSHIFT: (&str, &str) = ("security.openshift.io", "security.openshift.io/v1");
 
+/// Versions of the API through which the autoscaler reads metrics of pods: any will do.
+const CUSTOM_METRICS: [&str; 2] = ["custom.metrics.k8s.io/v1beta2", "custom.metrics.k8s.io/v1beta1"];
+
+/// How long discovery of one group version may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// The optional APIs as last seen, shared by all reconciles.
 #[derive(Debug, Default)]
 pub struct CapabilityCache {
     known: watch::Sender<Capabilities>,
-    asked: tokio::sync::Mutex<Option<Instant>>,
+    answered: AtomicBool,
+    asking: tokio::sync::Mutex<()>,
 }
 
 impl CapabilityCache {
-    /// How long a full answer counts.
+    /// A full answer is asked for again after this time.
     pub const TTL: Duration = Duration::from_mins(1);
-    /// How long an answer counts in which something did not answer.
-    const UNCERTAIN_TTL: Duration = Duration::from_secs(2);
-    /// A definition is served a moment after it was made: after an event the first look comes so soon, then ever later.
+    /// An answer in which something did not answer is asked for again after this time.
+    const UNCERTAIN_TTL: Duration = Duration::from_secs(10);
+    /// A definition is served a moment after it was made: after an event the next look comes so soon, then ever later.
     const FIRST_LOOK: Duration = Duration::from_millis(250);
 
-    /// The capabilities now.
+    /// The capabilities as last seen; only the first call asks. So an API that is slow to answer delays no stack.
     ///
     /// # Errors
     /// It cannot be told whether this is OpenShift: nothing may be built, since the user ids of all pods depend on it.
     pub async fn get(&self, client: &Client) -> Result<Capabilities, ApplyError> {
-        let mut asked = self.asked.lock().await;
-        let known = *self.known.borrow();
-        let ttl = if certain(known) { Self::TTL } else { Self::UNCERTAIN_TTL };
-        let capabilities = match *asked {
-            Some(since) if since.elapsed() < ttl => known,
-            _ => self.ask(client, &mut asked).await,
-        };
+        if !self.answered.load(Ordering::Acquire) {
+            let _one = self.asking.lock().await;
+            if !self.answered.load(Ordering::Acquire) {
+                self.ask(client).await;
+            }
+        }
+        let capabilities = *self.known.borrow();
         if capabilities.openshift == Availability::Unknown {
             let answer = kube::core::Status::failure("discovery does not answer", "ServiceUnavailable").with_code(503);
             let source = kube::Error::Api(answer.boxed());
@@ -63,7 +71,8 @@ impl CapabilityCache {
     /// Asks now; whether the answer is another one than before.
     pub async fn refresh(&self, client: &Client) -> bool {
         let before = *self.known.borrow();
-        self.ask(client, &mut *self.asked.lock().await).await != before
+        let _one = self.asking.lock().await;
+        self.ask(client).await != before
     }
 
     /// Keeps the answer current until it is dropped: asks again after [`Self::TTL`], and as soon as the definition of an
@@ -72,7 +81,9 @@ impl CapabilityCache {
         let mut definitions = pin!(definitions(client.clone()).chain(stream::pending()));
         let mut pause = Self::TTL;
         loop {
-            self.refresh(client).await;
+            if self.refresh(client).await {
+                pause = Self::FIRST_LOOK;
+            }
             let longest = if certain(*self.known.borrow()) { Self::TTL } else { Self::UNCERTAIN_TTL };
             tokio::select! {
                 () = tokio::time::sleep(pause.min(longest)) => pause = (pause * 2).min(Self::TTL),
@@ -94,9 +105,8 @@ impl CapabilityCache {
         self.known.subscribe()
     }
 
-    async fn ask(&self, client: &Client, asked: &mut Option<Instant>) -> Capabilities {
+    async fn ask(&self, client: &Client) -> Capabilities {
         let found = discover(client).await;
-        *asked = Some(Instant::now());
         self.known.send_if_modified(|known| {
             let changed = *known != found;
             if changed {
@@ -105,6 +115,7 @@ impl CapabilityCache {
             }
             changed
         });
+        self.answered.store(true, Ordering::Release);
         found
     }
 }
@@ -112,16 +123,23 @@ impl CapabilityCache {
 /// Whether everything answered.
 fn certain(capabilities: Capabilities) -> bool {
     let known = |availability| availability != Availability::Unknown;
-    known(capabilities.openshift) && Kind::OPTIONAL.into_iter().all(|kind| known(capabilities.of(kind)))
+    known(capabilities.openshift)
+        && known(capabilities.custom_metrics)
+        && Kind::OPTIONAL.into_iter().all(|kind| known(capabilities.of(kind)))
 }
 
 async fn discover(client: &Client) -> Capabilities {
     let optional = Kind::OPTIONAL.map(|kind| (kind, kind.resource()));
     let mut versions: BTreeSet<&str> = optional.iter().map(|(_, resource)| resource.api_version.as_str()).collect();
     versions.insert(OPENSHIFT.1);
-    let answers = versions.into_iter().map(async |version| (version, client.list_api_group_resources(version).await));
+    versions.extend(CUSTOM_METRICS);
+    let answers = versions.into_iter().map(async |version| {
+        // One that hangs is one that does not answer.
+        let answer = tokio::time::timeout(ANSWER, client.list_api_group_resources(version)).await;
+        Some((version, answer.ok()?))
+    });
     let (answers, groups) = tokio::join!(join_all(answers), client.list_api_groups());
-    let answers: BTreeMap<&str, kube::Result<APIResourceList>> = answers.into_iter().collect();
+    let answers: BTreeMap<&str, kube::Result<APIResourceList>> = answers.into_iter().flatten().collect();
 
     let mut found = Capabilities::default();
     for (kind, resource) in &optional {
@@ -136,6 +154,12 @@ async fn discover(client: &Client) -> Capabilities {
         _ if listed => Availability::Present,
         answer => answer,
     };
+    let metrics = CUSTOM_METRICS
+        .map(|version| answers.get(version).map_or(Availability::Unknown, |answer| availability(answer, |_| true)));
+    found.custom_metrics = [Availability::Present, Availability::Unknown]
+        .into_iter()
+        .find(|availability| metrics.contains(availability))
+        .unwrap_or(Availability::Absent);
     found
 }
 
@@ -149,20 +173,30 @@ fn availability(answer: &kube::Result<APIResourceList>, served: impl Fn(&APIReso
     }
 }
 
-/// Something happened to the definition of an optional kind. Ends where definitions may not be watched (an operator of one
-/// namespace).
+/// Something happened to the definition of an optional kind.
 fn definitions(client: Client) -> impl Stream<Item = ()> {
     let names = Kind::OPTIONAL.map(|kind| {
         let resource = kind.resource();
         format!("{}.{}", resource.plural, resource.group)
     });
-    let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(client);
+    cluster_events::<CustomResourceDefinition>(client, move |name| names.iter().any(|ours| ours == name))
+}
+
+/// An object of a cluster-wide kind with a name that `concerns` us has come, changed or gone. Ends where the kind may not
+/// be watched (an operator of one namespace).
+pub(super) fn cluster_events<K>(
+    client: Client,
+    concerns: impl Fn(&str) -> bool + Send + 'static,
+) -> impl Stream<Item = ()> + Send + 'static
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + 'static,
+{
+    let api: Api<PartialObjectMeta<K>> = Api::all(client);
     let events = watcher(api, watcher::Config::default()).default_backoff();
     let allowed = events.take_while(|event| std::future::ready(!matches!(event, Err(error) if forbidden(error))));
     allowed.filter_map(move |event| {
-        let ours = |definition: &PartialObjectMeta<_>| names.contains(&definition.name_any());
         let told = match event {
-            Ok(watcher::Event::Apply(definition) | watcher::Event::Delete(definition)) => ours(&definition),
+            Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => concerns(&object.name_any()),
             _ => false,
         };
         std::future::ready(told.then_some(()))

@@ -1,25 +1,108 @@
-//! PURE: how the service is reached from outside, from what the spec asks for and what the cluster has; and what became
-//! of it.
+//! PURE: what makes the service reachable from outside, from what the spec asks for and what the cluster has.
 
-use serde_json::Value;
+use std::net::IpAddr;
 
-use super::build::names::Names;
-use super::observed::{Capabilities, ExposureState};
+use super::observed::{Capabilities, IngressClass};
 use super::validate::Invalid;
-use crate::api::v1alpha1::{ExposureType, PersesStackSpec};
-use crate::apply::inventory::Inventory;
+use crate::api::v1alpha1::{Exposure, ExposureType};
 use crate::apply::kind::Kind;
 
-/// The kind of object that exposes the service; `None` when nothing does.
+/// What exposes the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exposed {
+    /// Nothing: it is reached inside the cluster.
+    Nothing,
+    /// A Route.
+    Route,
+    /// An HTTPRoute.
+    HttpRoute,
+    /// An Ingress of this class; the cluster's default when it has no name.
+    Ingress {
+        /// Name of the IngressClass.
+        class: Option<String>,
+    },
+}
+
+impl Exposed {
+    /// The kind of object that does it.
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Nothing => None,
+            Self::Route => Some(Kind::Route),
+            Self::HttpRoute => Some(Kind::HttpRoute),
+            Self::Ingress { .. } => Some(Kind::Ingress),
+        }
+    }
+
+    /// The same as a word of the spec.
+    pub fn type_(&self) -> ExposureType {
+        match self {
+            Self::Nothing => ExposureType::None,
+            Self::Route => ExposureType::Route,
+            Self::HttpRoute => ExposureType::HttpRoute,
+            Self::Ingress { .. } => ExposureType::Ingress,
+        }
+    }
+}
+
+/// Chooses. `classes` are the cluster's IngressClasses; `None` when the operator may not read them (it watches one
+/// namespace): then only a class that is named is used.
 ///
 /// # Errors
-/// What is asked for is not there, or it is not known whether it is: never terminal. What exists stays as it is.
-pub(super) fn kind(spec: &PersesStackSpec, capabilities: Capabilities) -> Result<Option<Kind>, Invalid> {
-    match spec.exposure.type_ {
-        ExposureType::None => Ok(None),
-        ExposureType::Route if capabilities.has(Kind::Route)? => Ok(Some(Kind::Route)),
+/// What is asked for is not there, or it is not known whether it is: not terminal, what exists stays as it is. A proxy that
+/// is no network is terminal.
+pub(super) fn choose(
+    spec: &Exposure,
+    capabilities: Capabilities,
+    classes: Option<&[IngressClass]>,
+) -> Result<Exposed, Invalid> {
+    for proxy in spec.trusted_proxies.iter().flatten() {
+        network(proxy)?;
+    }
+    match spec.type_ {
+        ExposureType::None => Ok(Exposed::Nothing),
+        ExposureType::Route if capabilities.has(Kind::Route)? => Ok(Exposed::Route),
         ExposureType::Route => Err(absent(Kind::Route)),
-        ExposureType::Auto => Ok(capabilities.has(Kind::Route)?.then_some(Kind::Route)),
+        ExposureType::HttpRoute if capabilities.has(Kind::HttpRoute)? => Ok(Exposed::HttpRoute),
+        ExposureType::HttpRoute => Err(absent(Kind::HttpRoute)),
+        ExposureType::Ingress => class(spec, classes).map(|class| Exposed::Ingress { class }),
+        ExposureType::Auto => {
+            if capabilities.has(Kind::Route)? {
+                return Ok(Exposed::Route);
+            }
+            if spec.http_route.is_some() && capabilities.has(Kind::HttpRoute)? {
+                return Ok(Exposed::HttpRoute);
+            }
+            // Without a host it would take the requests of every host.
+            match class(spec, classes) {
+                Ok(Some(class)) if spec.host.is_some() => Ok(Exposed::Ingress { class: Some(class) }),
+                _ => Ok(Exposed::Nothing),
+            }
+        }
+    }
+}
+
+/// The class to use: the one that is named, the default one, the only one; `None` leaves it to the API server.
+fn class(spec: &Exposure, classes: Option<&[IngressClass]>) -> Result<Option<String>, Invalid> {
+    let named = spec.ingress.as_ref().and_then(|ingress| ingress.class_name.clone());
+    let Some(classes) = classes else { return Ok(named) };
+    let names = || classes.iter().map(|class| class.name.as_str()).collect::<Vec<_>>().join(", ");
+    let wrong = |message: String| Invalid { reason: "IngressClassAbsent", message, waiting_for: None, terminal: false };
+    match (named, classes) {
+        (Some(named), classes) if classes.iter().any(|class| class.name == named) => Ok(Some(named)),
+        (Some(named), classes) => Err(wrong(format!(
+            "spec.exposure.ingress.className is {named}, but the cluster has {}: name one of them or install it",
+            if classes.is_empty() { "no IngressClass".to_owned() } else { names() }
+        ))),
+        (None, []) => Err(wrong("the cluster has no IngressClass: install an ingress controller".to_owned())),
+        (None, [only]) => Ok(Some(only.name.clone())),
+        (None, classes) => match classes.iter().find(|class| class.default) {
+            Some(default) => Ok(Some(default.name.clone())),
+            None => Err(wrong(format!(
+                "none of the IngressClasses {} is the default: set spec.exposure.ingress.className",
+                names()
+            ))),
+        },
     }
 }
 
@@ -36,27 +119,29 @@ fn absent(kind: Kind) -> Invalid {
     }
 }
 
-/// What the router says about the object of this kind; `None` when there is no such object.
-pub(super) fn state(inventory: &Inventory, names: &Names) -> Option<ExposureState> {
-    inventory.get(Kind::Route, &names.exposure()).map(route_state)
+/// An address, or a network in CIDR form.
+fn network(text: &str) -> Result<(), Invalid> {
+    let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let good = address.parse::<IpAddr>().is_ok_and(|address| {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        prefix.is_none_or(|prefix| prefix.parse::<u8>().is_ok_and(|length| length <= longest))
+    });
+    if good {
+        return Ok(());
+    }
+    Err(Invalid::terminal(
+        "ExposureInvalid",
+        format!("spec.exposure.trustedProxies: {text} is no address and no network: write it as 10.128.0.0/14"),
+    ))
 }
 
-/// Admitted by every router that took it up, and by one at least.
-fn route_state(route: &Value) -> ExposureState {
-    let routers = route["status"]["ingress"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let admission = |router: &Value| {
-        let conditions = router["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.into_iter().find(|condition| condition["type"] == "Admitted")
-    };
-    let refused = routers.iter().filter_map(admission).find(|condition| condition["status"] != "True");
-    let admitted = routers.iter().find(|router| admission(router).is_some_and(|found| found["status"] == "True"));
-    let text = |value: &Value| value.as_str().map(str::to_owned).filter(|text| !text.is_empty());
-    ExposureState {
-        kind: Kind::Route,
-        host: admitted.and_then(|router| text(&router["host"])).or_else(|| text(&route["spec"]["host"])),
-        tls: route["spec"]["tls"].is_object(),
-        admitted: admitted.is_some() && refused.is_none(),
-        message: refused.and_then(|condition| text(&condition["message"]).or_else(|| text(&condition["reason"]))),
+/// What the server is configured for: the same as `chosen`, and while that is not known what it was before. So an API
+/// that is away for a while does not change the configuration of the pods.
+pub(super) fn configured(spec: &Exposure, chosen: Option<&Exposed>, before: Option<ExposureType>) -> ExposureType {
+    match (spec.type_, chosen) {
+        (ExposureType::Auto, Some(chosen)) => chosen.type_(),
+        (ExposureType::Auto, None) => before.unwrap_or(ExposureType::None),
+        (type_, _) => type_,
     }
 }
 
@@ -64,17 +149,72 @@ fn route_state(route: &Value) -> ExposureState {
 mod tests {
     use serde_json::json;
 
+    use super::super::observed::Availability;
     use super::*;
 
+    fn spec(value: serde_json::Value) -> Exposure {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn ingress_class(name: &str, default: bool) -> IngressClass {
+        IngressClass { name: name.to_owned(), default }
+    }
+
     #[test]
-    fn a_route_is_admitted_when_no_router_refuses_it() {
-        let route = |ingress: Value| json!({"spec": {"host": "a.example", "tls": {}}, "status": {"ingress": ingress}});
-        let router = |status: &str, message: &str| json!({"host": "a.example", "conditions": [{"type": "Admitted", "status": status, "message": message}]});
-        let state = route_state(&route(json!([])));
-        assert!(!state.admitted && state.message.is_none() && state.tls, "{state:?}");
-        let state = route_state(&route(json!([router("True", "")])));
-        assert!(state.admitted && state.host.as_deref() == Some("a.example"), "{state:?}");
-        let state = route_state(&route(json!([router("True", ""), router("False", "host taken")])));
-        assert!(!state.admitted && state.message.as_deref() == Some("host taken"), "{state:?}");
+    fn auto_takes_the_first_that_is_there() {
+        let classes = [ingress_class("a", false), ingress_class("b", true)];
+        let all = Capabilities::with(&[Kind::Route, Kind::HttpRoute]);
+        let gateway = Capabilities::with(&[Kind::HttpRoute]);
+        let none = Capabilities::with(&[]);
+        let plain = spec(json!({}));
+        let named = spec(json!({"host": "a.example", "httpRoute": {"gateway": {"name": "g"}}}));
+        let host = spec(json!({"host": "a.example"}));
+        let choose = |spec: &Exposure, capabilities| choose(spec, capabilities, Some(&classes)).unwrap();
+        assert_eq!(choose(&named, all), Exposed::Route);
+        assert_eq!(choose(&named, gateway), Exposed::HttpRoute);
+        assert_eq!(choose(&host, gateway), Exposed::Ingress { class: Some("b".to_owned()) }, "no Gateway is named");
+        assert_eq!(choose(&named, none), Exposed::Ingress { class: Some("b".to_owned()) });
+        assert_eq!(choose(&plain, none), Exposed::Nothing, "an Ingress without a host would take every host");
+        assert_eq!(super::choose(&host, none, Some(&[])).unwrap(), Exposed::Nothing);
+        assert_eq!(super::choose(&host, none, None).unwrap(), Exposed::Nothing, "the classes may not be read");
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_chosen_around() {
+        let mut unknown = Capabilities::with(&[]);
+        unknown.set(Kind::Route, Availability::Unknown);
+        let host = spec(json!({"host": "a.example"}));
+        let error = choose(&host, unknown, Some(&[ingress_class("a", true)])).unwrap_err();
+        assert!(error.reason == "ApiUnavailable" && !error.terminal, "{error}");
+        assert_eq!(configured(&host, None, Some(ExposureType::Route)), ExposureType::Route, "as it was before");
+        let ingress = spec(json!({"type": "Ingress", "host": "a.example"}));
+        let class = Some("a".to_owned());
+        assert_eq!(choose(&ingress, unknown, Some(&[ingress_class("a", true)])), Ok(Exposed::Ingress { class }));
+    }
+
+    #[test]
+    fn a_class_is_named_default_or_alone() {
+        let ingress = |class: Option<&str>| {
+            spec(json!({"type": "Ingress", "host": "a.example", "ingress": {"className": class}}))
+        };
+        let two = [ingress_class("a", false), ingress_class("b", false)];
+        let error = choose(&ingress(None), Capabilities::with(&[]), Some(&two)).unwrap_err();
+        assert!(error.message.contains("a, b") && error.message.contains("className"), "{error}");
+        let error = choose(&ingress(Some("c")), Capabilities::with(&[]), Some(&two)).unwrap_err();
+        assert!(error.message.contains("a, b"), "{error}");
+        let chosen = choose(&ingress(None), Capabilities::with(&[]), Some(&two[..1]));
+        assert_eq!(chosen, Ok(Exposed::Ingress { class: Some("a".to_owned()) }));
+        let chosen = choose(&ingress(Some("c")), Capabilities::with(&[]), None);
+        assert_eq!(chosen, Ok(Exposed::Ingress { class: Some("c".to_owned()) }), "taken at its word");
+    }
+
+    #[test]
+    fn proxies_are_addresses_or_networks() {
+        for good in ["10.0.0.1", "10.0.0.0/8", "fd00::/8", "::1"] {
+            assert_eq!(network(good), Ok(()), "{good}");
+        }
+        for bad in ["10.0.0.0/33", "proxy.example", "10.0.0.0/", "/8"] {
+            assert!(network(bad).unwrap_err().terminal, "{bad}");
+        }
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Read [`reconcile`] first. This module holds the wiring: what is watched and which stack an event wakes.
 
+mod admission;
 pub mod build;
 pub mod capabilities;
 pub mod context;
 pub mod crunchy;
 pub mod crunchy_schema;
-mod exposure;
+pub mod exposure;
+mod frontends;
 mod generated;
 mod inputs;
 pub mod observe;
@@ -30,7 +32,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceQuota, Secret, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DynamicObject};
@@ -74,8 +76,10 @@ pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 
     let controller = watch.children::<NetworkPolicy>(controller);
     let controller = watch.children::<Ingress>(controller);
     let controller = controller.reconcile_on(optional::events(&context, &watch));
-    // An API that comes or goes can concern every stack.
+    // An API or an IngressClass that comes or goes can concern every stack.
     let controller = controller.reconcile_all_on(context.capabilities.changes());
+    let classes = capabilities::cluster_events::<IngressClass>(context.client.clone(), |_| true);
+    let controller = controller.reconcile_all_on(classes);
     // Every Secret, metadata only: those that specs refer to do not carry our labels.
     let shared = context.clone();
     let secrets = watch.api::<PartialObjectMeta<Secret>>();

@@ -8,14 +8,16 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::api::Api;
 
+use super::admission;
 use super::build::names::Names;
 use super::context::Context;
 use super::crunchy::ClusterState;
-use super::exposure;
+use super::frontends;
 use super::observed::{
-    Availability, Capabilities, ForeignObject, HpaState, JobState, Observed, SecretData, WorkloadState, Workloads,
+    Availability, Capabilities, ForeignObject, HpaState, JobState, Listener, Observed, SecretData, WorkloadState,
+    Workloads,
 };
-use crate::api::v1alpha1::{DatabaseType, PersesStack, PersesStackSpec};
+use crate::api::v1alpha1::{DatabaseType, LocalReference, PersesStack, PersesStackSpec, ServingTlsType};
 use crate::apply::inventory::Inventory;
 use crate::apply::kind::Kind;
 use crate::apply::owner::{Claim, StackId, claim};
@@ -33,7 +35,10 @@ pub struct Picture {
 /// Reads the picture of one stack. Any failed read fails the whole: half a picture looks like deleted objects.
 pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Result<Picture, ApplyError> {
     let names = Names::new(id.name.clone());
-    let referenced = referenced_secrets(stack);
+    let mut referenced = referenced_secrets(stack);
+    if stack.spec.api.tls.as_ref().is_some_and(|tls| tls.type_ == ServingTlsType::OpenShift) {
+        referenced.insert(names.api_tls());
+    }
     let generated =
         [names.keys(), names.admin(), names.redis(), names.database(), names.pgbouncer_client(), names.pgbouncer_tls()];
     // Before the reads: a Secret that appears between the read and the registration would go unnoticed.
@@ -53,13 +58,15 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
 
     let api = inventory.typed::<Deployment>(Kind::Deployment, &names.api());
     observed.api_replicas = api.and_then(|api| api.spec?.replicas);
-    observed.workloads = workloads(&inventory, &names);
+    observed.workloads = workloads(&inventory, &names, None, &[]);
     found_data(&mut observed, stack, &inventory, &names);
     if capabilities.of(Kind::PostgresCluster) == Availability::Present
         && matches!(stack.spec.database.type_, DatabaseType::Crunchy | DatabaseType::Auto)
     {
         observed.crunchy_schema = context.crunchy_schema.get(&context.client).await;
     }
+    observed.ingress_classes = frontends::ingress_classes(context, &stack.spec.exposure).await?;
+    observed.listeners = frontends::listeners(context, &stack.spec.exposure, capabilities, id).await?;
     let complete = |(name, job): (&String, &JobState)| job.complete.then(|| name.clone());
     observed.completed_migrations = observed.workloads.migrations.iter().filter_map(complete).collect();
     Ok(Picture { inventory, observed })
@@ -85,13 +92,13 @@ fn found_data(observed: &mut Observed, stack: &PersesStack, inventory: &Inventor
 /// What exists, of every kind whose API is there.
 async fn inventory(context: &Context, id: &StackId) -> Result<(Inventory, Capabilities), ApplyError> {
     let read = async || {
-        let capabilities = context.capabilities.get(&context.client).await?;
-        let inventory = Inventory::read(&context.client, &id.namespace, &id.name, capabilities).await?;
+        let mut capabilities = context.capabilities.get(&context.client).await?;
+        let inventory = Inventory::read(&context.client, &id.namespace, &id.name, &mut capabilities).await?;
         Ok::<_, ApplyError>((inventory, capabilities))
     };
     match read().await {
-        // An optional API may have gone since it was asked for.
-        Err(error) if error.code().is_some() && context.capabilities.refresh(&context.client).await => {
+        // An optional API may have gone, or out of order, since it was asked for.
+        Err(error) if context.capabilities.refresh(&context.client).await => {
             tracing::debug!(%error, "the optional APIs have changed");
             read().await
         }
@@ -126,8 +133,9 @@ async fn secret(
 
 /// Names of the Secrets that people wrote into the spec, and of those that Crunchy's operator makes. PURE.
 pub fn referenced_secrets(stack: &PersesStack) -> BTreeSet<String> {
-    let PersesStackSpec { database, pooler, cache, datasources, .. } = &stack.spec;
-    let mut names = Vec::new();
+    let PersesStackSpec { api, database, pooler, cache, datasources, .. } = &stack.spec;
+    let mut names: Vec<&LocalReference> = Vec::new();
+    names.extend(api.tls.iter().filter_map(|tls| tls.secret.as_ref()));
     if let Some(external) = &database.external {
         names.push(&external.secret_ref);
         names.extend(external.ca.iter().map(|ca| &ca.secret_ref));
@@ -150,8 +158,8 @@ pub fn referenced_secrets(stack: &PersesStack) -> BTreeSet<String> {
     names
 }
 
-/// Readiness of what runs. PURE.
-pub fn workloads(inventory: &Inventory, names: &Names) -> Workloads {
+/// Readiness of what runs. `wanted` is the kind that is to expose the service, `listeners` those of its Gateway. PURE.
+pub fn workloads(inventory: &Inventory, names: &Names, wanted: Option<Kind>, listeners: &[Listener]) -> Workloads {
     let deployment = |name: &str| inventory.typed(Kind::Deployment, name).map(|found| deployment_state(&found));
     Workloads {
         api: deployment(&names.api()),
@@ -160,7 +168,7 @@ pub fn workloads(inventory: &Inventory, names: &Names) -> Workloads {
         cluster: inventory.get(Kind::PostgresCluster, &names.database()).map(ClusterState::of),
         database: inventory.typed(Kind::StatefulSet, &names.database()).map(|found| stateful_set_state(&found)),
         migrations: jobs(inventory),
-        exposure: exposure::state(inventory, names),
+        exposure: admission::state(inventory, names, wanted, listeners),
         hpa: inventory.typed(Kind::HorizontalPodAutoscaler, &names.api()).map(|found| hpa_state(&found)),
     }
 }

@@ -17,6 +17,10 @@ pub struct Observed {
     pub capabilities: Capabilities,
     /// What the installed CRD of PostgresCluster can express; `None` when it cannot be asked or is not there.
     pub crunchy_schema: Option<CrunchySchema>,
+    /// The cluster's IngressClasses; `None` when they were not needed or may not be read.
+    pub ingress_classes: Option<Vec<IngressClass>>,
+    /// Listeners of the Gateway that the spec names; empty when it cannot be read.
+    pub listeners: Vec<Listener>,
     /// Which store already holds this stack's data (labelled objects were found); decides for `Auto`.
     pub database: Option<DatabaseType>,
     /// Requested size of the existing data volume of the store in use (Kubernetes quantity): a claim never shrinks.
@@ -73,6 +77,8 @@ pub enum Availability {
 pub struct Capabilities {
     /// `security.openshift.io`: user ids are assigned by the platform and must not be set.
     pub openshift: Availability,
+    /// `custom.metrics.k8s.io`: the autoscaler can follow metrics of the pods.
+    pub custom_metrics: Availability,
     /// In the order of [`Kind::OPTIONAL`].
     kinds: [Availability; Kind::OPTIONAL.len()],
 }
@@ -80,7 +86,8 @@ pub struct Capabilities {
 impl Capabilities {
     /// A cluster with these optional kinds and no other.
     pub fn with(kinds: &[Kind]) -> Self {
-        let mut capabilities = Self { openshift: Availability::Absent, ..Self::default() };
+        let (openshift, custom_metrics) = (Availability::Absent, Availability::Absent);
+        let mut capabilities = Self { openshift, custom_metrics, ..Self::default() };
         for kind in Kind::OPTIONAL {
             let there = if kinds.contains(&kind) { Availability::Present } else { Availability::Absent };
             capabilities.set(kind, there);
@@ -138,6 +145,28 @@ pub struct Workloads {
     pub exposure: Option<ExposureState>,
 }
 
+/// An IngressClass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngressClass {
+    /// Name.
+    pub name: String,
+    /// Whether it is the cluster's default.
+    pub default: bool,
+}
+
+/// A listener of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Name within the Gateway.
+    pub name: String,
+    /// `HTTP`, `HTTPS`, ...
+    pub protocol: String,
+    /// TCP port.
+    pub port: i64,
+    /// Host name that it takes, perhaps `*.domain`; every one when absent.
+    pub hostname: Option<String>,
+}
+
 /// State of the object that exposes the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExposureState {
@@ -145,8 +174,8 @@ pub struct ExposureState {
     pub kind: Kind,
     /// Host name under which it is reached.
     pub host: Option<String>,
-    /// Whether it is reached by HTTPS.
-    pub tls: bool,
+    /// `scheme://host[:port]`, without a path; `None` when that cannot be told.
+    pub address: Option<String>,
     /// Whether what stands in front of the cluster serves it.
     pub admitted: bool,
     /// Why it is not admitted, in the words of who decided.

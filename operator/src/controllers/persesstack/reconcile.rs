@@ -120,7 +120,8 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
     let foreign_secrets: Vec<_> = foreign_secrets.cloned().collect();
     applied.foreign.extend(foreign_secrets);
 
-    let after = workloads(&picture.inventory, &Names::new(name));
+    let exposed_by = decided.as_ref().ok().and_then(|ready| ready.validated.exposure.as_ref()?.kind());
+    let after = workloads(&picture.inventory, &Names::new(name), exposed_by, &picture.observed.listeners);
     let report = Report {
         plan: decided.as_ref().map(|ready| Planned {
             validated: &ready.validated,

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::build::names::Names;
 use super::observed::{Observed, SecretData};
 use super::provider::READ_ONLY;
 use super::validate::{
     Authority, Endpoint, Invalid, Login, PoolerCertificate, Redacted, ResolvedAuth, ResolvedDatasource, SecretRef,
+    ServingCertificate,
 };
-use crate::api::v1alpha1::{Datasource, External, ExternalRedis, RedisAuth, SecretKey, SslMode};
+use crate::api::v1alpha1::{Datasource, External, ExternalRedis, RedisAuth, SecretKey, ServingTls, SslMode};
 
 /// Address and credentials of an external database.
 pub(super) fn external_endpoint(external: &External, observed: &Observed) -> Result<Endpoint, Invalid> {
@@ -205,6 +207,25 @@ fn unreadable(name: &str, key: &str, what: &str) -> Invalid {
         waiting_for: Some(SecretRef { name: name.to_owned(), key: Some(key.to_owned()) }),
         terminal: false,
     }
+}
+
+/// The certificate of the API pods; `None` when they serve plain HTTP.
+pub(super) fn serving_tls(
+    tls: Option<&ServingTls>,
+    names: &Names,
+    observed: &Observed,
+) -> Result<Option<ServingCertificate>, Invalid> {
+    let Some(tls) = tls else { return Ok(None) };
+    let (name, purpose) = match &tls.secret {
+        Some(secret) => (secret.name.clone(), "certificate of the API pods"),
+        None => (names.api_tls(), "certificate of the API pods, which OpenShift's service CA makes"),
+    };
+    let secret = observed.secrets.get(&name).ok_or_else(|| Invalid::waiting(&name, None, purpose))?;
+    for key in ["tls.crt", "tls.key"] {
+        required(secret, &name, key, purpose)?;
+    }
+    let ca = secret.text("ca.crt").map(str::to_owned);
+    Ok(Some(ServingCertificate { secret: name, ca }))
 }
 
 /// A datasource with its credentials.

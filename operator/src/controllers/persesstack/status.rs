@@ -5,17 +5,18 @@
 //! `CacheReady=False` and nothing more.
 
 mod database;
+mod exposure;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use super::observed::{ExposureState, ForeignObject, WorkloadState, Workloads};
+use super::observed::{ForeignObject, WorkloadState, Workloads};
 use super::validate::{Invalid, Validated};
 use super::waits::{Part, Waits};
 use crate::api::v1alpha1::{
-    ApiStatus, CacheType, DatabaseStatus, DatabaseType, DerivationStatus, EndpointsStatus, PersesStack,
+    ApiStatus, CacheType, DatabaseStatus, DatabaseType, DerivationStatus, EndpointsStatus, ExposureStatus, PersesStack,
     PersesStackStatus, PoolerType, SecretsStatus, SizingStatus,
 };
 use crate::conditions::{Finding, Status, find, merge};
@@ -91,10 +92,14 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
             PersesStackStatus {
                 observed_generation,
                 conditions,
-                url: url(validated, report.workloads.exposure.as_ref(), old.url, &host),
+                url: exposure::url(validated, report.workloads.exposure.as_ref(), old.url, &host),
                 api: api_status(report.workloads),
                 database: Some(DatabaseStatus { type_: validated.database_type }),
                 endpoints: Some(endpoints(validated, old.endpoints, &host)),
+                exposure: match &validated.exposure {
+                    Some(chosen) => Some(ExposureStatus { type_: chosen.type_() }),
+                    None => old.exposure,
+                },
                 secrets: Some(SecretsStatus { admin: Some(names.admin()), keys: Some(names.keys()) }),
                 sizing: Some(sizing_status(planned.sizing)),
             }
@@ -164,7 +169,7 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
             }
             parts.push(held(waits, Part::Api, api(planned, report.workloads)));
             parts.extend(datasources(planned.validated));
-            parts.extend(exposure(planned.validated, report.workloads.exposure.as_ref()));
+            parts.extend(exposure::finding(planned.validated, report.workloads.exposure.as_ref()));
             parts.push(budget(planned.sizing));
             parts.push(feasible(planned.sizing));
         }
@@ -214,45 +219,6 @@ fn datasources(validated: &Validated) -> Option<Finding> {
             format!("{} of {declared} datasources are handed to the server; {message}", validated.datasources.len()),
         ),
         None => Finding::new(type_, true, "Resolved", format!("all {declared} datasources are handed to the server")),
-    })
-}
-
-/// Where people reach the service: outside only once it is admitted there, inside when nothing exposes it.
-fn url(
-    validated: &Validated,
-    exposure: Option<&ExposureState>,
-    old: Option<String>,
-    host: &impl Fn(String) -> String,
-) -> Option<String> {
-    match (validated.exposure, exposure) {
-        (Some(None), _) => Some(format!("http://{}:8080", host(validated.names.api()))),
-        (Some(Some(kind)), Some(state)) if state.kind == kind && state.admitted => {
-            let scheme = if state.tls { "https" } else { "http" };
-            state.host.as_ref().map(|host| format!("{scheme}://{host}"))
-        }
-        (Some(Some(_)), _) => None,
-        // It is not known what became of it.
-        (None, _) => old,
-    }
-}
-
-fn exposure(validated: &Validated, state: Option<&ExposureState>) -> Option<Finding> {
-    let type_ = condition::EXPOSURE;
-    if let Some((reason, message)) = validated.waits.of(Part::Exposure) {
-        let status = if reason == "ApiUnavailable" { Status::Unknown } else { Status::False };
-        return Some(Finding::new(type_, status, reason, message));
-    }
-    let kind = validated.exposure.flatten()?;
-    let name = format!("{} {}", kind.name(), validated.names.exposure());
-    Some(match state.filter(|state| state.kind == kind) {
-        Some(ExposureState { admitted: true, host: Some(host), .. }) => {
-            Finding::new(type_, true, "Admitted", format!("{name} is admitted as {host}"))
-        }
-        Some(ExposureState { message: Some(message), .. }) => {
-            Finding::new(type_, false, "NotAdmitted", format!("{name} is not admitted: {message}"))
-        }
-        Some(_) => Finding::new(type_, false, "WaitingForAdmission", format!("nobody has admitted {name} yet")),
-        None => Finding::new(type_, false, "NotCreated", format!("{name} has not been created yet")),
     })
 }
 

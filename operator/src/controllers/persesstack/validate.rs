@@ -6,12 +6,13 @@ use std::fmt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::build::names::Names;
+use super::exposure::{self, Exposed};
 use super::observed::{Availability, Capabilities, Observed, SecretData};
 use super::provider::ClusterPlan;
-use super::references::{RedisLogin, external_endpoint, pooler_certificate, redis_login, resolve_datasource};
+use super::references::{self, RedisLogin, external_endpoint, pooler_certificate, redis_login, resolve_datasource};
 use super::waits::{Part, Waits};
-use super::{crunchy, exposure, generated, inputs, provider};
-use crate::api::v1alpha1::{CacheType, DatabaseType, Datasource, PersesStack, PersesStackSpec};
+use super::{crunchy, generated, inputs, provider};
+use crate::api::v1alpha1::{CacheType, DatabaseType, Datasource, ExposureType, PersesStack, PersesStackSpec};
 use crate::apply::kind::Kind;
 use crate::settings::{DefaultImages, Entropy, Settings};
 use crate::sizing::Inputs;
@@ -134,6 +135,15 @@ pub enum ResolvedAuth {
     Bearer(Redacted),
 }
 
+/// Certificate of the API pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServingCertificate {
+    /// Secret with `tls.crt` and `tls.key`.
+    pub secret: String,
+    /// Certificate (PEM) of the authority that signed it, where the Secret has it.
+    pub ca: Option<String>,
+}
+
 /// A stack that can be built: every choice made, every reference resolved or waited for.
 #[derive(Clone, Debug)]
 pub struct Validated {
@@ -163,8 +173,12 @@ pub struct Validated {
     pub generated: Generated,
     /// Datasources with credentials, without those whose credentials are waited for.
     pub datasources: Vec<ResolvedDatasource>,
-    /// The kind of object that exposes the service, if any does; `None` while that cannot be told.
-    pub exposure: Option<Option<Kind>>,
+    /// What exposes the service; `None` while that cannot be told.
+    pub exposure: Option<Exposed>,
+    /// What the API pods are configured for: the same, and what it was before while it cannot be told. Never `Auto`.
+    pub configured_exposure: ExposureType,
+    /// Certificate of the API pods; `None` when they serve plain HTTP, and while it is waited for.
+    pub serving_tls: Option<ServingCertificate>,
     /// What is waited for, and what it holds back.
     pub waits: Waits,
     /// User ids are assigned by the platform.
@@ -204,8 +218,8 @@ impl Invalid {
         Self {
             reason: "ApiUnavailable",
             message: format!(
-                "{api} does not answer, so {plural} are neither read nor changed: look at \"kubectl get apiservices\" and at \
-                 the server behind this API"
+                "{api} does not answer or may not be read, so {plural} are left as they are: look at \"kubectl get \
+                 apiservices\", and at the operator's role"
             ),
             waiting_for: None,
             terminal: false,
@@ -271,7 +285,14 @@ pub fn validate(
     for datasource in &spec.datasources {
         datasources.extend(waits.hold(resolve_datasource(datasource, observed), Part::WITH_DATASOURCE)?);
     }
-    let exposure = waits.hold(exposure::kind(&spec, observed.capabilities), Part::WITH_EXPOSURE)?;
+    let classes = observed.ingress_classes.as_deref();
+    let chosen = exposure::choose(&spec.exposure, observed.capabilities, classes);
+    let exposure = waits.hold(chosen, Part::WITH_EXPOSURE)?;
+    let before = stack.status.as_ref().and_then(|status| Some(status.exposure.as_ref()?.type_));
+    let configured_exposure = exposure::configured(&spec.exposure, exposure.as_ref(), before);
+    let serving_tls = references::serving_tls(spec.api.tls.as_ref(), &names, observed);
+    let serving_tls = waits.hold(serving_tls, Part::WITH_TLS)?;
+    waits.hold(pod_metrics(&spec, observed.capabilities), Part::WITH_POD_METRICS)?;
 
     Ok(Validated {
         namespace,
@@ -286,6 +307,8 @@ pub fn validate(
         generated,
         datasources,
         exposure,
+        configured_exposure,
+        serving_tls: serving_tls.flatten(),
         waits,
         openshift: observed.capabilities.openshift == Availability::Present,
         capabilities: observed.capabilities,
@@ -294,6 +317,20 @@ pub fn validate(
         names,
         spec,
     })
+}
+
+/// Whether the autoscaler can follow the metrics that the spec asks for.
+fn pod_metrics(spec: &PersesStackSpec, capabilities: Capabilities) -> Result<(), Invalid> {
+    let (reason, what) = match capabilities.custom_metrics {
+        _ if spec.api.autoscaling.pod_metrics.is_empty() => return Ok(()),
+        Availability::Present => return Ok(()),
+        Availability::Absent => {
+            ("ApiAbsent", "is not there: install an adapter, such as prometheus-adapter. CPU and memory are followed")
+        }
+        Availability::Unknown => ("ApiUnavailable", "does not answer. The autoscaler is left as it is"),
+    };
+    let message = format!("spec.api.autoscaling.podMetrics needs custom.metrics.k8s.io, which {what}");
+    Err(Invalid { reason, message, waiting_for: None, terminal: false })
 }
 
 fn owner(stack: &PersesStack) -> Option<OwnerReference> {

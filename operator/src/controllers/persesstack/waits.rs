@@ -17,6 +17,8 @@ pub enum Part {
     Api,
     /// The way in from outside.
     Exposure,
+    /// The autoscaler's metrics of pods.
+    PodMetrics,
     /// One datasource; the others and every object go on.
     Datasource,
 }
@@ -30,6 +32,10 @@ impl Part {
     pub(super) const WITH_DATABASE: &[Self] = &[Self::Database, Self::Pooler, Self::Migration, Self::Api];
     /// What signs in to an external database.
     pub(super) const WITH_EXTERNAL: &[Self] = &[Self::Pooler, Self::Migration, Self::Api];
+    /// What serves with a certificate, and what checks it.
+    pub(super) const WITH_TLS: &[Self] = &[Self::Api, Self::Exposure];
+    /// What needs the custom metrics API.
+    pub(super) const WITH_POD_METRICS: &[Self] = &[Self::PodMetrics];
     /// What needs an API that exposes the service.
     pub(super) const WITH_EXPOSURE: &[Self] = &[Self::Exposure];
     /// The cluster of Crunchy's operator itself; what uses it goes on.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use e2e::cluster::ControlPlane;
 use e2e::wait::wait_for;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, CustomResourceExt};
@@ -94,6 +95,14 @@ async fn install_crd(client: &Client) {
     wait_for("the CRD to be served", DEADLINE, || async { Ok(stacks.list(&ListParams::default()).await.ok()) })
         .await
         .unwrap();
+}
+
+/// Makes an IngressClass, which is of the whole cluster, of a controller that does not exist.
+pub(crate) async fn ingress_class(space: &Space, name: &str) {
+    let class = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": name},
+                       "spec": {"controller": "example.com/none"}});
+    let classes: Api<IngressClass> = Api::all(space.client.clone());
+    classes.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(&class)).await.unwrap();
 }
 
 /// A namespace of its own for one test.

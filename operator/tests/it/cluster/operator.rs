@@ -1,15 +1,17 @@
 //! The operator under test, in this process, on a namespace of its own.
 
+use kube::api::{Patch, PatchParams};
 use persesstack_operator::admin::Readiness;
 use persesstack_operator::client::fault::Faults;
 use persesstack_operator::client::{ClientOptions, build};
 use persesstack_operator::manager::Manager;
 use persesstack_operator::metrics::Metrics;
 use persesstack_operator::settings::Settings;
+use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{DEADLINE, Space, within};
+use super::{DEADLINE, STACK, Space, within};
 
 /// A running operator; dropping it is a crash.
 pub(crate) struct Operator {
@@ -68,6 +70,16 @@ impl Operator {
         let line = format!("persesstack_reconciles_total{{result=\"{result}\"}} ");
         let text = self.metrics.text();
         text.lines().find_map(|found| found.strip_prefix(&line)?.parse().ok()).unwrap_or(0)
+    }
+
+    /// Wakes it twice by a label on the stack, which gives it nothing to do, and waits until it has looked.
+    pub(crate) async fn reconciled_again(&self, space: &Space) {
+        for round in 0..2 {
+            let patch = Patch::Merge(json!({"metadata": {"labels": {"round": round.to_string()}}}));
+            tokio::join!(self.reconciled("ok"), async {
+                space.stacks().patch(STACK, &PatchParams::default(), &patch).await.unwrap();
+            });
+        }
     }
 
     /// Waits for one more reconcile that ends with this result.

@@ -3,17 +3,28 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
-use k8s_openapi::api::core::v1::{Container, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Container, Secret, Service, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::labels::Component;
 use super::meta;
 use super::pod::{self, Pod, Timing};
-use super::{Api, Migration, hpa, provisioning, server_config, target};
-use crate::api::v1alpha1::CacheType;
+use super::{Api, Migration, hpa, pod_template, provisioning, server_config, target};
+use crate::api::v1alpha1::{CacheType, ServingTlsType};
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 use crate::controllers::persesstack::waits::Part;
 use crate::sizing::Sizing;
+
+/// How a pod leaves: it is taken out of the Service at once, but a router or a node hears of that later. OpenShift's router
+/// reloads at most every 5 s; so the server goes on accepting for longer than that, then ends what is in flight.
+pub(super) mod drain {
+    /// How long a pod that must stop accepts requests, in seconds.
+    pub(crate) const DELAY_SECONDS: i64 = 10;
+    /// How long what is in flight may take after that: the longest query (`query.timeout`) and a reserve.
+    pub(crate) const TIMEOUT_SECONDS: i64 = 65;
+    /// Grace period of the pod.
+    pub(crate) const GRACE_SECONDS: i64 = DELAY_SECONDS + TIMEOUT_SECONDS + 15;
+}
 
 /// Path of the program in its image.
 pub(super) const PROGRAM: &str = "/usr/bin/perses-api-server";
@@ -25,7 +36,7 @@ pub(super) fn build(v: &Validated, sizing: &Sizing, migration: Option<&Migration
     let needs = v.endpoint.as_ref().zip(migration).filter(|_| !held);
     let pods = needs.map(|(endpoint, migration)| {
         let config = config(v, sizing, endpoint)?;
-        let deployment = deployment(v, sizing, endpoint, &config, migration);
+        let deployment = deployment(v, sizing, endpoint, &config, migration)?;
         Ok::<_, Invalid>((config, deployment))
     });
     let (config, deployment) = pods.transpose()?.unzip();
@@ -36,7 +47,7 @@ pub(super) fn build(v: &Validated, sizing: &Sizing, migration: Option<&Migration
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         },
-        service: meta::service(v, name.clone(), Component::Api, "http", 8080),
+        service: service(v),
         deployment,
         hpa: hpa::build(v, sizing),
         pdb: meta::pdb(v, name, Component::Api),
@@ -52,13 +63,28 @@ fn config(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Result<Secret,
     Ok(meta::secret(meta::owned(v, name, Component::Api), data, true))
 }
 
+/// The Service; where OpenShift makes the certificate, it is asked to by an annotation.
+fn service(v: &Validated) -> Service {
+    let mut service = meta::service(v, v.names.api(), Component::Api, "http", 8080);
+    let Some(tls) = &v.spec.api.tls else { return service };
+    if tls.type_ == ServingTlsType::OpenShift {
+        let annotation = ("service.beta.openshift.io/serving-cert-secret-name".to_owned(), v.names.api_tls());
+        service.metadata.annotations = Some(BTreeMap::from([annotation]));
+    }
+    for port in service.spec.iter_mut().flat_map(|spec| spec.ports.iter_mut().flatten()) {
+        // Proxies that speak HTTP to pods otherwise.
+        port.app_protocol = Some("https".to_owned());
+    }
+    service
+}
+
 fn deployment(
     v: &Validated,
     sizing: &Sizing,
     endpoint: &Endpoint,
     config: &Secret,
     migration: &Migration,
-) -> Deployment {
+) -> Result<Deployment, Invalid> {
     let (credentials, user_key, password_key) = target::credentials(v, endpoint);
     let mut volumes = vec![
         pod::secret_volume("config", config.metadata.name.as_deref().unwrap_or_default(), &[]),
@@ -101,24 +127,48 @@ fn deployment(
             mounts.push(pod::mount("redis-ca", server_config::REDIS_AUTHORITY, true));
         }
     }
+    if let Some(tls) = &v.serving_tls {
+        volumes.push(pod::secret_volume("tls", &tls.secret, &[("tls.crt", "tls.crt"), ("tls.key", "tls.key")]));
+        mounts.push(pod::mount("tls", "/etc/perses/tls", true));
+    }
+    let tls = v.serving_tls.is_some();
     let container = Container {
-        name: "api".to_owned(),
+        name: pod_template::API.to_owned(),
         image: Some(v.images.api_server.clone()),
         command: Some(pod::words(&[PROGRAM])),
         args: Some(pod::words(&["serve", "--config=/etc/perses/config/config.yaml", "--web.listen-address=:8080"])),
         ports: Some(vec![pod::port("http", 8080)]),
         resources: Some(pod::resources(&sizing.api.compute)),
         // Five minutes for a database that is just coming up.
-        startup_probe: Some(pod::http_probe("/readyz", Timing { period: 2, timeout: 2, failures: 150 })),
-        readiness_probe: Some(pod::http_probe("/readyz", Timing { period: 5, timeout: 2, failures: 2 })),
-        liveness_probe: Some(pod::http_probe("/livez", Timing { period: 10, timeout: 5, failures: 3 })),
+        startup_probe: Some(pod::http_probe("/readyz", tls, Timing { period: 2, timeout: 2, failures: 150 })),
+        readiness_probe: Some(pod::http_probe("/readyz", tls, Timing { period: 5, timeout: 2, failures: 2 })),
+        liveness_probe: Some(pod::http_probe("/livez", tls, Timing { period: 10, timeout: 5, failures: 3 })),
         volume_mounts: Some(mounts),
         ..Container::default()
     };
     let mut metadata = meta::owned(v, v.names.api(), Component::Api);
     let job = migration.job.metadata.name.clone().unwrap_or_default();
     metadata.annotations = Some(BTreeMap::from([(meta::MIGRATION.to_owned(), job)]));
-    Deployment {
+    let template = pod::template(
+        v,
+        Pod {
+            component: Component::Api,
+            config_hash: None,
+            container,
+            volumes,
+            grace_seconds: drain::GRACE_SECONDS,
+            data_user: false,
+            service_account: Some(v.names.api()),
+            restart_policy: None,
+            spread: Some(v.spec.api.spread),
+            priority_class: v.spec.api.priority_class_name.clone(),
+        },
+    );
+    let template = match &v.spec.api.pod_template {
+        Some(own) => pod_template::merge(template, own)?,
+        None => template,
+    };
+    Ok(Deployment {
         metadata,
         spec: Some(DeploymentSpec {
             // The autoscaler owns the number as soon as the Deployment exists.
@@ -133,22 +183,9 @@ fn deployment(
                     max_unavailable: Some(IntOrString::Int(0)),
                 }),
             }),
-            template: pod::template(
-                v,
-                Pod {
-                    component: Component::Api,
-                    config_hash: None,
-                    container,
-                    volumes,
-                    grace_seconds: 60,
-                    data_user: false,
-                    service_account: Some(v.names.api()),
-                    restart_policy: None,
-                    spread: true,
-                },
-            ),
+            template,
             ..DeploymentSpec::default()
         }),
         status: None,
-    }
+    })
 }

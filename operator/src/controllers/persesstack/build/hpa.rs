@@ -2,11 +2,14 @@
 
 use k8s_openapi::api::autoscaling::v2::{
     CrossVersionObjectReference, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget, ResourceMetricSource,
+    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec, MetricTarget,
+    PodsMetricSource, ResourceMetricSource,
 };
 
 use super::labels::Component;
 use super::meta;
+use crate::api::v1alpha1::PodMetric;
+use crate::controllers::persesstack::observed::Availability;
 use crate::controllers::persesstack::validate::Validated;
 use crate::sizing::Sizing;
 
@@ -15,9 +18,18 @@ const MEMORY_TARGET: i32 = 80;
 /// CPU utilisation that the autoscaler aims at, percent of the request; the model counts with the same number.
 const CPU_TARGET: i32 = 70;
 
-/// The autoscaler.
-pub(super) fn build(v: &Validated, sizing: &Sizing) -> HorizontalPodAutoscaler {
-    HorizontalPodAutoscaler {
+/// The autoscaler. Metrics of the pods are in it when the cluster has an API for them; `None` while that is not known.
+pub(super) fn build(v: &Validated, sizing: &Sizing) -> Option<HorizontalPodAutoscaler> {
+    let autoscaling = &v.spec.api.autoscaling;
+    let mut metrics = vec![utilisation("cpu", CPU_TARGET), utilisation("memory", MEMORY_TARGET)];
+    if !autoscaling.pod_metrics.is_empty() {
+        match v.capabilities.custom_metrics {
+            Availability::Present => metrics.extend(autoscaling.pod_metrics.iter().map(pod_metric)),
+            Availability::Absent => {}
+            Availability::Unknown => return None,
+        }
+    }
+    Some(HorizontalPodAutoscaler {
         metadata: meta::owned(v, v.names.api(), Component::Api),
         spec: Some(HorizontalPodAutoscalerSpec {
             scale_target_ref: CrossVersionObjectReference {
@@ -27,13 +39,28 @@ pub(super) fn build(v: &Validated, sizing: &Sizing) -> HorizontalPodAutoscaler {
             },
             min_replicas: Some(sizing.api.min_replicas.value),
             max_replicas: sizing.api.max_replicas.value,
-            metrics: Some(vec![utilisation("cpu", CPU_TARGET), utilisation("memory", MEMORY_TARGET)]),
+            metrics: Some(metrics),
             behavior: Some(HorizontalPodAutoscalerBehavior {
-                scale_up: Some(pods(60, 2, 60)),
+                scale_up: Some(pods(autoscaling.scale_up_window_seconds, 2, 60)),
                 scale_down: Some(pods(300, 1, 120)),
             }),
         }),
         status: None,
+    })
+}
+
+fn pod_metric(metric: &PodMetric) -> MetricSpec {
+    MetricSpec {
+        type_: "Pods".to_owned(),
+        pods: Some(PodsMetricSource {
+            metric: MetricIdentifier { name: metric.name.clone(), selector: None },
+            target: MetricTarget {
+                type_: "AverageValue".to_owned(),
+                average_value: Some(metric.average_value.clone().into()),
+                ..MetricTarget::default()
+            },
+        }),
+        ..MetricSpec::default()
     }
 }
 

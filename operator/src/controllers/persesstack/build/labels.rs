@@ -13,6 +13,10 @@ pub const STACK_KEY: &str = "persesstack.io/stack";
 /// Label key of the part of the stack.
 pub const COMPONENT_KEY: &str = "app.kubernetes.io/component";
 
+/// Every label key that the operator sets.
+pub const KEYS: [&str; 5] =
+    ["app.kubernetes.io/name", INSTANCE_KEY, COMPONENT_KEY, "app.kubernetes.io/part-of", MANAGED_BY_KEY];
+
 /// Part of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {

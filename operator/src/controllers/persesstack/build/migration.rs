@@ -66,7 +66,8 @@ pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Inv
             service_account: Some(v.names.api()),
             // The pod stays and its container is started again with a growing pause.
             restart_policy: Some("OnFailure"),
-            spread: false,
+            spread: None,
+            priority_class: None,
         },
     );
     let job = Job {

@@ -10,6 +10,7 @@ mod migration;
 pub mod names;
 mod pgbouncer;
 mod pod;
+mod pod_template;
 mod postgres;
 mod provisioning;
 mod redis;
@@ -22,6 +23,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::DynamicObject;
 
@@ -116,6 +118,10 @@ pub struct Migration {
 pub struct Exposure {
     /// Route of OpenShift.
     pub route: Option<DynamicObject>,
+    /// HTTPRoute of the Gateway API.
+    pub http_route: Option<DynamicObject>,
+    /// Ingress.
+    pub ingress: Option<Ingress>,
 }
 
 /// The API server.
@@ -132,8 +138,8 @@ pub struct Api {
     /// `spec.replicas` is set only when the Deployment does not exist yet: afterwards the HPA owns it. The annotation
     /// [`MIGRATION`] names the migration that it needs.
     pub deployment: Option<Deployment>,
-    /// Autoscaler.
-    pub hpa: HorizontalPodAutoscaler,
+    /// Autoscaler; `None` while it is not known whether a metric that it is to follow can be had.
+    pub hpa: Option<HorizontalPodAutoscaler>,
     /// Disruption budget.
     pub pdb: PodDisruptionBudget,
 }

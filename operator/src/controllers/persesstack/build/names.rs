@@ -32,6 +32,11 @@ impl Names {
         format!("{}-api-config-{hash}", self.stack)
     }
 
+    /// Secret with the certificate that OpenShift's service CA makes for the API pods.
+    pub fn api_tls(&self) -> String {
+        format!("{}-api-tls", self.stack)
+    }
+
     /// Secret with datasources to provision.
     pub fn provisioning(&self) -> String {
         format!("{}-provisioning", self.stack)

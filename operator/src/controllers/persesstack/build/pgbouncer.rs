@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::labels::Component;
 use super::pod::{self, Pod, Timing};
 use super::{Pooler, meta};
+use crate::api::v1alpha1::Spread;
 use crate::controllers::persesstack::provider::READ_ONLY;
 use crate::controllers::persesstack::validate::{Endpoint, Validated};
 use crate::controllers::persesstack::waits::Part;
@@ -197,7 +198,8 @@ fn deployment(v: &Validated, sizing: &PoolerSizing, endpoint: &Endpoint, hash: S
                     data_user: true,
                     service_account: None,
                     restart_policy: None,
-                    spread: true,
+                    spread: Some(Spread::ScheduleAnyway),
+                    priority_class: None,
                 },
             ),
             ..DeploymentSpec::default()

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::labels::{self, Component};
 use super::meta::{self, CONFIG_HASH};
+use crate::api::v1alpha1::Spread;
 use crate::controllers::persesstack::validate::Validated;
 use crate::sizing::Compute;
 
@@ -38,8 +39,10 @@ pub(super) struct Pod {
     pub service_account: Option<String>,
     /// `Always` in Deployments and StatefulSets.
     pub restart_policy: Option<&'static str>,
-    /// Spread over nodes and zones where that is possible.
-    pub spread: bool,
+    /// Spread over nodes and zones, and how strictly.
+    pub spread: Option<Spread>,
+    /// PriorityClass.
+    pub priority_class: Option<String>,
 }
 
 /// The pod template.
@@ -54,6 +57,7 @@ pub(super) fn template(v: &Validated, pod: Pod) -> PodTemplateSpec {
         service_account,
         restart_policy,
         spread,
+        priority_class,
     } = pod;
     container.image_pull_policy = Some(v.spec.image_pull_policy.as_str().to_owned());
     container.security_context = Some(SecurityContext {
@@ -89,8 +93,9 @@ pub(super) fn template(v: &Validated, pod: Pod) -> PodTemplateSpec {
                 seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
                 ..PodSecurityContext::default()
             }),
-            affinity: spread.then(|| anti_affinity(v, component)),
-            topology_spread_constraints: spread.then(|| spread_constraints(v, component)),
+            affinity: spread.map(|spread| anti_affinity(v, component, spread)),
+            topology_spread_constraints: spread.map(|spread| spread_constraints(v, component, spread)),
+            priority_class_name: priority_class,
             containers: vec![container],
             volumes: Some(volumes),
             ..PodSpec::default()
@@ -101,31 +106,38 @@ pub(super) fn template(v: &Validated, pod: Pod) -> PodTemplateSpec {
 pub(super) const HOST: &str = "kubernetes.io/hostname";
 pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
 
-fn anti_affinity(v: &Validated, component: Component) -> Affinity {
+fn anti_affinity(v: &Validated, component: Component, spread: Spread) -> Affinity {
+    let other_host = PodAffinityTerm {
+        label_selector: Some(meta::selector(v, component)),
+        topology_key: HOST.to_owned(),
+        ..PodAffinityTerm::default()
+    };
+    let (required, preferred) = match spread {
+        Spread::ScheduleAnyway => {
+            (None, Some(vec![WeightedPodAffinityTerm { weight: 100, pod_affinity_term: other_host }]))
+        }
+        Spread::DoNotSchedule => (Some(vec![other_host]), None),
+    };
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
-            preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
-                weight: 100,
-                pod_affinity_term: PodAffinityTerm {
-                    label_selector: Some(meta::selector(v, component)),
-                    topology_key: HOST.to_owned(),
-                    ..PodAffinityTerm::default()
-                },
-            }]),
-            ..PodAntiAffinity::default()
+            required_during_scheduling_ignored_during_execution: required,
+            preferred_during_scheduling_ignored_during_execution: preferred,
         }),
         ..Affinity::default()
     }
 }
 
-fn spread_constraints(v: &Validated, component: Component) -> Vec<TopologySpreadConstraint> {
+fn spread_constraints(v: &Validated, component: Component, spread: Spread) -> Vec<TopologySpreadConstraint> {
     [ZONE, HOST]
         .into_iter()
         .map(|key| TopologySpreadConstraint {
             max_skew: 1,
             topology_key: key.to_owned(),
-            // One node must be enough.
-            when_unsatisfiable: "ScheduleAnyway".to_owned(),
+            when_unsatisfiable: match spread {
+                // One node must be enough.
+                Spread::ScheduleAnyway => "ScheduleAnyway".to_owned(),
+                Spread::DoNotSchedule => "DoNotSchedule".to_owned(),
+            },
             label_selector: Some(meta::selector(v, component)),
             ..TopologySpreadConstraint::default()
         })
@@ -165,12 +177,13 @@ pub(super) struct Timing {
     pub failures: i32,
 }
 
-/// HTTP GET on the port `http`.
-pub(super) fn http_probe(path: &str, timing: Timing) -> Probe {
+/// GET on the port `http`, by HTTPS when the server serves that.
+pub(super) fn http_probe(path: &str, tls: bool, timing: Timing) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
             port: IntOrString::String("http".to_owned()),
+            scheme: tls.then(|| "HTTPS".to_owned()),
             ..HTTPGetAction::default()
         }),
         ..probe(timing)

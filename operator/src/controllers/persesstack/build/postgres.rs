@@ -157,7 +157,8 @@ fn stateful_set(v: &Validated, sizing: &DatabaseSizing, hash: String) -> Statefu
                     data_user: true,
                     service_account: None,
                     restart_policy: None,
-                    spread: false,
+                    spread: None,
+                    priority_class: None,
                 },
             ),
             ..StatefulSetSpec::default()

@@ -90,7 +90,8 @@ fn deployment(v: &Validated, sizing: &RedisSizing, acl: &str) -> Deployment {
                     data_user: true,
                     service_account: None,
                     restart_policy: None,
-                    spread: false,
+                    spread: None,
+                    priority_class: None,
                 },
             ),
             ..DeploymentSpec::default()

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::api::drain as api_drain;
 use super::pgbouncer::drain;
 use super::target::{self, Address, Target};
-use crate::api::v1alpha1::{CacheType, PoolerType, RedisMode};
+use crate::api::v1alpha1::{CacheType, ExposureType, PoolerType, RedisMode};
 use crate::controllers::persesstack::references::RedisCredentials;
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 use crate::sizing::Sizing;
@@ -34,7 +35,7 @@ pub(super) fn serve(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Resu
         "security": {
             "readonly": false,
             "enable_auth": true,
-            "cookie": { "same_site": "lax", "secure": false },
+            "cookie": { "same_site": "lax", "secure": secure_cookies(v) },
             "encryption_key_file": "/etc/perses/keys/encryption-key",
             "authentication": {
                 "access_token_ttl": "15m",
@@ -50,13 +51,47 @@ pub(super) fn serve(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Resu
         "database": { "postgres": database },
         "cache": cache,
         "query": { "timeout": "1m", "cache": true, "ttl": { "realtime": "30s", "recent": "5m", "historical": "15m" } },
-        "server": { "drain_delay": "5s", "drain_timeout": "30s", "max_body_bytes": 4_194_304 },
+        "server": server(v),
         "provisioning": { "folders": ["/etc/perses/provisioning"], "interval": "1m" },
     });
     if let Some(own) = &v.spec.api.config {
         merge(&mut config, own);
     }
     yaml(&config)
+}
+
+/// Where a cluster's routers, pods and nodes usually are: private networks (RFC 1918, RFC 6598, RFC 4193).
+const PRIVATE_NETWORKS: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
+
+/// Whether browsers send the sign-in cookies by HTTPS only: where it is certain that they come by HTTPS.
+fn secure_cookies(v: &Validated) -> bool {
+    match v.configured_exposure {
+        ExposureType::Route => true,
+        ExposureType::Ingress => v.spec.exposure.tls.is_some(),
+        // Whether the Gateway's listener has a certificate is its own affair.
+        ExposureType::HttpRoute => false,
+        ExposureType::None | ExposureType::Auto => v.spec.api.tls.is_some(),
+    }
+}
+
+fn server(v: &Validated) -> Value {
+    let mut server = json!({
+        "drain_delay": format!("{}s", api_drain::DELAY_SECONDS),
+        "drain_timeout": format!("{}s", api_drain::TIMEOUT_SECONDS),
+        "max_body_bytes": 4_194_304,
+    });
+    let proxies = match (&v.spec.exposure.trusted_proxies, v.spec.exposure.type_) {
+        (Some(own), _) => own.clone(),
+        (None, ExposureType::None) => Vec::new(),
+        (None, _) => PRIVATE_NETWORKS.map(str::to_owned).to_vec(),
+    };
+    if !proxies.is_empty() {
+        server["trusted_proxies"] = json!(proxies);
+    }
+    if v.serving_tls.is_some() {
+        server["tls"] = json!({ "cert_file": "/etc/perses/tls/tls.crt", "key_file": "/etc/perses/tls/tls.key" });
+    }
+    server
 }
 
 /// The file that `migrate` reads: the database and nothing else, so that its hash changes only with the database.
