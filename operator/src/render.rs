@@ -8,11 +8,14 @@ use k8s_openapi::api::core::v1::Secret;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::api::v1alpha1::PersesStack;
+use crate::api::v1alpha1::{DatabaseType, PersesStack};
 use crate::apply::footprint::footprint;
+use crate::apply::kind::Kind;
 use crate::apply::order::plan;
+use crate::controllers::persesstack::build::names::Names;
 use crate::controllers::persesstack::build::{self, Resources};
-use crate::controllers::persesstack::observed::{Capabilities, Observed, SecretData};
+use crate::controllers::persesstack::crunchy::{self, ClusterState, CrunchySchema};
+use crate::controllers::persesstack::observed::{Availability, Capabilities, Observed, SecretData};
 use crate::controllers::persesstack::validate::{self, Invalid, ResolvedAuth, Validated};
 use crate::crd;
 use crate::settings::{Entropy, Settings};
@@ -99,7 +102,8 @@ fn one(document: &Value, observed: &Observed, settings: &Settings) -> Result<Ren
     let name = document["metadata"]["name"].as_str().unwrap_or("(without a name)").to_owned();
     let stack = accept(document).map_err(|problems| RenderError::Refused { name: name.clone(), problems })?;
     let invalid = |invalid| RenderError::Invalid { name: name.clone(), invalid };
-    let validated = validate::validate(&stack, observed, settings, &Entropy::fixed()).map_err(invalid)?;
+    let observed = with_stand_ins(&stack, &Names::new(name.clone()), observed);
+    let validated = validate::validate(&stack, &observed, settings, &Entropy::fixed()).map_err(invalid)?;
     // Half of a stack is no use in a file.
     if let Some(missing) = validated.waits.first() {
         return Err(invalid(missing.clone()));
@@ -108,6 +112,28 @@ fn one(document: &Value, observed: &Observed, settings: &Settings) -> Result<Ren
     let resources = build::build(&validated, &sizing).map_err(invalid)?;
     let footprint = footprint(&plan(&resources));
     Ok(Rendered { validated, sizing, resources, footprint })
+}
+
+/// What Crunchy's operator would answer, where the file does not say it.
+fn with_stand_ins(stack: &PersesStack, names: &Names, observed: &Observed) -> Observed {
+    let mut observed = observed.clone();
+    if stack.spec.database.type_ == DatabaseType::Crunchy {
+        // Asked for by name: then it is there.
+        observed.capabilities.set(Kind::PostgresCluster, Availability::Present);
+    }
+    if observed.capabilities.of(Kind::PostgresCluster) == Availability::Present {
+        observed.crunchy_schema = Some(CrunchySchema::NEWEST);
+        observed.workloads.cluster = Some(ClusterState::well());
+    }
+    let answers = [
+        (names.cluster_user(), vec![("user", crunchy::USER), ("password", "(made by Crunchy's operator)")]),
+        (names.cluster_certificate(), vec![("ca.crt", "(made by Crunchy's operator)")]),
+    ];
+    for (name, pairs) in answers {
+        let data = pairs.into_iter().map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec())).collect();
+        observed.secrets.entry(name).or_insert(SecretData { data, ours: false });
+    }
+    observed
 }
 
 /// The typed object, when schema and CEL rules hold.
@@ -134,7 +160,8 @@ fn given_secret(document: &Value) -> Result<(String, SecretData), RenderError> {
 
 /// Every object in the order of apply, as JSON with `apiVersion` and `kind`; passwords and keys are masked.
 pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
-    let Resources { retained, database, cache, pooler, migration, exposure, api, limits } = &rendered.resources;
+    let Resources { retained, database, cluster, cache, pooler, migration, exposure, api, limits } =
+        &rendered.resources;
     let mut out = Vec::new();
     for secret in &retained.secrets {
         push(&mut out, secret)?;
@@ -153,6 +180,7 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
         push(&mut out, service)?;
         push_some(&mut out, stateful_set.as_ref())?;
     }
+    push_some(&mut out, cluster.as_ref().and_then(|cluster| cluster.object.as_ref()))?;
     if let Some(build::Cache { service, deployment }) = cache {
         push(&mut out, service)?;
         push_some(&mut out, deployment.as_ref())?;
@@ -241,7 +269,7 @@ fn confidential(v: &Validated) -> Vec<String> {
     for (secret, keys) in &v.generated.secrets {
         for (key, value) in keys {
             match (key.as_str(), std::str::from_utf8(value)) {
-                ("password", Ok(text)) => values.push(text.to_owned()),
+                ("password" | "tls.key", Ok(text)) => values.push(text.to_owned()),
                 (_, Err(_)) => values.push(BASE64.encode(value)),
                 _ if *secret == v.names.keys() => values.push(BASE64.encode(value)),
                 _ => {}
@@ -255,6 +283,9 @@ fn confidential(v: &Validated) -> Vec<String> {
             None => {}
         }
     }
+    // As they stand between quotes in a configuration file.
+    let quoted: Vec<_> = values.iter().flat_map(|v| [v.replace('\'', "''"), v.replace('"', "\"\"")]).collect();
+    values.extend(quoted);
     values.retain(|value| !value.is_empty());
     // The longest first, so that a value inside another leaves no rest.
     values.sort_by_key(|value| std::cmp::Reverse(value.len()));

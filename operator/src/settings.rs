@@ -68,6 +68,27 @@ pub struct Entropy {
     pub redis_password: [u8; 24],
     /// `<stack>-db`.
     pub database_password: [u8; 24],
+    /// `<stack>-pgbouncer-client`.
+    pub pooler_password: [u8; 24],
+    /// `<stack>-pgbouncer-tls`; empty when no such Secret is to be made.
+    pub pooler_certificate: Certificate,
+}
+
+/// A certificate with its key, and who signed it: three PEM texts.
+#[derive(Clone, Default)]
+pub struct Certificate {
+    /// The authority's certificate.
+    pub authority: String,
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Certificate(redacted)")
+    }
 }
 
 impl Entropy {
@@ -84,6 +105,12 @@ impl Entropy {
             admin_password: short("admin"),
             redis_password: short("redis"),
             database_password: short("database"),
+            pooler_password: short("pooler"),
+            pooler_certificate: Certificate {
+                authority: "(made by the operator)\n".to_owned(),
+                certificate: "(made by the operator)\n".to_owned(),
+                key: "(made by the operator, secret)\n".to_owned(),
+            },
         }
     }
 }

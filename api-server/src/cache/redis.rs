@@ -2,7 +2,8 @@
 //!
 //! While Redis is away every call returns at once; a task tries to connect again, so no request pays for a probe.
 
-use std::path::PathBuf;
+mod client;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,13 +12,13 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures::StreamExt;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
-};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
+pub use self::client::RedisConfigError;
+use self::client::Source;
 use crate::config;
 use crate::telemetry::traces;
 
@@ -33,11 +34,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Where writers say that it is worth looking into the changes tail (seed section 4.3).
 const HINT_CHANNEL: &str = "dashboard:invalidate";
-
-/// The configured address cannot be one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cache.redis.addr {0:?} is not an address such as redis:6379")]
-pub struct RedisConfigError(String);
 
 /// What came of a command.
 #[derive(Debug)]
@@ -68,9 +64,7 @@ pub struct RedisTier {
 
 struct Link {
     address: String,
-    username: Option<String>,
-    password: Option<String>,
-    password_file: Option<PathBuf>,
+    source: Source,
     connection: ArcSwapOption<Connection>,
     timeouts: AtomicU32,
     /// Wakes the task that connects.
@@ -79,7 +73,6 @@ struct Link {
     hint: Notify,
 }
 
-// By hand: it may hold a password.
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("address", &self.address).finish_non_exhaustive()
@@ -99,12 +92,10 @@ impl RedisTier {
     ///
     /// Must be called within a Tokio runtime.
     pub fn new(config: &config::Redis) -> Result<Self, RedisConfigError> {
-        connection_info(&config.addr)?;
+        let source = Source::new(config)?;
         let link = Arc::new(Link {
-            address: config.addr.clone(),
-            username: config.username.clone(),
-            password: config.password.as_ref().map(|password| password.expose().to_owned()),
-            password_file: config.password_file.clone(),
+            address: source.address(),
+            source,
             connection: ArcSwapOption::empty(),
             timeouts: AtomicU32::new(0),
             lost: Notify::new(),
@@ -201,12 +192,6 @@ fn is_connection_error(error: &RedisError) -> bool {
         || matches!(error.code(), Some("NOAUTH" | "LOADING" | "READONLY" | "MASTERDOWN"))
 }
 
-fn connection_info(address: &str) -> Result<ConnectionInfo, RedisConfigError> {
-    let url = if address.contains("://") { address.to_owned() } else { format!("redis://{address}") };
-    let has_host = !address.is_empty() && !address.starts_with(':');
-    url.into_connection_info().ok().filter(|_| has_host).ok_or_else(|| RedisConfigError(address.to_owned()))
-}
-
 impl Link {
     fn give_up(&self, connection: &Arc<Connection>, reason: &str) {
         let before = self.connection.compare_and_swap(connection, None);
@@ -216,43 +201,18 @@ impl Link {
         }
     }
 
-    fn client(&self) -> Result<Client, String> {
-        let mut settings = RedisConnectionInfo::default();
-        if let Some(username) = &self.username {
-            settings = settings.set_username(username);
-        }
-        // Read each time: the file changes when the password is rotated.
-        let password = match &self.password_file {
-            Some(path) => Some(
-                std::fs::read_to_string(path)
-                    .map_err(|error| format!("cannot read cache.redis.password_file {}: {error}", path.display()))?
-                    .trim_end_matches(['\r', '\n'])
-                    .to_owned(),
-            ),
-            None => self.password.clone(),
-        };
-        if let Some(password) = password {
-            settings = settings.set_password(password);
-        }
-        let info = connection_info(&self.address).map_err(|error| error.to_string())?.set_redis_settings(settings);
-        Client::open(info).map_err(|error| error.to_string())
-    }
-
     async fn connect(&self) -> Result<MultiplexedConnection, String> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(CONNECT_TIMEOUT));
-        let client = self.client()?;
         let connect = async {
-            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-            redis::cmd("PING").query_async::<()>(&mut connection).await?;
-            Ok::<_, RedisError>(connection)
+            let client = self.source.client().await?;
+            let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+            let mut connection = connection.map_err(|error| error.to_string())?;
+            let ping = redis::cmd("PING").query_async::<()>(&mut connection).await;
+            ping.map(|()| connection).map_err(|error| error.to_string())
         };
-        match timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("it does not answer in time".to_owned()),
-        }
+        timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| Err("it does not answer in time".to_owned()))
     }
 }
 
@@ -303,9 +263,9 @@ async fn listen(weak: Weak<Link>) {
     let mut pause = BACKOFF.0;
     loop {
         let Some(link) = weak.upgrade() else { return };
-        let client = link.client();
+        let client = timeout(CONNECT_TIMEOUT, link.source.client()).await;
         drop(link);
-        if let Ok(client) = client
+        if let Ok(Ok(client)) = client
             && let Ok(Ok(mut subscription)) = timeout(CONNECT_TIMEOUT, client.get_async_pubsub()).await
             && let Ok(Ok(())) = timeout(CONNECT_TIMEOUT, subscription.subscribe(HINT_CHANNEL)).await
         {

@@ -95,7 +95,7 @@ pub struct Postgres {
     pub direct: Option<Address>,
     /// A streaming replica of the same database, for lists and search; read while it shows all that this process knows of.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub replica: Option<Address>,
+    pub replica: Option<Replica>,
     /// A replica that is further behind than this is not read, nor is one while the primary was not seen for so long.
     pub max_replica_lag: ConfigDuration,
 }
@@ -125,6 +125,19 @@ impl Default for Postgres {
             max_replica_lag: ConfigDuration::from_secs(5),
         }
     }
+}
+
+/// A streaming replica.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Replica {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Database, when a pooler gives the replica's copy under a name of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dbname: Option<String>,
 }
 
 /// Host and port.

@@ -111,12 +111,18 @@ impl Default for Cache {
     }
 }
 
-/// `cache.redis`.
+/// `cache.redis`: a server, or sentinels that know it.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
-    /// `host:port`.
+    /// `host:port` of a server.
     pub addr: String,
+    /// Sentinels, in place of `addr`: they are asked for the primary at every connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel: Option<RedisSentinel>,
+    /// TLS to the servers, and to the sentinels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RedisTls>,
     /// ACL user.
     pub username: Option<String>,
     /// Password; prefer `password_file`. Never printed.
@@ -124,6 +130,28 @@ pub struct Redis {
     pub password: Option<Hidden>,
     /// File with the password; read again when it changes.
     pub password_file: Option<PathBuf>,
+}
+
+/// `cache.redis.sentinel`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisSentinel {
+    /// `host:port` of each.
+    pub addrs: Vec<String>,
+    /// Name under which they know the primary.
+    pub master_name: String,
+    /// ACL user at the sentinels.
+    pub username: Option<String>,
+    /// File with the password at the sentinels; read again when it changes.
+    pub password_file: Option<PathBuf>,
+}
+
+/// `cache.redis.tls`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisTls {
+    /// CA certificates; the system's when absent. Read again at every connection.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `query`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use e2e::services::{Postgres, Redis, TcpProxy, shared};
+use e2e::services::{Postgres, Redis, RedisSettings, Sentinel, TcpProxy, shared};
 use perses_api_server::cache::tail::Notice;
 use perses_api_server::cache::{DocumentCache, Encoded, Tier, redis::RedisTier};
 use perses_api_server::config;
@@ -207,8 +207,8 @@ async fn redis_is_used_with_few_rights_and_a_password_that_changes() {
     let config = config::Redis {
         addr: redis.address(),
         username: Some("perses".to_owned()),
-        password: None,
         password_file: Some(password_file.clone()),
+        ..config::Redis::default()
     };
     let tier = Arc::new(RedisTier::new(&config).unwrap());
     eventually("Redis", async || tier.is_available()).await;
@@ -237,4 +237,69 @@ async fn redis_is_used_with_few_rights_and_a_password_that_changes() {
         .await;
     assert_eq!(redis.cli(&["GET", "rotated"]).await.unwrap(), "yes");
     assert!(!format!("{tier:?}").contains("second"));
+}
+
+/// A certificate for `name` and its key, and the authority that signed it; all PEM.
+fn certificate(name: &str) -> (String, String, String) {
+    let authority = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = params.self_signed(&authority).unwrap().pem();
+    let issuer = rcgen::Issuer::new(params, authority);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    (certificate.pem(), key.serialize_pem(), root)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_reached_over_tls_and_only_when_its_certificate_is_right() {
+    let (certificate, key, authority) = certificate("localhost");
+    let tls = Some((certificate, key));
+    let settings = RedisSettings { user: Some("perses".to_owned()), tls, ..RedisSettings::default() };
+    let redis = Redis::start_with(settings).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (ca_file, password_file) = (folder.path().join("ca.crt"), folder.path().join("password"));
+    let (user, password) = redis.credentials().unwrap();
+    std::fs::write(&ca_file, authority).unwrap();
+    std::fs::write(&password_file, password).unwrap();
+    let port = redis.tls_port().unwrap();
+    let at = |host: &str| config::Redis {
+        addr: format!("{host}:{port}"),
+        username: Some(user.to_owned()),
+        password_file: Some(password_file.clone()),
+        tls: Some(config::RedisTls { ca_file: Some(ca_file.clone()) }),
+        ..config::Redis::default()
+    };
+    let tier = RedisTier::new(&at("localhost")).unwrap();
+    // The certificate is for another name.
+    let stranger = RedisTier::new(&at("127.0.0.1")).unwrap();
+    eventually("Redis", async || tier.set_bytes("k", b"v", Duration::from_mins(1)).await).await;
+    assert_eq!(redis.cli(&["GET", "k"]).await.unwrap(), "v");
+    assert!(!stranger.is_available(), "it had as long as the other one");
+
+    // An authority that is exchanged is read at the next connection.
+    std::fs::write(&ca_file, self::certificate("localhost").2).unwrap();
+    redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]).await.unwrap();
+    eventually("the wrong authority to be noticed", async || !tier.is_available()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_lead_to_the_primary_and_to_the_next_one() {
+    let primary = Redis::start().await.unwrap();
+    let settings = RedisSettings { replica_of: Some(primary.port()), ..RedisSettings::default() };
+    let replica = Redis::start_with(settings).await.unwrap();
+    let sentinel = Sentinel::start("perses", primary.port()).await.unwrap();
+    sentinel.knows_a_replica("perses").await.unwrap();
+    let sentinels = config::RedisSentinel {
+        // One that is away does not matter.
+        addrs: vec!["127.0.0.1:1".to_owned(), sentinel.address()],
+        master_name: "perses".to_owned(),
+        ..config::RedisSentinel::default()
+    };
+    let tier = RedisTier::new(&config::Redis { sentinel: Some(sentinels), ..config::Redis::default() }).unwrap();
+    eventually("the primary", async || tier.set_bytes("k", b"1", Duration::from_mins(1)).await).await;
+    assert_eq!(primary.cli(&["GET", "k"]).await.unwrap(), "1");
+    primary.kill().await.unwrap();
+    eventually("the next primary", async || tier.set_bytes("k", b"2", Duration::from_mins(1)).await).await;
+    assert_eq!(replica.cli(&["GET", "k"]).await.unwrap(), "2");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use e2e::services::{PgBouncer, PoolSettings, Postgres, Redis, TcpProxy, shared};
 use futures::future::join_all;
-use perses_api_server::config::{self, Address, ConfigDuration};
+use perses_api_server::config::{self, ConfigDuration, Replica};
 use perses_api_server::domain::document::Key;
 use perses_api_server::domain::kind::Kind;
 use perses_api_server::metrics::Metrics;
@@ -115,7 +115,7 @@ async fn nobody_sees_a_wrong_answer_and_nothing_acknowledged_is_lost() {
     let redis = Redis::start().await.unwrap();
     let config = config::Postgres {
         port: pooler.port(),
-        replica: Some(Address { host: "127.0.0.1".to_owned(), port: replica.port() }),
+        replica: Some(Replica { host: "127.0.0.1".to_owned(), port: replica.port(), dbname: None }),
         max_replica_lag: ConfigDuration(Duration::from_secs(1)),
         ..database
     };

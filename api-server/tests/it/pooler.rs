@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use e2e::services::{PgBouncer, PoolSettings, TcpProxy, shared};
+use e2e::services::{PgBouncer, PoolSettings, Postgres, TcpProxy, shared};
 use e2e::wait::wait_until;
 use parking_lot::Mutex;
 use perses_api_server::config::{self, ConfigDuration};
@@ -74,12 +74,8 @@ impl Load {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_that_is_replaced_under_load_costs_no_request() {
-    let server = shared::postgres().await.unwrap();
-    let (old, new) =
-        (PgBouncer::start(server, PoolSettings::default()), PgBouncer::start(server, PoolSettings::default()));
-    let (old, new) = tokio::try_join!(old, new).unwrap();
+/// Replaces a pooler by the next one while pods work through them; `meanwhile` happens before the change.
+async fn replace_under_load(server: &Postgres, old: PgBouncer, new: PgBouncer, meanwhile: impl AsyncFnOnce()) {
     let service = TcpProxy::to_port(old.port()).await.unwrap();
     let config = config::Postgres {
         port: service.port(),
@@ -102,10 +98,35 @@ async fn a_pooler_that_is_replaced_under_load_costs_no_request() {
     let load = Load::start(&store, &keys);
     load.goes_on(100).await;
 
+    meanwhile().await;
     // Out of the Service, then SIGTERM: it ends by itself, because its clients leave in time.
     service.redirect(new.port());
     old.drain(GRACE).await.unwrap();
     load.goes_on(100).await;
     idle.get(&keys[0]).await.unwrap();
     assert_eq!(load.finish().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_is_replaced_under_load_costs_no_request() {
+    let server = shared::postgres().await.unwrap();
+    let (old, new) =
+        (PgBouncer::start(server, PoolSettings::default()), PgBouncer::start(server, PoolSettings::default()));
+    let (old, new) = tokio::try_join!(old, new).unwrap();
+    replace_under_load(server, old, new, async || {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_password_of_the_database_concerns_the_poolers_alone() {
+    let server = Postgres::start().await.unwrap();
+    // As the operator writes it: clients sign in with a word of the pooler's, which signs in at the database.
+    let with = async |password: &str| {
+        let line = format!("* = host=127.0.0.1 port={} user='perses' password='{password}'", server.port());
+        PgBouncer::start_for(&server, &line, PoolSettings::default()).await.unwrap()
+    };
+    let (old, new) = (with(server.password()).await, with("the next one").await);
+    let rotate = async || {
+        server.sql("postgres", "ALTER ROLE perses PASSWORD 'the next one'").await.unwrap();
+    };
+    replace_under_load(&server, old, new, rotate).await;
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use e2e::services::{Postgres, TcpProxy, shared};
+use e2e::services::{PgBouncer, PoolSettings, Postgres, TcpProxy, shared};
 use perses_api_server::cache::DocumentCache;
 use perses_api_server::cache::tail::Follower;
-use perses_api_server::config::{self, Address, ConfigDuration};
+use perses_api_server::config::{self, ConfigDuration, Replica};
 use perses_api_server::domain::kind::Kind;
 use perses_api_server::metrics::Metrics;
 use perses_api_server::store::postgres::PostgresStore;
@@ -87,7 +87,7 @@ async fn a_replica_is_read_exactly_while_it_shows_everything() {
     let replica = primary.replica_through(stream.port()).await.unwrap();
     let network = TcpProxy::to_port(replica.port()).await.unwrap();
     let config = config::Postgres {
-        replica: Some(Address { host: "127.0.0.1".to_owned(), port: network.port() }),
+        replica: Some(Replica { host: "127.0.0.1".to_owned(), port: network.port(), dbname: None }),
         max_replica_lag: ConfigDuration(Duration::from_secs(2)),
         ..migrated(&primary).await
     };
@@ -159,10 +159,32 @@ async fn a_replica_is_read_exactly_while_it_shows_everything() {
 async fn a_server_that_takes_writes_is_not_read_as_a_replica() {
     let server = shared::postgres().await.unwrap();
     let good = migrated(server).await;
-    let itself = Some(Address { host: good.host.clone(), port: good.port });
+    let itself = Some(Replica { host: good.host.clone(), port: good.port, dbname: None });
     let reader = Reader::start(&config::Postgres { replica: itself, ..good }).await;
     // Its looks at the "replica" are seen in the pool's metrics.
     let line = r#"perses_db_pool_connections{pool="replica",state="active"}"#;
     eventually("a look at the replica", async || reader.number(line).is_some()).await;
     assert!(!reader.uses_replica().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_pooler_gives_both_under_two_names() {
+    let primary = Postgres::start().await.unwrap();
+    let replica = primary.replica().await.unwrap();
+    let direct = migrated(&primary).await;
+    let databases = format!(
+        "* = host=127.0.0.1 port={}\nperses_ro = host=127.0.0.1 port={} dbname='{}'",
+        primary.port(),
+        replica.port(),
+        direct.dbname
+    );
+    let pooler = PgBouncer::start_for(&primary, &databases, PoolSettings::default()).await.unwrap();
+    let (host, port) = ("127.0.0.1".to_owned(), pooler.port());
+    let read_only = Replica { host: host.clone(), port, dbname: Some("perses_ro".to_owned()) };
+    let reader = Reader::start(&config::Postgres { host, port, replica: Some(read_only), ..direct }).await;
+    create(&*reader.store, &project("p"), "{}").await;
+    reader.must_use_replica().await;
+    reader.sees_its_own("through-the-pooler").await;
+    let pools = pooler.console("SHOW POOLS").await.unwrap();
+    assert!(pools.contains("perses_ro|perses"), "{pools}");
 }

@@ -26,7 +26,7 @@ pub use port::Port;
 pub use postgres::{Database, Postgres, SUPERUSER, USER};
 pub use prometheus::{Prometheus, Scrape};
 pub use proxy::TcpProxy;
-pub use redis::{Redis, RedisSettings};
+pub use redis::{Redis, RedisSettings, Sentinel};
 
 /// How long a started service may take until it answers; generous, since tests share few cores.
 const READY_TIMEOUT: Duration = Duration::from_mins(1);

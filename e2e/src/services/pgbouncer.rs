@@ -47,12 +47,12 @@ impl PgBouncer {
     /// As [`Self::start`], but reaches the server at another loopback port, for example through a
     /// [`TcpProxy`](crate::services::TcpProxy).
     pub async fn start_at(server: &Postgres, server_port: u16, settings: PoolSettings) -> Result<Self> {
-        let pooler = Self {
-            sandbox: Sandbox::new("pgbouncer").await?,
-            port: Port::reserve()?,
-            password: server.password().to_owned(),
-            superuser_password: server.superuser_password().to_owned(),
-        };
+        Self::start_for(server, &format!("* = host=127.0.0.1 port={server_port}"), settings).await
+    }
+
+    /// As [`Self::start`], but with these lines as its section of databases.
+    pub async fn start_for(server: &Postgres, databases: &str, settings: PoolSettings) -> Result<Self> {
+        let pooler = Self::idle(server).await?;
         let users = format!(
             "\"{USER}\" \"{}\"
 \"{SUPERUSER}\" \"{}\"
@@ -62,7 +62,7 @@ impl PgBouncer {
         pooler.sandbox.write("users.txt", &users)?;
         let PoolSettings { default_pool_size, reserve_pool_size, max_client_conn, max_prepared_statements } = settings;
         let ini = format!(
-            "[databases]\n* = host=127.0.0.1 port={server_port}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+            "[databases]\n{databases}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {DATA}/users.txt\n\
              admin_users = {SUPERUSER}\npool_mode = transaction\ndefault_pool_size = {default_pool_size}\n\
              reserve_pool_size = {reserve_pool_size}\nmax_client_conn = {max_client_conn}\n\
@@ -74,6 +74,32 @@ impl PgBouncer {
         pooler.sandbox.write("pgbouncer.ini", &ini)?;
         pooler.start_again().await?;
         Ok(pooler)
+    }
+
+    /// Starts a pooler on a configuration that was made for pods: `files` lie in the folder [`Self::FOLDER`], `pgbouncer.ini`
+    /// among them, whose port 6432 becomes the one of this pooler.
+    pub async fn start_on(server: &Postgres, files: &[(&str, &str)]) -> Result<Self> {
+        let pooler = Self::idle(server).await?;
+        for (name, text) in files {
+            let text = text.replace("listen_port = 6432", &format!("listen_port = {}", pooler.port()));
+            let admin = format!("[pgbouncer]\nadmin_users = {SUPERUSER}\n");
+            let text = if *name == "pgbouncer.ini" { text.replace("[pgbouncer]\n", &admin) } else { text };
+            pooler.sandbox.write(name, &text)?;
+        }
+        pooler.start_again().await?;
+        Ok(pooler)
+    }
+
+    /// Where the pooler finds its files.
+    pub const FOLDER: &str = DATA;
+
+    async fn idle(server: &Postgres) -> Result<Self> {
+        Ok(Self {
+            sandbox: Sandbox::new("pgbouncer").await?,
+            port: Port::reserve()?,
+            password: server.password().to_owned(),
+            superuser_password: server.superuser_password().to_owned(),
+        })
     }
 
     /// The pooler's port on 127.0.0.1.
@@ -94,6 +120,19 @@ impl PgBouncer {
         let psql = "/usr/lib/postgresql/17/bin/psql";
         let output = self.sandbox.run_ok(psql, &args, &[("PGPASSWORD", &self.superuser_password)], command).await;
         Ok(output.with_context(|| format!("{command} on PgBouncer's console"))?.trim_end().to_owned())
+    }
+
+    /// Runs statements as the ordinary user through the pooler, with this `sslmode`; rows one a line. The authority for
+    /// `verify-full` is the file `client-ca.crt` of [`Self::start_on`].
+    pub async fn sql(&self, database: &str, password: &str, sslmode: &str, statements: &str) -> Result<String> {
+        let port = self.port().to_string();
+        let args = ["--host", "127.0.0.1", "--port", &port, "--username", USER, "--dbname", database];
+        let args =
+            [&args[..], &["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1"]].concat();
+        let authority = format!("{DATA}/client-ca.crt");
+        let environment = [("PGPASSWORD", password), ("PGSSLMODE", sslmode), ("PGSSLROOTCERT", &authority)];
+        let output = self.sandbox.run_ok("/usr/lib/postgresql/17/bin/psql", &args, &environment, statements).await;
+        Ok(output.with_context(|| format!("SQL on database {database} through PgBouncer"))?.trim_end().to_owned())
     }
 
     /// Stops the pooler at once; clients are disconnected.

@@ -8,10 +8,13 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::services::{
-    port::Port,
-    random_password,
-    sandbox::{DATA, Sandbox},
+use crate::{
+    services::{
+        port::Port,
+        random_password,
+        sandbox::{DATA, Sandbox},
+    },
+    wait::wait_until,
 };
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +26,10 @@ pub struct RedisSettings {
     pub user: Option<String>,
     /// `maxmemory` in bytes, with the policy `allkeys-lru`; without it there is no limit.
     pub max_memory: Option<u64>,
+    /// Certificate and key (PEM) of a second port, which speaks TLS.
+    pub tls: Option<(String, String)>,
+    /// Port of a server on loopback whose data this one follows.
+    pub replica_of: Option<u16>,
 }
 
 /// A running server without persistence. Dropping it stops it.
@@ -30,6 +37,7 @@ pub struct RedisSettings {
 pub struct Redis {
     sandbox: Sandbox,
     port: Port,
+    tls_port: Option<Port>,
     user: Option<(String, String)>,
 }
 
@@ -44,6 +52,7 @@ impl Redis {
         let server = Self {
             sandbox: Sandbox::new("redis").await?,
             port: Port::reserve()?,
+            tls_port: settings.tls.as_ref().map(|_| Port::reserve()).transpose()?,
             user: settings.user.map(|user| (user, random_password())),
         };
         let mut conf = format!(
@@ -52,6 +61,18 @@ impl Redis {
         );
         if let Some(bytes) = settings.max_memory {
             _ = write!(conf, "maxmemory {bytes}\nmaxmemory-policy allkeys-lru\n");
+        }
+        if let (Some((certificate, key)), Some(port)) = (&settings.tls, &server.tls_port) {
+            server.sandbox.write("server.crt", certificate)?;
+            server.sandbox.write("server.key", key)?;
+            let port = port.number();
+            _ = write!(
+                conf,
+                "tls-port {port}\ntls-cert-file {DATA}/server.crt\ntls-key-file {DATA}/server.key\ntls-auth-clients no\n"
+            );
+        }
+        if let Some(port) = settings.replica_of {
+            _ = writeln!(conf, "replicaof 127.0.0.1 {port}");
         }
         if let Some((user, password)) = &server.user {
             server
@@ -67,6 +88,11 @@ impl Redis {
     /// The server's port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port.number()
+    }
+
+    /// The port that speaks TLS, when there is one.
+    pub fn tls_port(&self) -> Option<u16> {
+        self.tls_port.as_ref().map(Port::number)
     }
 
     /// `host:port`, as configurations want it.
@@ -138,5 +164,45 @@ impl Redis {
         stream.read_to_string(&mut answer).await.context("read Redis' answer to PING")?;
         ensure!(!answer.contains("-ERR") && !answer.contains("-WRONGPASS"), "Redis answers {answer:?} to PING");
         Ok(answer.contains("+PONG"))
+    }
+}
+
+/// A real Redis Sentinel that alone decides which of its servers is the primary. Dropping it stops it.
+#[derive(Debug)]
+pub struct Sentinel {
+    sandbox: Sandbox,
+    port: Port,
+}
+
+impl Sentinel {
+    /// Watches the primary on this loopback port, and its replicas, under this name.
+    pub async fn start(name: &str, primary: u16) -> Result<Self> {
+        let (sandbox, port) = (Sandbox::new("sentinel").await?, Port::reserve()?);
+        let conf = format!(
+            "bind 127.0.0.1\nport {}\ndir {DATA}\nsentinel monitor {name} 127.0.0.1 {primary} 1\n\
+             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 3000\n",
+            port.number()
+        );
+        sandbox.write("sentinel.conf", &conf)?;
+        sandbox.start(&["redis-server", &format!("{DATA}/sentinel.conf"), "--sentinel"]).await?;
+        let number = port.number();
+        sandbox.ready(|| async move { Ok(TcpStream::connect(("127.0.0.1", number)).await.is_ok()) }).await?;
+        Ok(Self { sandbox, port })
+    }
+
+    /// `host:port`, as configurations want it.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port.number())
+    }
+
+    /// Waits until the sentinel knows a replica that could take over.
+    pub async fn knows_a_replica(&self, name: &str) -> Result<()> {
+        let port = self.port.number().to_string();
+        let args = ["-h", "127.0.0.1", "-p", &port, "--raw", "SENTINEL", "REPLICAS", name];
+        let knows = || async {
+            let text = self.sandbox.run_ok("redis-cli", &args, &[], "").await?;
+            Ok(text.contains("master-link-status\nok"))
+        };
+        wait_until("the sentinel to know a replica", Duration::from_secs(60), knows).await
     }
 }

@@ -132,7 +132,8 @@ async fn pgbouncer_gives_each_transaction_any_server_connection() {
 
 #[tokio::test]
 async fn redis_checks_passwords_limits_memory_and_forgets_when_stopped() {
-    let settings = RedisSettings { user: Some("perses".to_owned()), max_memory: Some(16 << 20) };
+    let settings =
+        RedisSettings { user: Some("perses".to_owned()), max_memory: Some(16 << 20), ..RedisSettings::default() };
     let redis = Redis::start_with(settings).await.unwrap();
     assert_eq!(redis.cli(&["SET", "key", "value"]).await.unwrap(), "OK");
     assert_eq!(redis.cli(&["GET", "key"]).await.unwrap(), "value");

@@ -8,7 +8,7 @@ use super::inventory::Inventory;
 use super::kind::Kind;
 use super::ssa::{Child, Lifecycle};
 use crate::controllers::persesstack::build::{
-    self, Api, Cache, Database, Exposure, Limits, Migration, Pooler, Resources, Retained,
+    self, Api, Cache, Cluster, Database, Exposure, Limits, Migration, Pooler, Resources, Retained,
 };
 
 /// Desired objects, in order.
@@ -47,7 +47,7 @@ impl Plan {
 /// Orders the objects. Every group is taken apart without `..`: a new object that nobody applies does not compile.
 pub fn plan(resources: &Resources) -> Plan {
     use Lifecycle::{Applied, Generated, Immutable};
-    let Resources { retained, database, cache, pooler, migration, exposure, api, limits } = resources;
+    let Resources { retained, database, cluster, cache, pooler, migration, exposure, api, limits } = resources;
     let Retained { secrets, claim } = retained;
     let generated = secrets.iter().map(|secret| Child::new(Kind::Secret, Generated, secret)).collect();
 
@@ -61,6 +61,13 @@ pub fn plan(resources: &Resources) -> Plan {
         base.push(Child::new(Kind::ConfigMap, Applied, config));
         base.push(Child::new(Kind::Service, Applied, service));
         base.extend(stateful_set.iter().map(|set| Child::new(Kind::StatefulSet, Applied, set)));
+    }
+    let mut undecided = Vec::new();
+    if let Some(Cluster { object }) = cluster {
+        base.extend(object.iter().map(|object| Child::custom(Kind::PostgresCluster, Applied, object)));
+        if object.is_none() {
+            undecided.push(Kind::PostgresCluster);
+        }
     }
     if let Some(Cache { service, deployment }) = cache {
         base.push(Child::new(Kind::Service, Applied, service));
@@ -90,7 +97,6 @@ pub fn plan(resources: &Resources) -> Plan {
     let hpa_child = hpa.iter().map(|hpa| Child::new(Kind::HorizontalPodAutoscaler, Applied, hpa));
     let gated = deployment.chain(hpa_child).collect();
 
-    let mut undecided = Vec::new();
     if hpa.is_none() {
         undecided.push(Kind::HorizontalPodAutoscaler);
     }

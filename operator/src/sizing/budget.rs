@@ -8,6 +8,8 @@
 pub const MIGRATION: i64 = 2;
 /// PostgreSQL's `superuser_reserved_connections` (seed section 3).
 pub const SUPERUSER_RESERVED: i64 = 5;
+/// Connections over which one of Crunchy's poolers asks the database for passwords (`auth_query`).
+pub const ASKS: i64 = 1;
 /// Pods that a rolling update adds (`maxSurge`).
 pub const SURGE: i64 = 1;
 
@@ -18,6 +20,9 @@ pub struct Layers {
     pub api_replicas: i64,
     /// Connections of one API pod.
     pub api_pool: i64,
+    /// Each API pod has a second pool of that size, to replicas. Through the pooler both pools are its clients; at the
+    /// servers each counts against its own `max_connections`, which a cluster has alike on every instance.
+    pub read_pool: bool,
     /// Pooler, when there is one.
     pub pooler: Option<PoolerLayer>,
     /// Connections of metrics exporters.
@@ -39,6 +44,8 @@ pub struct PoolerLayer {
     pub reserve: i64,
     /// `max_client_conn`.
     pub max_client_conn: i64,
+    /// It asks the database for passwords, over connections of its own.
+    pub asks: bool,
 }
 
 /// Verdict.
@@ -64,15 +71,17 @@ pub struct ConnectionBudget {
 /// Checks `layers`.
 pub fn check(layers: &Layers) -> ConnectionBudget {
     let api_pods = layers.api_replicas + SURGE;
-    let clients = api_pods * layers.api_pool;
+    let own = api_pods * layers.api_pool;
     let mut broken = Vec::new();
     let mut arithmetic = Vec::new();
 
     let server_pools = match layers.pooler {
         Some(pooler) => {
             let capacity = (pooler.replicas - 1) * pooler.max_client_conn;
+            let clients = if layers.read_pool { own * 2 } else { own };
+            let pools = if layers.read_pool { " x 2 (primary and replicas)" } else { "" };
             let line = format!(
-                "clients: ({} + {SURGE}) API pods x {} = {clients}, pooler with one pod away: ({} - 1) x {} = {capacity}",
+                "clients: ({} + {SURGE}) API pods x {}{pools} = {clients}, pooler with one pod away: ({} - 1) x {} = {capacity}",
                 layers.api_replicas, layers.api_pool, pooler.replicas, pooler.max_client_conn
             );
             if clients > capacity {
@@ -82,14 +91,17 @@ pub fn check(layers: &Layers) -> ConnectionBudget {
                 ));
             }
             arithmetic.push(line);
-            (pooler.replicas + SURGE) * (pooler.pool + pooler.reserve)
+            (pooler.replicas + SURGE) * (pooler.pool + pooler.reserve + if pooler.asks { ASKS } else { 0 })
         }
-        None => clients,
+        None => own,
     };
 
     let demand = server_pools + MIGRATION + layers.exporter + layers.replication + SUPERUSER_RESERVED;
     let parts = match layers.pooler {
-        Some(pooler) => format!("({} + {SURGE}) poolers x ({} + {})", pooler.replicas, pooler.pool, pooler.reserve),
+        Some(pooler) => {
+            let asks = if pooler.asks { format!(" + {ASKS} for passwords") } else { String::new() };
+            format!("({} + {SURGE}) poolers x ({} + {}{asks})", pooler.replicas, pooler.pool, pooler.reserve)
+        }
         None => format!("({} + {SURGE}) API pods x {}", layers.api_replicas, layers.api_pool),
     };
     let line = format!(
@@ -134,7 +146,8 @@ mod tests {
         Layers {
             api_replicas: 10,
             api_pool: 100,
-            pooler: Some(PoolerLayer { replicas: 2, pool: 50, reserve: 10, max_client_conn: 1000 }),
+            read_pool: false,
+            pooler: Some(PoolerLayer { replicas: 2, pool: 50, reserve: 10, max_client_conn: 1000, asks: false }),
             exporter: 0,
             replication: 5,
             max_connections: Some(100),
@@ -165,9 +178,32 @@ mod tests {
 
     #[test]
     fn one_pooler_alone_leaves_nothing_when_it_is_away() {
-        let pooler = PoolerLayer { replicas: 1, pool: 5, reserve: 1, max_client_conn: 1000 };
+        let pooler = PoolerLayer { replicas: 1, pool: 5, reserve: 1, max_client_conn: 1000, asks: false };
         let layers = Layers { api_pool: 1, pooler: Some(pooler), max_connections: Some(1000), ..seed() };
         assert_eq!(check(&layers).state, BudgetState::Violated);
+    }
+
+    #[test]
+    fn a_second_pool_counts_at_the_pooler_and_not_at_the_primary() {
+        let pooler = PoolerLayer { replicas: 2, pool: 10, reserve: 2, max_client_conn: 110, asks: false };
+        let layers = Layers { api_pool: 10, pooler: Some(pooler), ..seed() };
+        assert_eq!(check(&layers).state, BudgetState::Holds, "{}", check(&layers).message);
+        let both = check(&Layers { read_pool: true, ..layers });
+        assert_eq!(both.state, BudgetState::Violated);
+        assert!(both.message.contains("x 2 (primary and replicas) = 220"), "{}", both.message);
+        let direct = Layers { pooler: None, api_pool: 8, replication: 0, read_pool: true, ..layers };
+        assert_eq!(check(&direct).state, BudgetState::Holds, "{}", check(&direct).message);
+    }
+
+    #[test]
+    fn a_pooler_that_asks_for_passwords_needs_a_connection_more() {
+        let pooler = PoolerLayer { replicas: 2, pool: 27, reserve: 2, max_client_conn: 1000, asks: false };
+        let layers = Layers { api_pool: 10, pooler: Some(pooler), ..seed() };
+        assert_eq!(check(&layers).state, BudgetState::Holds, "{}", check(&layers).message);
+        let asking = Layers { pooler: Some(PoolerLayer { pool: 26, asks: true, ..pooler }), ..layers };
+        assert_eq!(check(&asking).state, BudgetState::Holds, "{}", check(&asking).message);
+        let more = Layers { pooler: Some(PoolerLayer { pool: 27, asks: true, ..pooler }), ..layers };
+        assert_eq!(check(&more).state, BudgetState::Violated);
     }
 
     #[test]

@@ -36,6 +36,15 @@ impl<T: Clone + Display + PartialEq> Derived<T> {
         self
     }
 
+    /// Adds an input that only some stacks have.
+    #[must_use]
+    pub fn with_some(self, name: &'static str, value: Option<impl Display>) -> Self {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
+    }
+
     /// Lets a value from the spec win; the model's own stays visible.
     #[must_use]
     pub fn or_override(mut self, value: Option<T>, field: &str) -> Self {

@@ -1,6 +1,7 @@
 //! PURE: from the declared workload and a versioned capacity model to every number, each with its derivation.
 
 pub mod budget;
+mod cluster;
 mod compute;
 pub mod demand;
 pub mod derivation;
@@ -36,8 +37,12 @@ pub struct Inputs {
     pub namespaces_per_user: i64,
     /// Different queries worth keeping, when declared.
     pub distinct_queries: Option<i64>,
-    /// The stack runs its own PostgreSQL.
+    /// The stack runs its own PostgreSQL: one pod.
     pub standalone_database: bool,
+    /// The stack has a cluster that Crunchy's operator runs.
+    pub cluster: Option<ClusterInputs>,
+    /// What an external database has for reads.
+    pub external_reads: Reads,
     /// Size of the data volume that exists: a claim never shrinks, and grows only when the spec says so.
     pub existing_storage: Option<Bytes>,
     /// `max_connections` of an external server, when declared.
@@ -48,6 +53,27 @@ pub struct Inputs {
     pub cache: bool,
     /// Overrides.
     pub overrides: Overrides,
+}
+
+/// The shape of a cluster of Crunchy's operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClusterInputs {
+    /// Each instance has a metrics exporter.
+    pub exporter: bool,
+    /// Backups go to a volume.
+    pub backup_volume: bool,
+    /// The pooler is Crunchy's: it asks the database for passwords, over connections of its own.
+    pub own_pooler: bool,
+}
+
+/// Where lists and search can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// The primary.
+    #[default]
+    Primary,
+    /// Replicas behind an address of their own.
+    Replicas,
 }
 
 /// Explicit numbers of the spec; each wins over the model's.
@@ -73,10 +99,16 @@ pub struct Overrides {
     pub max_client_conn: Option<i64>,
     /// `pooler.pgbouncer.resources`.
     pub pooler: ComputeOverrides,
-    /// `database.standalone.resources`.
+    /// `database.standalone.resources` or `database.crunchy.resources`.
     pub database: ComputeOverrides,
-    /// `database.standalone.storage.size`.
+    /// `database.standalone.storage.size` or `database.crunchy.storage.size`.
     pub storage: Option<Bytes>,
+    /// `database.crunchy.replicas`.
+    pub database_replicas: Option<i64>,
+    /// `database.crunchy.maxConnections`.
+    pub database_max_connections: Option<i64>,
+    /// `database.crunchy.backups.volume.size`.
+    pub backup_storage: Option<Bytes>,
 }
 
 /// Explicit compute resources.
@@ -146,14 +178,20 @@ pub struct PoolerSizing {
     pub compute: Compute,
 }
 
-/// Numbers of the standalone PostgreSQL.
+/// Numbers of the stack's own PostgreSQL.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatabaseSizing {
+    /// A cluster of Crunchy's operator; else one pod.
+    pub crunchy: bool,
+    /// Instances, the primary included; 1 for one pod.
+    pub replicas: Derived<i32>,
+    /// Size of the volume for backups.
+    pub backup_storage: Option<Derived<Bytes>>,
     /// `max_connections`.
     pub max_connections: Derived<i32>,
-    /// Resources of the pod.
+    /// Resources of each instance.
     pub compute: Compute,
-    /// Size of the volume.
+    /// Size of the volume of each instance.
     pub storage: Derived<Bytes>,
     /// `shared_buffers`.
     pub shared_buffers: Derived<Bytes>,
@@ -182,6 +220,8 @@ pub struct Sizing {
     pub database: Option<DatabaseSizing>,
     /// What the workload asks of Prometheus, the cache, the disks and the network.
     pub demand: Demand,
+    /// The API pods have a second pool of connections, to replicas.
+    pub read_pool: bool,
     /// Whether the connections of all layers fit into each other: condition `ConnectionBudget`.
     pub budget: ConnectionBudget,
     /// Numbers that contradict each other, each with what to change: condition `Feasible` when not empty.
@@ -231,21 +271,63 @@ impl Sizing {
             ]);
         }
         if let Some(database) = &self.database {
-            all.extend([
-                Derivation::of("database.standalone.maxConnections", &database.max_connections),
-                Derivation::of("database.standalone.resources.requests.cpu", &database.compute.cpu_request),
-                Derivation::of("database.standalone.resources.limits.cpu", &database.compute.cpu_limit),
-                Derivation::of("database.standalone.resources.requests.memory", &database.compute.memory_request),
-                Derivation::of("database.standalone.resources.limits.memory", &database.compute.memory_limit),
-                Derivation::of("database.standalone.storage.size", &database.storage),
-                Derivation::of("database.standalone.sharedBuffers", &database.shared_buffers),
-                Derivation::of("database.standalone.effectiveCacheSize", &database.effective_cache_size),
-                Derivation::of("database.standalone.workMem", &database.work_mem),
-                Derivation::of("database.standalone.maintenanceWorkMem", &database.maintenance_work_mem),
-                Derivation::of("database.standalone.maxWalSize", &database.max_wal_size),
-            ]);
+            all.extend(database.derivations());
         }
         all.extend(self.demand.derivations());
+        all
+    }
+}
+
+impl DatabaseSizing {
+    /// The numbers under the names of their provider.
+    fn derivations(&self) -> Vec<Derivation> {
+        // Both lists in the same order.
+        const STANDALONE: [&str; 11] = [
+            "database.standalone.maxConnections",
+            "database.standalone.resources.requests.cpu",
+            "database.standalone.resources.limits.cpu",
+            "database.standalone.resources.requests.memory",
+            "database.standalone.resources.limits.memory",
+            "database.standalone.storage.size",
+            "database.standalone.sharedBuffers",
+            "database.standalone.effectiveCacheSize",
+            "database.standalone.workMem",
+            "database.standalone.maintenanceWorkMem",
+            "database.standalone.maxWalSize",
+        ];
+        const CRUNCHY: [&str; 11] = [
+            "database.crunchy.maxConnections",
+            "database.crunchy.resources.requests.cpu",
+            "database.crunchy.resources.limits.cpu",
+            "database.crunchy.resources.requests.memory",
+            "database.crunchy.resources.limits.memory",
+            "database.crunchy.storage.size",
+            "database.crunchy.parameters.shared_buffers",
+            "database.crunchy.parameters.effective_cache_size",
+            "database.crunchy.parameters.work_mem",
+            "database.crunchy.parameters.maintenance_work_mem",
+            "database.crunchy.parameters.max_wal_size",
+        ];
+        let [connections, cpu, cpu_limit, memory, memory_limit, storage, shared, cache, work, maintenance, wal] =
+            if self.crunchy { CRUNCHY } else { STANDALONE };
+        let mut all = Vec::new();
+        if self.crunchy {
+            all.push(Derivation::of("database.crunchy.replicas", &self.replicas));
+        }
+        all.extend([
+            Derivation::of(connections, &self.max_connections),
+            Derivation::of(cpu, &self.compute.cpu_request),
+            Derivation::of(cpu_limit, &self.compute.cpu_limit),
+            Derivation::of(memory, &self.compute.memory_request),
+            Derivation::of(memory_limit, &self.compute.memory_limit),
+            Derivation::of(storage, &self.storage),
+            Derivation::of(shared, &self.shared_buffers),
+            Derivation::of(cache, &self.effective_cache_size),
+            Derivation::of(work, &self.work_mem),
+            Derivation::of(maintenance, &self.maintenance_work_mem),
+            Derivation::of(wal, &self.max_wal_size),
+        ]);
+        all.extend(self.backup_storage.iter().map(|size| Derivation::of("database.crunchy.backups.volume.size", size)));
         all
     }
 }

@@ -3,10 +3,11 @@
 //! Every step function is monotone in users: more users never get less.
 
 use super::budget::{self, Layers, PoolerLayer};
+use super::cluster::{Beside, replicas};
 use super::compute::compute;
 use super::demand::{self, Load};
 use super::quantity::{GIB, MIB};
-use super::{ApiSizing, Bytes, Cpu, DatabaseSizing, Derived, Inputs, PoolerSizing, RedisSizing, Sizing};
+use super::{ApiSizing, Bytes, Cpu, DatabaseSizing, Derived, Inputs, PoolerSizing, Reads, RedisSizing, Sizing};
 
 /// Requests per second that one core serves (seed section 2: simple GETs with caching).
 pub const REQUESTS_PER_CORE: i64 = 2000;
@@ -49,8 +50,13 @@ pub fn size(inputs: &Inputs) -> Sizing {
     let api = api(inputs, &mut contradictions);
     let redis = inputs.cache.then(|| redis(inputs, api.request_rate.value));
     let max_connections = max_connections(inputs);
-    let (api, pooler) = connections(inputs, api, max_connections.value);
-    let database = inputs.standalone_database.then(|| database(inputs, max_connections));
+    let replicas = replicas(inputs);
+    let read_pool = inputs.external_reads == Reads::Replicas || (inputs.cluster.is_some() && replicas.value > 1);
+    let beside = Beside::of(inputs, replicas.value);
+    let (api, pooler) = connections(inputs, api, max_connections.value, &beside, read_pool);
+    let own = inputs.standalone_database || inputs.cluster.is_some();
+    let database = own.then(|| database(inputs, max_connections, replicas, &mut contradictions));
+
     let demand = demand::demand(&Load {
         users: inputs.users,
         milli_rate: milli_rate(inputs),
@@ -58,24 +64,25 @@ pub fn size(inputs: &Inputs) -> Sizing {
         dashboard_bytes: DASHBOARD_BYTES,
         cached: cached(inputs),
     });
-
     let budget = budget::check(&Layers {
         api_replicas: i64::from(api.max_replicas.value),
         api_pool: i64::from(api.database_connections.value),
+        read_pool,
         pooler: pooler.as_ref().map(|p| PoolerLayer {
             replicas: i64::from(p.replicas.value),
             pool: i64::from(p.default_pool_size.value),
             reserve: i64::from(p.reserve_pool_size.value),
             max_client_conn: i64::from(p.max_client_conn.value),
+            asks: inputs.cluster.is_some_and(|cluster| cluster.own_pooler),
         }),
-        exporter: 0,
-        replication: 0,
+        exporter: beside.exporter,
+        replication: beside.replication,
         max_connections: database
             .as_ref()
             .map(|d| i64::from(d.max_connections.value))
             .or(inputs.external_max_connections),
     });
-    Sizing { model: inputs.model, api, redis, pooler, database, demand, budget, contradictions }
+    Sizing { model: inputs.model, api, redis, pooler, database, read_pool, demand, budget, contradictions }
 }
 
 fn api(inputs: &Inputs, contradictions: &mut Vec<String>) -> ApiSizing {
@@ -221,21 +228,28 @@ fn redis(inputs: &Inputs, rate: i64) -> RedisSizing {
     RedisSizing { compute, maxmemory }
 }
 
-/// `max_connections` of the standalone server; for an external one the number that the pools are cut for.
+/// `max_connections` of the stack's own server; for an external one the number that the pools are cut for.
 fn max_connections(inputs: &Inputs) -> Derived<i32> {
     let value = by_users(inputs.users, 50, &[(500, 100), (LARGE_USERS, 200)], 400);
     Derived::new(value, "50 up to 50 users, 100 up to 500 (seed section 3), 200 up to 5000, else 400", "users")
         .with("users", inputs.users)
+        .or_override(inputs.overrides.database_max_connections.map(to_i32), "spec.database.crunchy.maxConnections")
 }
 
 /// Cuts the pools of all layers so that the connection budget holds unless an override breaks it.
-fn connections(inputs: &Inputs, mut api: ApiSizing, own_max: i32) -> (ApiSizing, Option<PoolerSizing>) {
+fn connections(
+    inputs: &Inputs,
+    mut api: ApiSizing,
+    own_max: i32,
+    beside: &Beside,
+    read_pool: bool,
+) -> (ApiSizing, Option<PoolerSizing>) {
     let o = &inputs.overrides;
-    let server = inputs
-        .external_max_connections
-        .filter(|_| !inputs.standalone_database)
-        .map_or(i64::from(own_max), |m| m.min(i64::from(own_max)));
-    let usable = (server - budget::MIGRATION - budget::SUPERUSER_RESERVED).max(1);
+    let own = inputs.standalone_database || inputs.cluster.is_some();
+    let server =
+        inputs.external_max_connections.filter(|_| !own).map_or(i64::from(own_max), |m| m.min(i64::from(own_max)));
+    let usable =
+        (server - budget::MIGRATION - budget::SUPERUSER_RESERVED - beside.exporter - beside.replication).max(1);
     let pods = i64::from(api.max_replicas.value) + budget::SURGE;
     let wanted = if inputs.users <= SMALL_USERS { 5 } else { 10 };
 
@@ -246,6 +260,7 @@ fn connections(inputs: &Inputs, mut api: ApiSizing, own_max: i32) -> (ApiSizing,
             "min(5 up to 50 users else 10, (max_connections - migration - superuser) / (maxReplicas + surge))",
             if fits < wanted { "max_connections" } else { "load" },
         )
+        .with_some("exporterAndReplication", beside.total())
         .with("maxConnections", server)
         .with("maxReplicas", api.max_replicas.value)
         .or_override(o.database_connections.map(to_i32), "spec.api.databaseConnections");
@@ -258,18 +273,21 @@ fn connections(inputs: &Inputs, mut api: ApiSizing, own_max: i32) -> (ApiSizing,
 
     let max_client_conn = Derived::new(1000, "1000 (seed section 3)", "file descriptors of one pod")
         .or_override(o.max_client_conn.map(to_i32), "spec.pooler.pgbouncer.maxClientConn");
-    let clients = pods * i64::from(api.database_connections.value);
+    let pools = if read_pool { 2 } else { 1 };
+    let clients = pods * i64::from(api.database_connections.value) * pools;
     let for_clients = 1 + ceil_div(clients, i64::from(max_client_conn.value).max(1));
     let replicas = Derived::new(
         to_i32(for_clients.max(2)),
         "1 + ceil((maxReplicas + surge) x databaseConnections / maxClientConn), at least 2",
         "one pod may be away",
     )
+    .with_some("poolsOfOnePod", read_pool.then_some(pools))
     .with("clients", clients)
     .with("maxClientConn", max_client_conn.value)
     .or_override(o.pooler_replicas.map(to_i32), "spec.pooler.pgbouncer.replicas");
 
-    let share = (usable / (i64::from(replicas.value) + budget::SURGE)).max(1);
+    let asks = if inputs.cluster.is_some_and(|cluster| cluster.own_pooler) { budget::ASKS } else { 0 };
+    let share = (usable / (i64::from(replicas.value) + budget::SURGE) - asks).max(1);
     let reserve = share / 6;
     let reserve_pool_size = Derived::new(to_i32(reserve), "a sixth of the share of one pod", "max_connections")
         .with("share", share)
@@ -284,6 +302,7 @@ fn connections(inputs: &Inputs, mut api: ApiSizing, own_max: i32) -> (ApiSizing,
     .with("maxConnections", server)
     .with("migration", budget::MIGRATION)
     .with("superuser", budget::SUPERUSER_RESERVED)
+    .with_some("exporterAndReplication", beside.total())
     .with("replicas", replicas.value)
     .with("reserve", reserve_pool_size.value)
     .or_override(o.default_pool_size.map(to_i32), "spec.pooler.pgbouncer.defaultPoolSize");
@@ -306,7 +325,12 @@ fn connections(inputs: &Inputs, mut api: ApiSizing, own_max: i32) -> (ApiSizing,
     (api, Some(PoolerSizing { replicas, default_pool_size, reserve_pool_size, max_client_conn, compute }))
 }
 
-fn database(inputs: &Inputs, max_connections: Derived<i32>) -> DatabaseSizing {
+fn database(
+    inputs: &Inputs,
+    max_connections: Derived<i32>,
+    replicas: Derived<i32>,
+    contradictions: &mut Vec<String>,
+) -> DatabaseSizing {
     let wanted = power_of_two_mib(inputs.users * 8 * MIB);
     let memory = wanted.clamp(512 * MIB, 64 * GIB);
     let cpu = (memory * 1000 / (2 * GIB)).clamp(250, 16_000);
@@ -318,7 +342,7 @@ fn database(inputs: &Inputs, max_connections: Derived<i32>) -> DatabaseSizing {
     .with("users", inputs.users);
     let compute = compute(
         &inputs.overrides.database,
-        "database.standalone.resources",
+        if inputs.cluster.is_some() { "database.crunchy.resources" } else { "database.standalone.resources" },
         Derived::new(Cpu(cpu), "1 core per 2Gi of memory, 250m to 16", "memory").with("memory", Bytes(memory)),
         (Cpu(cpu.max(1000)), "= request, at least 1 core"),
         memory_derived,
@@ -328,9 +352,17 @@ fn database(inputs: &Inputs, max_connections: Derived<i32>) -> DatabaseSizing {
     let of_ram = |bytes: i64, formula: &'static str| {
         Derived::new(Bytes((bytes / MIB).max(1) * MIB), formula, "memory limit").with("memoryLimit", ram)
     };
-    let storage = storage(inputs);
+    let storage = storage(inputs, contradictions);
+    let backup_storage = inputs.cluster.is_some_and(|cluster| cluster.backup_volume).then(|| {
+        Derived::new(storage.value, "= the volume of an instance: two weeks of a small database and its log", "volume")
+            .with("storage", storage.value)
+            .or_override(inputs.overrides.backup_storage, "spec.database.crunchy.backups.volume.size")
+    });
     let wal = (storage.value.0 / 4).clamp(128 * MIB, 4 * GIB);
     DatabaseSizing {
+        crunchy: inputs.cluster.is_some(),
+        replicas,
+        backup_storage,
         shared_buffers: of_ram(ram.0 / 4, "25 % of the memory limit"),
         effective_cache_size: of_ram(ram.0 / 4 * 3, "75 % of the memory limit"),
         work_mem: of_ram(
@@ -348,7 +380,12 @@ fn database(inputs: &Inputs, max_connections: Derived<i32>) -> DatabaseSizing {
 }
 
 /// The volume. An existing one keeps its size unless the spec asks for more: many storage classes cannot grow.
-fn storage(inputs: &Inputs) -> Derived<Bytes> {
+fn storage(inputs: &Inputs, contradictions: &mut Vec<String>) -> Derived<Bytes> {
+    let field = if inputs.cluster.is_some() {
+        "spec.database.crunchy.storage.size"
+    } else {
+        "spec.database.standalone.storage.size"
+    };
     let derived = Derived::new(
         Bytes(ceil_div(inputs.users, 5).max(1) * GIB),
         "users x 0.2Gi, at least 1Gi (100Gi at 500 users: seed section 3)",
@@ -357,11 +394,16 @@ fn storage(inputs: &Inputs) -> Derived<Bytes> {
     .with("users", inputs.users);
     let wanted = inputs.overrides.storage;
     match inputs.existing_storage {
-        Some(existing) if wanted.is_none_or(|w| w <= existing) => derived.or_override(
-            Some(existing),
-            "the existing volume, which never shrinks and grows only by spec.database.standalone.storage.size",
-        ),
-        _ => derived.or_override(wanted, "spec.database.standalone.storage.size"),
+        Some(existing) if wanted.is_none_or(|w| w <= existing) => {
+            if let Some(wanted) = wanted.filter(|wanted| *wanted < existing) {
+                contradictions.push(format!(
+                    "{field} is {wanted}, the volume has {existing} and cannot shrink: write at least {existing}"
+                ));
+            }
+            let kept = format!("the existing volume, which never shrinks and grows only by {field}");
+            derived.or_override(Some(existing), &kept)
+        }
+        _ => derived.or_override(wanted, field),
     }
 }
 

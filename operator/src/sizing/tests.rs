@@ -16,6 +16,8 @@ pub(crate) fn inputs(users: i64) -> Inputs {
         namespaces_per_user: 50,
         distinct_queries: None,
         standalone_database: true,
+        cluster: None,
+        external_reads: Reads::Primary,
         existing_storage: None,
         external_max_connections: None,
         pooler: true,
@@ -243,5 +245,54 @@ proptest! {
         for ((name, old), (_, new)) in totals(&few).iter().zip(&totals(&many)) {
             prop_assert!(new >= old, "{name} shrinks from {old} to {new}");
         }
+    }
+}
+
+fn crunchy(users: i64) -> Inputs {
+    Inputs {
+        standalone_database: false,
+        cluster: Some(ClusterInputs { exporter: true, backup_volume: true, own_pooler: false }),
+        ..inputs(users)
+    }
+}
+
+#[test]
+fn a_cluster_has_the_seeds_instances_and_its_budget_holds_with_every_pooler() {
+    let sizing = size(&crunchy(500));
+    let database = sizing.database.as_ref().expect("database");
+    assert_eq!((database.replicas.value, sizing.read_pool), (3, true));
+    assert_eq!(database.storage.value, Bytes(100 * GIB));
+    assert_eq!(database.backup_storage.as_ref().map(|size| size.value), Some(Bytes(100 * GIB)));
+    for users in [5, 50, 51, 500, 5000, 100_000] {
+        for (pooler, own_pooler) in [(true, false), (true, true), (false, false)] {
+            let cluster = Some(ClusterInputs { exporter: true, backup_volume: true, own_pooler });
+            let sizing = size(&Inputs { cluster, pooler, ..crunchy(users) });
+            let database = sizing.database.as_ref().expect("database");
+            assert!(database.replicas.value >= 2, "{users} users have a stand-in");
+            if pooler || users <= 5000 {
+                assert_eq!(sizing.budget.state, BudgetState::Holds, "{users} users: {}", sizing.budget.message);
+            }
+        }
+    }
+    let fields: Vec<_> = sizing.derivations().iter().map(|found| found.field).collect();
+    assert!(fields.contains(&"database.crunchy.replicas") && !fields.iter().any(|f| f.contains("database.standalone")));
+}
+
+#[test]
+fn a_volume_never_shrinks_and_says_so() {
+    for mut given in [inputs(100), crunchy(100)] {
+        given.existing_storage = Some(Bytes(30 * GIB));
+        given.overrides.storage = Some(Bytes(10 * GIB));
+        let sizing = size(&given);
+        assert_eq!(sizing.database.as_ref().expect("database").storage.value, Bytes(30 * GIB));
+        let message = sizing.contradictions.join("; ");
+        assert!(
+            message.contains("cannot shrink") && message.contains("30Gi") && message.contains("storage.size"),
+            "{message}"
+        );
+        given.overrides.storage = Some(Bytes(40 * GIB));
+        let sizing = size(&given);
+        assert_eq!(sizing.database.as_ref().expect("database").storage.value, Bytes(40 * GIB));
+        assert!(sizing.contradictions.is_empty());
     }
 }

@@ -198,11 +198,11 @@ async fn data_and_credentials_survive_the_stack() {
     space.settled().await;
     let (secrets, claim) =
         (generated(&space).await, space.get(Kind::PersistentVolumeClaim, "perses-db").await.unwrap());
-    assert_eq!(secrets.len(), 4);
+    assert_eq!(secrets.len(), 5);
     space.delete().await;
     let left: Vec<Value> = space.objects().await;
     let left: Vec<_> = left.iter().map(|object| object["metadata"]["name"].as_str().unwrap()).collect();
-    assert_eq!(left.len(), 5, "four Secrets and the claim: {left:?}");
+    assert_eq!(left.len(), 6, "five Secrets and the claim: {left:?}");
     assert_eq!(generated(&space).await, secrets);
 
     space.create(&json!({"users": 10})).await;

@@ -123,14 +123,33 @@ fn a_bare_number_is_a_quantity() {
 }
 
 #[test]
-fn the_store_cannot_be_exchanged_under_the_data() {
-    let with = |database: Value| {
-        render::accept(&stack("perses", &json!({ "users": 5, "database": database }))).expect("accepted")
-    };
-    let standalone = with(json!({ "type": "Standalone" }));
-    let external = with(json!({ "type": "External", "external": { "secretRef": { "name": "db" } } }));
-    let auto = with(json!({ "type": "Auto" }));
-    let error = external.validate_cel_update(&standalone).expect_err("refused").to_string();
-    assert!(error.contains("type cannot change"), "{error}");
-    standalone.validate_cel_update(&auto).expect("Auto may be spelled out");
+fn members_go_with_their_type() {
+    let database = |database: Value| json!({ "users": 5, "database": database });
+    refused("perses", &database(json!({ "type": "Standalone", "crunchy": {} })), "crunchy can be set only");
+    refused(
+        "perses",
+        &database(
+            json!({ "type": "External", "external": { "secretRef": { "name": "db" }, "sslMode": "verify-full" } }),
+        ),
+        "need ca",
+    );
+    let backups = |backups: Value| database(json!({ "type": "Crunchy", "crunchy": { "backups": backups } }));
+    refused("perses", &backups(json!({ "type": "S3" })), "s3 must be set");
+    refused("perses", &backups(json!({ "type": "None", "volume": {} })), "volume can be set only");
+    refused("perses", &backups(json!({ "retentionDays": 0 })), "at least 1");
+    refused("perses", &json!({ "users": 5, "pooler": { "type": "Crunchy", "tls": {} } }), "tls can be set only");
+    let redis = |redis: Value| json!({ "users": 5, "cache": { "type": "External", "external": redis } });
+    refused("perses", &json!({ "users": 5, "cache": { "type": "External" } }), "external must be set");
+    refused("perses", &redis(json!({ "addresses": ["a:1", "b:1"] })), "one address");
+    refused("perses", &redis(json!({ "addresses": ["a"] })), "does not match");
+    refused("perses", &redis(json!({ "mode": "Sentinel", "addresses": ["a:1"] })), "sentinel must be set");
+    for spec in [
+        database(json!({ "type": "Crunchy" })),
+        database(json!({ "type": "Auto", "crunchy": { "replicas": 2 } })),
+        backups(json!({ "type": "None" })),
+        json!({ "users": 5, "pooler": { "tls": {} } }),
+        redis(json!({ "addresses": ["redis.example:6379"], "tls": {} })),
+    ] {
+        render::accept(&stack("perses", &spec)).unwrap_or_else(|problems| panic!("{spec}: {problems:?}"));
+    }
 }

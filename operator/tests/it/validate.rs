@@ -127,6 +127,7 @@ fn what_is_missing_holds_back_what_needs_it_and_nothing_else() {
         (&spec, foreign("perses-keys"), [true, true, true, true, false]),
         (&spec, foreign("perses-admin"), [true, true, true, true, false]),
         (&spec, foreign("perses-redis"), [true, false, true, true, false]),
+        (&spec, foreign("perses-pgbouncer-client"), [true, true, false, true, false]),
         (&spec, foreign("perses-db"), [false, true, false, false, false]),
         (&spec, lost, [true, true, true, true, false]),
         (&external(), nothing(), [false, true, false, false, false]),
@@ -171,8 +172,10 @@ fn the_external_endpoint_is_what_the_secret_says() {
     let pooler = resources.pooler.expect("pooler");
     let data = pooler.config.expect("config").data.expect("data");
     let text = |key: &str| String::from_utf8(data[key].0.clone()).expect("text");
-    assert_eq!(text("userlist.txt"), "\"app\" \"pa'ss \"\"word\"\"\"\n");
-    assert!(text("pgbouncer.ini").contains("* = host='pg.example' port=6432"));
+    let (user, password) = v.generated.pooler_client(&v.names).expect("a client of the pooler");
+    assert_eq!(text("userlist.txt"), format!("\"{user}\" \"{password}\"\n"), "a word of its own");
+    let line = "* = host='pg.example' port=6432 user='app' password='pa''ss \"word\"'\n";
+    assert!(text("pgbouncer.ini").contains(line), "{}", text("pgbouncer.ini"));
 }
 
 #[test]
@@ -233,7 +236,7 @@ fn generated_secrets_are_made_once_and_adopted_afterwards() {
     let spec = json!({ "users": 5 });
     let first = run(&spec, &nothing()).expect("valid");
     let names: Vec<_> = first.generated.secrets.keys().cloned().collect();
-    assert_eq!(names, ["perses-admin", "perses-db", "perses-keys", "perses-redis"]);
+    assert_eq!(names, ["perses-admin", "perses-db", "perses-keys", "perses-pgbouncer-client", "perses-redis"]);
     assert_eq!(first.generated.secrets["perses-keys"]["encryption-key"].len(), 32);
     let passwords: Vec<_> = ["perses-admin", "perses-db", "perses-redis"]
         .iter()

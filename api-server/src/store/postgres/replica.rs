@@ -41,6 +41,7 @@ impl Replica {
         let there = config::Postgres {
             host: address.host.clone(),
             port: address.port,
+            dbname: address.dbname.clone().unwrap_or_else(|| config.dbname.clone()),
             acquire_timeout: config::ConfigDuration(config.acquire_timeout.0.min(LOOK_LIMIT)),
             ..config.clone()
         };

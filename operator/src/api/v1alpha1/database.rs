@@ -4,6 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::crunchy::Crunchy;
 use super::quantity::Quantity;
 use super::spec::{LocalReference, Resources};
 
@@ -12,15 +13,19 @@ use super::spec::{LocalReference, Resources};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(self.type == 'External') == has(self.external)").message("external must be set when type is External, and only then").field_path(".external"))]
 #[x_kube(validation = Rule::new("!has(self.standalone) || self.type == 'Standalone' || self.type == 'Auto'").message("standalone can be set only when type is Standalone or Auto").field_path(".standalone"))]
-#[x_kube(validation = Rule::new("oldSelf.type == self.type || oldSelf.type == 'Auto' || self.type == 'Auto'").message("type cannot change from one store to another: the data would stay behind. Export the dashboards and create a new stack").field_path(".type"))]
+#[x_kube(validation = Rule::new("!has(self.crunchy) || self.type == 'Crunchy' || self.type == 'Auto'").message("crunchy can be set only when type is Crunchy or Auto").field_path(".crunchy"))]
 pub struct Database {
-    /// Kind of store. `Auto`: what already holds this stack's data, else Standalone up to 50 users; with more the
-    /// stack waits for a decision.
+    /// Kind of store. `Auto`: what already holds this stack's data, else Crunchy where its operator is installed, else
+    /// Standalone up to 50 users; with more the stack waits for a decision. It never changes by itself later. To change it
+    /// under a stack that has data, annotate the stack with `persesstack.io/confirm-database-change: <new type>`.
     #[serde(default, rename = "type")]
     pub type_: DatabaseType,
     /// What happens to the data, its credentials and the encryption key when the stack is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// A highly available cluster, run by Crunchy's operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crunchy: Option<Crunchy>,
     /// A PostgreSQL server that somebody else runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<External>,
@@ -35,6 +40,8 @@ pub enum DatabaseType {
     /// Decided by what is there; see `type`.
     #[default]
     Auto,
+    /// A cluster with replicas and backups, run by Crunchy's operator (PGO).
+    Crunchy,
     /// A PostgreSQL server that somebody else runs.
     External,
     /// One PostgreSQL pod with one volume.
@@ -51,66 +58,116 @@ pub enum DeletionPolicy {
     Delete,
 }
 
-/// A PostgreSQL server that somebody else runs.
-#[derive(JsonSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct External {
-    /// Secret with host, port, database name, user and password.
-    pub secret_ref: LocalReference,
-    /// Names of the keys in that Secret. The defaults are those of Crunchy's `<cluster>-pguser-<user>`.
-    #[serde(default)]
-    pub keys: DatabaseKeys,
-    /// `max_connections` of the server, for the connection budget. Without it the budget is unknown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 10, max = 100_000))]
-    pub max_connections: Option<i32>,
-    /// How the connection to the server is protected.
-    #[serde(default)]
-    pub ssl_mode: SslMode,
-    /// Where `migrate` connects when the host in the Secret is a pooler: the primary itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub direct: Option<Direct>,
-}
-
-/// Keys of the credentials Secret.
-#[derive(JsonSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct DatabaseKeys {
-    /// Key of the host name.
-    pub host: String,
-    /// Key of the port; 5432 when the Secret does not have it.
-    pub port: String,
-    /// Key of the database name.
-    pub dbname: String,
-    /// Key of the user name.
-    pub user: String,
-    /// Key of the password.
-    pub password: String,
-}
-
-impl Default for DatabaseKeys {
-    fn default() -> Self {
-        Self {
-            host: "host".to_owned(),
-            port: "port".to_owned(),
-            dbname: "dbname".to_owned(),
-            user: "user".to_owned(),
-            password: "password".to_owned(),
+impl DatabaseType {
+    /// The word in the spec.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "Auto",
+            Self::Crunchy => "Crunchy",
+            Self::External => "External",
+            Self::Standalone => "Standalone",
         }
     }
 }
 
+/// A PostgreSQL server that somebody else runs.
+#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.sslMode) || !self.sslMode.startsWith('verify') || has(self.ca)").message("sslMode verify-ca and verify-full need ca").field_path(".ca"))]
+pub struct External {
+    /// Secret with user and password and, unless they are given here, host, port and database name.
+    pub secret_ref: LocalReference,
+    /// Names of the keys in that Secret.
+    #[serde(default)]
+    pub keys: DatabaseKeys,
+    /// Host of the primary. Wins over the Secret's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// Port of the primary. Wins over the Secret's; 5432 when neither says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: Option<i32>,
+    /// Database name. Wins over the Secret's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub dbname: Option<String>,
+    /// Streaming replicas of the same database, for lists and search.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<Direct>,
+    /// Certificates of the authority that signed the server's certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<SecretKey>,
+    /// `max_connections` of the server, for the connection budget. Without it the budget is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 100_000))]
+    pub max_connections: Option<i32>,
+    /// How the connection to the server is protected. Default: verify-full with a ca, else prefer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssl_mode: Option<SslMode>,
+    /// Where `migrate` connects when the host is a pooler: the primary itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<Direct>,
+}
+
+/// A key of a Secret in the stack's namespace.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKey {
+    /// The Secret.
+    pub secret_ref: LocalReference,
+    /// The key; the value is PEM.
+    #[serde(default = "ca_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+fn ca_key() -> String {
+    "ca.crt".to_owned()
+}
+
+/// Keys of the credentials Secret. One that is named must be there. Of those that are not named the first one that the
+/// Secret has is taken: this fits Crunchy's `<cluster>-pguser-<user>`, CloudNativePG's `<cluster>-app`, and the fields of
+/// credentials in AWS Secrets Manager.
+#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DatabaseKeys {
+    /// Key of the host name. Default: host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// Key of the port. Default: port; 5432 when the Secret does not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub port: Option<String>,
+    /// Key of the database name. Default: dbname, then database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub dbname: Option<String>,
+    /// Key of the user name. Default: user, then username.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub user: Option<String>,
+    /// Key of the password. Default: password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub password: Option<String>,
+}
+
 /// libpq's `sslmode`.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
 pub enum SslMode {
     /// No TLS.
     Disable,
     /// TLS when the server offers it.
-    #[default]
     Prefer,
     /// TLS or nothing; the certificate is not checked.
     Require,
+    /// The certificate must come from the authority in `ca`.
+    VerifyCa,
+    /// It must also be one for the host.
+    VerifyFull,
 }
 
 impl SslMode {
@@ -120,6 +177,8 @@ impl SslMode {
             Self::Disable => "disable",
             Self::Prefer => "prefer",
             Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
         }
     }
 }

@@ -3,6 +3,8 @@
 //! A field is in the schema only when the operator acts on it. Unions are tagged: `type` names the member that may be set.
 
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
+mod crunchy;
+#[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
 mod database;
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
 mod datasource;
@@ -19,15 +21,19 @@ mod services;
 mod spec;
 mod status;
 
+pub use crunchy::{BackupType, Backups, Crunchy, Exporter, GrowingStorage, S3, Schedules};
 pub use database::{
-    Database, DatabaseKeys, DatabaseType, DeletionPolicy, Direct, External, SslMode, Standalone, Storage,
+    Database, DatabaseKeys, DatabaseType, DeletionPolicy, Direct, External, SecretKey, SslMode, Standalone, Storage,
 };
 pub use datasource::{Access, BasicAuth, BearerAuth, Datasource, DatasourceAuth};
 pub use exposure::{Exposure, ExposureTls, ExposureType, Gateway, HttpRoute, Ingress};
 pub use limits::{LimitMode, Limits, NetworkPolicyMode, QueryLimits, QuotaMode, RateLimits};
 pub use pods::{Autoscaling, PodMetric, ServingTls, ServingTlsType, Spread};
 pub use quantity::Quantity;
-pub use services::{Cache, CacheType, PgBouncer, Pooler, PoolerType, Redis};
+pub use services::{
+    Cache, CacheType, ExternalRedis, PgBouncer, Pooler, PoolerTls, PoolerType, Redis, RedisAuth, RedisMode, RedisTls,
+    Sentinel,
+};
 pub use spec::{
     Api, Images, LocalReference, PersesStack, PersesStackSpec, PullPolicy, ResourceList, Resources, SizingModel,
     SizingSpec, Workload,

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::build::labels::MANAGED_BY;
 use super::capabilities::CapabilityCache;
+use super::crunchy_schema::CrunchySchemaCache;
 use super::observed::SecretData;
 use super::survey::ClusterFacts;
 use crate::apply::owner::StackId;
@@ -37,6 +38,8 @@ pub struct Context {
     pub capabilities: CapabilityCache,
     /// Nodes and storage classes.
     pub cluster: ClusterFacts,
+    /// What Crunchy's CRD can express.
+    pub crunchy_schema: CrunchySchemaCache,
     /// UIDs of the stacks that this process has seen become Ready.
     pub became_ready: Mutex<HashSet<String>>,
 }
@@ -55,6 +58,7 @@ impl Context {
             vault: Vault::default(),
             capabilities: CapabilityCache::default(),
             cluster: ClusterFacts::default(),
+            crunchy_schema: CrunchySchemaCache::default(),
             became_ready: Mutex::default(),
         }
     }

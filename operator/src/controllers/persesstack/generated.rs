@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use super::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY};
 use super::build::names::Names;
 use super::observed::{Observed, SecretData};
-use super::validate::{Endpoint, Generated, Invalid, Login, Redacted, SecretRef};
+use super::references::{CERTIFICATE_KEYS, fingerprint};
+use super::validate::{Endpoint, Generated, Invalid, Login, PoolerCertificate, Redacted, SecretRef};
 use super::waits::{Part, Waits};
-use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStackSpec};
+use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStackSpec, PoolerType};
 use crate::settings::Entropy;
 
 type Data = BTreeMap<String, Vec<u8>>;
+
+/// Who signs in to the pooler.
+const POOLER_USER: &str = "perses";
 
 /// Key of the 32 bytes in `<stack>-keys`.
 const ENCRYPTION_KEY: &str = "encryption-key";
@@ -53,6 +57,19 @@ pub(super) fn resolve(
         ]);
         add(names.database(), &["dbname", "user", "password"], fresh, Part::WITH_DATABASE)?;
     }
+    if spec.pooler.type_ == PoolerType::PgBouncer {
+        let fresh = data([("username", POOLER_USER.to_owned()), ("password", word(&entropy.pooler_password))]);
+        add(names.pgbouncer_client(), &["username", "password"], fresh, Part::WITH_POOLER)?;
+    }
+    if spec.pooler.tls.as_ref().is_some_and(|tls| tls.secret_ref.is_none()) {
+        let pair = &entropy.pooler_certificate;
+        let fresh = data([
+            ("ca.crt", pair.authority.clone()),
+            ("tls.crt", pair.certificate.clone()),
+            ("tls.key", pair.key.clone()),
+        ]);
+        add(names.pgbouncer_tls(), &CERTIFICATE_KEYS, fresh, Part::WITH_POOLER)?;
+    }
     if let Some(data) = waits.hold(encryption_key(names, observed, entropy), Part::WITH_KEYS)? {
         secrets.insert(names.keys(), data);
     }
@@ -80,6 +97,19 @@ impl Generated {
         self.secrets.get(secret)?.get(key).and_then(|v| std::str::from_utf8(v).ok()).map(str::trim)
     }
 
+    /// User name and password of the pooler's clients; `None` while they are waited for.
+    pub fn pooler_client(&self, names: &Names) -> Option<(&str, &str)> {
+        let secret = names.pgbouncer_client();
+        self.text(&secret, "username").zip(self.text(&secret, "password"))
+    }
+
+    /// The certificate that was made for the pooler; `None` while it is waited for.
+    pub(super) fn pooler_certificate(&self, names: &Names) -> Option<PoolerCertificate> {
+        let secret = names.pgbouncer_tls();
+        let fingerprint = fingerprint(self.secrets.get(&secret)?);
+        Some(PoolerCertificate { secret, fingerprint })
+    }
+
     /// Where the standalone database of this stack is.
     pub(super) fn database_endpoint(&self, names: &Names) -> Result<Endpoint, Invalid> {
         let name = names.database();
@@ -101,6 +131,8 @@ impl Generated {
             direct: (names.database(), 5432),
             secret: name.clone(),
             secret_keys: ("user".to_owned(), "password".to_owned()),
+            read: None,
+            ca: None,
         })
     }
 }

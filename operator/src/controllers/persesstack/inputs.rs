@@ -2,9 +2,11 @@
 
 use super::observed::Observed;
 use super::validate::Invalid;
-use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStackSpec, PoolerType, Quantity, Resources};
+use crate::api::v1alpha1::{
+    BackupType, CacheType, DatabaseType, Exporter, PersesStackSpec, PoolerType, Quantity, Resources,
+};
 use crate::sizing::quantity::NotAQuantity;
-use crate::sizing::{Bytes, ComputeOverrides, Cpu, Inputs, Overrides};
+use crate::sizing::{Bytes, ClusterInputs, ComputeOverrides, Cpu, Inputs, Overrides, Reads};
 
 /// The inputs of the capacity model for `spec`.
 pub(super) fn inputs(
@@ -34,13 +36,28 @@ pub(super) fn inputs(
     let pgbouncer = spec.pooler.pgbouncer.clone().unwrap_or_default();
     let redis = spec.cache.standalone.clone().unwrap_or_default();
     let standalone = spec.database.standalone.clone().unwrap_or_default();
-    let storage = quantity(standalone.storage.size.as_ref(), "spec.database.standalone.storage.size", Bytes::parse)?;
+    let crunchy = spec.database.crunchy.clone().unwrap_or_default();
+    let cluster = database_type == DatabaseType::Crunchy;
+    let (size, storage_field, database, database_field) = if cluster {
+        let field = "spec.database.crunchy.storage.size";
+        (crunchy.storage.size, field, crunchy.resources, "spec.database.crunchy.resources")
+    } else {
+        let field = "spec.database.standalone.storage.size";
+        (standalone.storage.size, field, standalone.resources, "spec.database.standalone.resources")
+    };
+    let storage = quantity(size.as_ref(), storage_field, Bytes::parse)?;
     if storage.is_some_and(|size| size.0 < 256 << 20) {
         return Err(Invalid::terminal(
             "StorageTooSmall",
-            "spec.database.standalone.storage.size is under 256Mi: PostgreSQL's log alone needs that",
+            format!("{storage_field} is under 256Mi: PostgreSQL's log alone needs that"),
         ));
     }
+    quantity(crunchy.storage.max_size.as_ref(), "spec.database.crunchy.storage.maxSize", Bytes::parse)?;
+    let backup_volume = crunchy.backups.volume.as_ref().and_then(|volume| volume.size.as_ref());
+    let backup_storage = quantity(backup_volume, "spec.database.crunchy.backups.volume.size", Bytes::parse)?;
+    let pooler = matches!(spec.pooler.type_, PoolerType::PgBouncer | PoolerType::Crunchy);
+    // The number of another store means nothing here.
+    let external = spec.database.external.as_ref().filter(|_| database_type == DatabaseType::External);
     Ok(Inputs {
         model: spec.sizing.model,
         users: spec.users.into(),
@@ -51,10 +68,24 @@ pub(super) fn inputs(
         namespaces_per_user: workload.namespaces_per_user.into(),
         distinct_queries: workload.distinct_queries.map(Into::into),
         standalone_database: database_type == DatabaseType::Standalone,
-        // A claim whose size cannot be read is treated as absent: the API server still refuses to shrink it.
-        existing_storage: observed.database_claim_size.as_deref().and_then(|text| Bytes::parse(text).ok()),
-        external_max_connections: spec.database.external.as_ref().and_then(|e| e.max_connections).map(Into::into),
-        pooler: spec.pooler.type_ == PoolerType::PgBouncer,
+        cluster: cluster.then(|| ClusterInputs {
+            exporter: crunchy.exporter == Exporter::Enabled,
+            backup_volume: crunchy.backups.type_ == BackupType::Volume,
+            own_pooler: spec.pooler.type_ == PoolerType::Crunchy,
+        }),
+        external_reads: match external.and_then(|external| external.read.as_ref()) {
+            Some(_) => Reads::Replicas,
+            None => Reads::Primary,
+        },
+        // A claim whose size cannot be read is treated as absent: the API server still refuses to shrink it. That of another
+        // store, which the stack is about to leave, says nothing.
+        existing_storage: observed
+            .database_claim_size
+            .as_deref()
+            .filter(|_| observed.database.is_none_or(|found| found == database_type))
+            .and_then(|text| Bytes::parse(text).ok()),
+        external_max_connections: external.and_then(|e| e.max_connections).map(Into::into),
+        pooler,
         cache: spec.cache.type_ == CacheType::Standalone,
         overrides: Overrides {
             min_replicas: spec.api.min_replicas.map(Into::into),
@@ -67,8 +98,11 @@ pub(super) fn inputs(
             reserve_pool_size: pgbouncer.reserve_pool_size.map(Into::into),
             max_client_conn: pgbouncer.max_client_conn.map(Into::into),
             pooler: compute(&pgbouncer.resources, "spec.pooler.pgbouncer.resources")?,
-            database: compute(&standalone.resources, "spec.database.standalone.resources")?,
+            database: compute(&database, database_field)?,
             storage,
+            database_replicas: crunchy.replicas.filter(|_| cluster).map(Into::into),
+            database_max_connections: crunchy.max_connections.filter(|_| cluster).map(Into::into),
+            backup_storage,
         },
     })
 }

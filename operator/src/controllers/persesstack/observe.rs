@@ -11,12 +11,14 @@ use kube::api::Api;
 use super::admission;
 use super::build::names::Names;
 use super::context::Context;
+use super::crunchy::ClusterState;
 use super::frontends;
 use super::observed::{
-    Capabilities, ForeignObject, HpaState, JobState, Listener, Observed, SecretData, WorkloadState, Workloads,
+    Availability, Capabilities, ForeignObject, HpaState, JobState, Listener, Observed, SecretData, WorkloadState,
+    Workloads,
 };
 use super::survey;
-use crate::api::v1alpha1::{DatabaseType, PersesStack, ServingTlsType};
+use crate::api::v1alpha1::{DatabaseType, LocalReference, PersesStack, PersesStackSpec, ServingTlsType};
 use crate::apply::inventory::Inventory;
 use crate::apply::kind::Kind;
 use crate::apply::owner::{Claim, StackId, claim};
@@ -38,7 +40,8 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     if stack.spec.api.tls.as_ref().is_some_and(|tls| tls.type_ == ServingTlsType::OpenShift) {
         referenced.insert(names.api_tls());
     }
-    let generated = [names.keys(), names.admin(), names.redis(), names.database()];
+    let generated =
+        [names.keys(), names.admin(), names.redis(), names.database(), names.pgbouncer_client(), names.pgbouncer_tls()];
     // Before the reads: a Secret that appears between the read and the registration would go unnoticed.
     context.references.set(id, referenced.iter().chain(&generated).cloned().collect());
     let (read, facts) =
@@ -56,18 +59,37 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     // A generated Secret that somebody deleted while we run comes back with the same content.
     context.vault.restore(id, &generated, &mut observed.secrets);
 
-    let volume = inventory.typed::<PersistentVolumeClaim>(Kind::PersistentVolumeClaim, &names.database());
-    observed.database = volume.as_ref().map(|_| DatabaseType::Standalone);
-    observed.database_claim_size =
-        volume.and_then(|volume| Some(volume.spec?.resources?.requests?.get("storage")?.0.clone()));
     let api = inventory.typed::<Deployment>(Kind::Deployment, &names.api());
     observed.api_replicas = api.and_then(|api| api.spec?.replicas);
     observed.workloads = workloads(&inventory, &names, None, &[]);
+    found_data(&mut observed, stack, &inventory, &names);
+    if capabilities.of(Kind::PostgresCluster) == Availability::Present
+        && matches!(stack.spec.database.type_, DatabaseType::Crunchy | DatabaseType::Auto)
+    {
+        observed.crunchy_schema = context.crunchy_schema.get(&context.client).await;
+    }
     observed.ingress_classes = frontends::ingress_classes(context, &stack.spec.exposure).await?;
     observed.listeners = frontends::listeners(context, &stack.spec.exposure, capabilities, id).await?;
     let complete = |(name, job): (&String, &JobState)| job.complete.then(|| name.clone());
     observed.completed_migrations = observed.workloads.migrations.iter().filter_map(complete).collect();
     Ok(Picture { inventory, observed })
+}
+
+/// Which store has this stack's data, and how large its volume is. PURE.
+fn found_data(observed: &mut Observed, stack: &PersesStack, inventory: &Inventory, names: &Names) {
+    let volume = inventory.typed::<PersistentVolumeClaim>(Kind::PersistentVolumeClaim, &names.database());
+    let cluster = observed.workloads.cluster.as_ref();
+    let in_use = stack.status.as_ref().and_then(|status| status.database.as_ref()).map(|database| database.type_);
+    observed.database = match in_use {
+        // Several may be left; the status says which one the pods use.
+        Some(DatabaseType::Standalone) if volume.is_some() => Some(DatabaseType::Standalone),
+        _ if cluster.is_some() => Some(DatabaseType::Crunchy),
+        _ => volume.as_ref().map(|_| DatabaseType::Standalone),
+    };
+    observed.database_claim_size = match observed.database {
+        Some(DatabaseType::Crunchy) => cluster.and_then(|cluster| cluster.storage.clone()),
+        _ => volume.and_then(|volume| Some(volume.spec?.resources?.requests?.get("storage")?.0.clone())),
+    };
 }
 
 /// What exists, of every kind whose API is there.
@@ -112,16 +134,31 @@ async fn secret(
     Ok(Some((SecretData { data, ours }, owner)))
 }
 
-/// Names of the Secrets that people wrote into the spec. PURE.
+/// Names of the Secrets that people wrote into the spec, and of those that Crunchy's operator makes. PURE.
 pub fn referenced_secrets(stack: &PersesStack) -> BTreeSet<String> {
-    let external = stack.spec.database.external.iter().map(|external| external.secret_ref.name.clone());
-    let auth = stack.spec.datasources.iter().filter_map(|datasource| datasource.auth.as_ref());
-    let datasources = auth.flat_map(|auth| {
-        let basic = auth.basic.iter().map(|basic| basic.secret_ref.name.clone());
-        basic.chain(auth.bearer.iter().map(|bearer| bearer.secret_ref.name.clone()))
-    });
-    let tls = stack.spec.api.tls.iter().filter_map(|tls| tls.secret.as_ref()).map(|secret| secret.name.clone());
-    external.chain(datasources).chain(tls).collect()
+    let PersesStackSpec { api, database, pooler, cache, datasources, .. } = &stack.spec;
+    let mut names: Vec<&LocalReference> = Vec::new();
+    names.extend(api.tls.iter().filter_map(|tls| tls.secret.as_ref()));
+    if let Some(external) = &database.external {
+        names.push(&external.secret_ref);
+        names.extend(external.ca.iter().map(|ca| &ca.secret_ref));
+    }
+    names.extend(pooler.tls.iter().filter_map(|tls| tls.secret_ref.as_ref()));
+    if let Some(redis) = &cache.external {
+        let sentinel = redis.sentinel.iter().filter_map(|sentinel| sentinel.auth.as_ref());
+        names.extend(redis.auth.iter().chain(sentinel).map(|auth| &auth.secret_ref));
+        names.extend(redis.tls.iter().filter_map(|tls| tls.ca.as_ref()).map(|ca| &ca.secret_ref));
+    }
+    for auth in datasources.iter().filter_map(|datasource| datasource.auth.as_ref()) {
+        names.extend(auth.basic.iter().map(|basic| &basic.secret_ref));
+        names.extend(auth.bearer.iter().map(|bearer| &bearer.secret_ref));
+    }
+    let mut names: BTreeSet<String> = names.into_iter().map(|reference| reference.name.clone()).collect();
+    if matches!(database.type_, DatabaseType::Crunchy | DatabaseType::Auto) {
+        let own = Names::new(stack.metadata.name.clone().unwrap_or_default());
+        names.extend([own.cluster_user(), own.cluster_certificate()]);
+    }
+    names
 }
 
 /// Readiness of what runs. `wanted` is the kind that is to expose the service, `listeners` those of its Gateway. PURE.
@@ -131,6 +168,7 @@ pub fn workloads(inventory: &Inventory, names: &Names, wanted: Option<Kind>, lis
         api: deployment(&names.api()),
         redis: deployment(&names.redis()),
         pgbouncer: deployment(&names.pgbouncer()),
+        cluster: inventory.get(Kind::PostgresCluster, &names.database()).map(ClusterState::of),
         database: inventory.typed(Kind::StatefulSet, &names.database()).map(|found| stateful_set_state(&found)),
         migrations: jobs(inventory),
         exposure: admission::state(inventory, names, wanted, listeners),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::crunchy::{ClusterState, CrunchySchema};
 use super::feasible::Facts;
 use super::validate::Invalid;
 use crate::api::v1alpha1::DatabaseType;
@@ -15,13 +16,15 @@ pub struct Observed {
     pub secrets: BTreeMap<String, SecretData>,
     /// Optional APIs of the cluster.
     pub capabilities: Capabilities,
+    /// What the installed CRD of PostgresCluster can express; `None` when it cannot be asked or is not there.
+    pub crunchy_schema: Option<CrunchySchema>,
     /// The cluster's IngressClasses; `None` when they were not needed or may not be read.
     pub ingress_classes: Option<Vec<IngressClass>>,
     /// Listeners of the Gateway that the spec names; empty when it cannot be read.
     pub listeners: Vec<Listener>,
     /// Which store already holds this stack's data (labelled objects were found); decides for `Auto`.
     pub database: Option<DatabaseType>,
-    /// Requested size of the existing data volume `<stack>-db` (Kubernetes quantity): a claim never shrinks.
+    /// Requested size of the existing data volume of the store in use (Kubernetes quantity): a claim never shrinks.
     pub database_claim_size: Option<String>,
     /// `spec.replicas` of the live API Deployment.
     pub api_replicas: Option<i32>,
@@ -133,6 +136,8 @@ pub struct Workloads {
     pub redis: Option<WorkloadState>,
     /// StatefulSet `<stack>-db`.
     pub database: Option<WorkloadState>,
+    /// PostgresCluster `<stack>-db`.
+    pub cluster: Option<ClusterState>,
     /// Deployment `<stack>-pgbouncer`.
     pub pgbouncer: Option<WorkloadState>,
     /// The migration Jobs by name.

@@ -13,12 +13,12 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 
-use super::build::build;
 use super::build::names::Names;
+use super::build::{build, hosts};
 use super::context::Context;
 use super::feasible::{self, Feasibility, judge};
 use super::observe::{Picture, observe, workloads};
-use super::observed::ForeignObject;
+use super::observed::{ForeignObject, Observed};
 use super::status::{self, Planned, Report, condition};
 use super::validate::{Invalid, Validated, validate};
 use crate::api::v1alpha1::{PersesStack, PersesStackStatus};
@@ -30,6 +30,7 @@ use crate::apply::owner::StackId;
 use crate::apply::prune::{leftovers, secrets_in_use};
 use crate::apply::ssa::{Applier, Child, Outcome};
 use crate::apply::{ApplyError, STATUS_MANAGER};
+use crate::certificate;
 use crate::conditions::is_true;
 use crate::settings::{Entropy, Settings};
 use crate::sizing::{Sizing, size};
@@ -119,7 +120,8 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
     let id = StackId { namespace: namespace.to_owned(), name: name.to_owned(), uid: stack.uid().unwrap_or_default() };
 
     let mut picture = observe(context, &stack, &id).await.map_err(Error::Observe)?;
-    let decided = decide(&stack, &picture, &context.settings, &entropy());
+    let decided =
+        entropy(&stack, &picture.observed).and_then(|entropy| decide(&stack, &picture, &context.settings, &entropy));
     let mut applied = match &decided {
         Ok(ready) if ready.held => Applied::default(),
         Ok(ready) => apply(context, &id, &mut picture, &ready.plan).await,
@@ -154,6 +156,7 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
         return Err(Error::Apply(error));
     }
     Ok(match (&decided, applied.retry_migration) {
+        (Err(invalid), _) if !invalid.terminal => (Action::requeue(WAITING), "waiting"),
         (Err(_), _) => (Action::requeue(RESYNC), "invalid"),
         (Ok(ready), _) if ready.held => (Action::requeue(WAITING), "infeasible"),
         (Ok(_), Some(wait)) => (Action::requeue(wait), "migration-failed"),
@@ -183,13 +186,27 @@ pub fn decide(
 }
 
 /// Fresh random bytes. They are used only where a generated Secret does not exist.
-fn entropy() -> Entropy {
-    Entropy {
+fn entropy(stack: &PersesStack, observed: &Observed) -> Result<Entropy, Invalid> {
+    let own = stack.spec.pooler.tls.as_ref().is_some_and(|tls| tls.secret_ref.is_none());
+    let name = Names::new(stack.name_any());
+    let missing = own && !observed.secrets.contains_key(&name.pgbouncer_tls());
+    let names = || hosts(&name.pgbouncer(), &stack.namespace().unwrap_or_default());
+    let pooler_certificate = missing.then(|| certificate::make(&names())).transpose();
+    Ok(Entropy {
         encryption_key: rand::random(),
         admin_password: rand::random(),
         redis_password: rand::random(),
         database_password: rand::random(),
-    }
+        pooler_password: rand::random(),
+        pooler_certificate: pooler_certificate
+            .map_err(|error| Invalid {
+                reason: "CertificateFailed",
+                message: format!("spec.pooler.tls: a certificate cannot be made: {error}; it is tried again"),
+                waiting_for: None,
+                terminal: false,
+            })?
+            .unwrap_or_default(),
+    })
 }
 
 /// Applies the plan, then deletes what is no longer wanted.

@@ -4,6 +4,7 @@
 //! or cannot go on (kstatus). One condition per subsystem says which part is to blame. A cache that is away is
 //! `CacheReady=False` and nothing more.
 
+mod database;
 mod exposure;
 mod fit;
 
@@ -13,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use super::feasible::Feasibility;
-use super::observed::{ForeignObject, JobState, WorkloadState, Workloads};
+use super::observed::{ForeignObject, WorkloadState, Workloads};
 use super::validate::{Invalid, Validated};
 use super::waits::{Part, Waits};
 use crate::api::v1alpha1::{
@@ -114,17 +115,22 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
 
 fn endpoints(validated: &Validated, old: Option<EndpointsStatus>, host: &impl Fn(String) -> String) -> EndpointsStatus {
     let names = &validated.names;
-    let pooler = validated.spec.pooler.type_ == PoolerType::PgBouncer;
+    let pooler = match validated.spec.pooler.type_ {
+        PoolerType::PgBouncer => Some(names.pgbouncer()),
+        PoolerType::Crunchy => Some(format!("{}-pgbouncer", names.database())),
+        PoolerType::None => None,
+    };
     let cache = validated.spec.cache.type_ == CacheType::Standalone;
     let database = match (validated.database_type, &validated.endpoint) {
         (DatabaseType::Standalone, _) => Some(format!("{}:5432", host(names.database()))),
+        (DatabaseType::Crunchy, _) => Some(format!("{}:5432", host(format!("{}-primary", names.database())))),
         (_, Some(endpoint)) => Some(format!("{}:{}", endpoint.host, endpoint.port)),
         // Its Secret is away; what runs still uses the address.
         (_, None) => old.and_then(|old| old.database),
     };
     EndpointsStatus {
         api: Some(format!("{}:8080", host(names.api()))),
-        pooler: pooler.then(|| format!("{}:5432", host(names.pgbouncer()))),
+        pooler: pooler.map(|name| format!("{}:5432", host(name))),
         database,
         cache: cache.then(|| format!("{}:6379", host(names.redis()))),
     }
@@ -156,8 +162,10 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
     match &report.plan {
         Ok(planned) => {
             let waits = &planned.validated.waits;
-            parts.push(database(planned, report.workloads, old));
-            if planned.sizing.pooler.is_some() {
+            parts.push(database::finding(planned, report.workloads, old));
+            if planned.validated.spec.pooler.type_ == PoolerType::Crunchy {
+                parts.push(held(waits, Part::Pooler, database::crunchy_pooler(report.workloads)));
+            } else if planned.sizing.pooler.is_some() {
                 let pods = pods(condition::POOLER, report.workloads.pgbouncer.as_ref(), 1, "PgBouncer");
                 parts.push(held(waits, Part::Pooler, pods));
             }
@@ -218,37 +226,6 @@ fn datasources(validated: &Validated) -> Option<Finding> {
         ),
         None => Finding::new(type_, true, "Resolved", format!("all {declared} datasources are handed to the server")),
     })
-}
-
-fn database(planned: &Planned<'_>, workloads: &Workloads, old: &[Condition]) -> Finding {
-    let type_ = condition::DATABASE;
-    let waits = &planned.validated.waits;
-    if planned.validated.database_type == DatabaseType::Standalone {
-        let server = pods(type_, workloads.database.as_ref(), 1, "PostgreSQL");
-        if server.status != Status::True {
-            return held(waits, Part::Database, server);
-        }
-    }
-    let Some(migration) = planned.migration else {
-        let waiting = Finding::new(type_, false, "NotCreated", "the migration has not been created yet");
-        return held(waits, Part::Migration, waiting);
-    };
-    match workloads.migrations.get(migration) {
-        Some(JobState { complete: true, .. }) => {
-            Finding::new(type_, true, "SchemaReady", "the database answers and has this image's schema")
-        }
-        Some(JobState { failed: Some(message), .. }) => Finding::new(
-            type_,
-            false,
-            "MigrationFailed",
-            format!("Job {migration} failed: {message}; look at its pod's log. It is tried again"),
-        ),
-        // During an upgrade the old schema serves on.
-        _ if find(old, type_).is_some_and(|before| before.status == "True") && workloads.api.is_some() => {
-            Finding::new(type_, true, "Migrating", format!("Job {migration} brings the schema up to date"))
-        }
-        _ => Finding::new(type_, false, "Migrating", format!("Job {migration} makes the schema")),
-    }
 }
 
 fn api(planned: &Planned<'_>, workloads: &Workloads) -> Finding {
@@ -314,6 +291,7 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
         return Finding::new(type_, false, found.reason, "nothing is created until it fits");
     }
     match &report.plan {
+        Err(invalid) if !invalid.terminal => return Finding::new(type_, true, invalid.reason, &invalid.message),
         Err(_) => return Finding::new(type_, false, "Stalled", "waits for a changed spec"),
         Ok(planned) => {
             if let Some((reason, message)) = planned.validated.waits.all() {
@@ -331,7 +309,9 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
     }) {
         return Finding::new(type_, true, part.reason, &part.message);
     }
-    let Workloads { api, redis, database, pgbouncer, migrations: _, hpa: _, exposure: _ } = report.workloads;
+    // A cluster that is not settled is `DatabaseReady=False`, which is told above.
+    let Workloads { api, redis, database, cluster: _, pgbouncer, migrations: _, hpa: _, exposure: _ } =
+        report.workloads;
     let all = [("API", api), ("PostgreSQL", database), ("PgBouncer", pgbouncer), ("Redis", redis)];
     if let Some((what, state)) = all.iter().find(|(_, state)| state.as_ref().is_some_and(|state| !state.settled())) {
         let counts = state.as_ref().map(|state| {
@@ -345,7 +325,9 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
 
 fn stalled(report: &Report<'_>, parts: &[Finding]) -> Finding {
     let type_ = condition::STALLED;
-    if let Err(invalid) = &report.plan {
+    if let Err(invalid) = &report.plan
+        && invalid.terminal
+    {
         return Finding::new(type_, true, invalid.reason, &invalid.message);
     }
     if let Some(found) = fit::infeasible(report, parts) {

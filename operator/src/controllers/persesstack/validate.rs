@@ -7,11 +7,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::build::names::Names;
 use super::exposure::{self, Exposed};
-use super::observed::{Availability, Capabilities, Observed};
-use super::references::{self, external_endpoint, resolve_datasource};
+use super::observed::{Availability, Capabilities, Observed, SecretData};
+use super::provider::ClusterPlan;
+use super::references::{self, RedisLogin, external_endpoint, pooler_certificate, redis_login, resolve_datasource};
 use super::waits::{Part, Waits};
-use super::{generated, inputs};
-use crate::api::v1alpha1::{DatabaseType, Datasource, ExposureType, PersesStack, PersesStackSpec};
+use super::{crunchy, generated, inputs, provider};
+use crate::api::v1alpha1::{CacheType, DatabaseType, Datasource, ExposureType, PersesStack, PersesStackSpec};
 use crate::apply::kind::Kind;
 use crate::settings::{DefaultImages, Entropy, Settings};
 use crate::sizing::Inputs;
@@ -77,6 +78,30 @@ pub struct Endpoint {
     pub secret: String,
     /// Its keys of user and password.
     pub secret_keys: (String, String),
+    /// Host and port of streaming replicas.
+    pub read: Option<(String, u16)>,
+    /// Who signed the server's certificate.
+    pub ca: Option<Authority>,
+}
+
+/// Certificates that a peer's certificate is checked against: a key of a Secret, which pods mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// Secret.
+    pub secret: String,
+    /// Key.
+    pub key: String,
+    /// The certificates, PEM; no secret.
+    pub pem: Vec<u8>,
+}
+
+/// The certificate with which the pooler meets the API pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolerCertificate {
+    /// Secret with `tls.crt`, `tls.key` and `ca.crt`.
+    pub secret: String,
+    /// Stands for the content: pods start anew when it changes.
+    pub fingerprint: String,
 }
 
 /// Values of the generated Secrets: those that exist, else new ones from entropy. One that is waited for is not here.
@@ -136,6 +161,14 @@ pub struct Validated {
     pub database_type: DatabaseType,
     /// Where it is; `None` while its credentials are waited for.
     pub endpoint: Option<Endpoint>,
+    /// The cluster of Crunchy's operator; `None` with another store, and while its API cannot be asked.
+    pub cluster: Option<ClusterPlan>,
+    /// The Secret with which Crunchy's operator answers; the readiness of the cluster depends on it.
+    pub cluster_credentials: Option<SecretData>,
+    /// What the pooler shows its clients; `None` without TLS, and while its Secret is waited for.
+    pub pooler_certificate: Option<PoolerCertificate>,
+    /// How to sign in to an external Redis; `None` with another cache, and while its Secrets are waited for.
+    pub redis_login: Option<RedisLogin>,
     /// Values of the generated Secrets.
     pub generated: Generated,
     /// Datasources with credentials, without those whose credentials are waited for.
@@ -196,13 +229,10 @@ impl Invalid {
     }
 }
 
-/// Users up to which `Auto` runs one PostgreSQL pod.
-pub const AUTO_STANDALONE_USERS: i32 = 50;
-
 /// Resolves every reference of `stack` and makes every choice. What is missing is noted in [`Validated::waits`].
 ///
 /// # Errors
-/// A spec that cannot be carried out; always terminal.
+/// A spec that cannot be carried out; or, not terminal, a choice for good that must not be made yet.
 pub fn validate(
     stack: &PersesStack,
     observed: &Observed,
@@ -214,17 +244,43 @@ pub fn validate(
     if let Some(config) = &spec.api.config {
         refuse_owned_keys(config)?;
     }
-    let database_type = database_type(&spec, observed, &names)?;
+    let namespace = stack.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let database_type = provider::database_type(stack, observed, &names)?;
+    provider::pooler(&spec, database_type)?;
     let inputs = inputs::inputs(&spec, database_type, observed)?;
     let mut waits = Waits::default();
+    let cluster = match database_type {
+        DatabaseType::Crunchy => waits.hold(provider::cluster(stack, observed, &names), Part::WITH_CLUSTER)?,
+        _ => None,
+    };
     let generated = generated::resolve(&spec, database_type, &names, observed, entropy, &mut waits)?;
     let endpoint = match (database_type, &spec.database.external) {
         (DatabaseType::External, Some(external)) => {
             waits.hold(external_endpoint(external, observed), Part::WITH_EXTERNAL)?
         }
+        (DatabaseType::Crunchy, _) => {
+            let running = observed.api_replicas.is_some();
+            waits.hold(crunchy::endpoint(&names, &namespace, observed, running), Part::WITH_EXTERNAL)?
+        }
         _ if generated.secrets.contains_key(&names.database()) => {
             waits.hold(generated.database_endpoint(&names), Part::WITH_DATABASE)?
         }
+        _ => None,
+    };
+    let pooler_certificate = match &spec.pooler.tls {
+        Some(tls) => {
+            let given = tls.secret_ref.as_ref().map(|secret| &secret.name);
+            let found = match given {
+                Some(name) => pooler_certificate(name, observed.secrets.get(name)).map(Some),
+                // When it is waited for, the generated Secrets have said so.
+                None => Ok(generated.pooler_certificate(&names)),
+            };
+            waits.hold(found, Part::WITH_POOLER)?.flatten()
+        }
+        None => None,
+    };
+    let redis_login = match (&spec.cache.external, spec.cache.type_) {
+        (Some(external), CacheType::External) => waits.hold(redis_login(external, observed), Part::WITH_KEYS)?,
         _ => None,
     };
     let mut datasources = Vec::new();
@@ -241,11 +297,15 @@ pub fn validate(
     waits.hold(pod_metrics(&spec, observed.capabilities), Part::WITH_POD_METRICS)?;
 
     Ok(Validated {
-        namespace: stack.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+        namespace,
         owner: owner(stack),
         images: images(&spec, settings),
         database_type,
         endpoint,
+        cluster,
+        cluster_credentials: observed.secrets.get(&names.cluster_user()).cloned(),
+        pooler_certificate,
+        redis_login,
         generated,
         datasources,
         exposure,
@@ -326,32 +386,4 @@ fn refuse_owned_keys(config: &serde_json::Map<String, serde_json::Value>) -> Res
         }
     }
     Ok(())
-}
-
-fn database_type(spec: &PersesStackSpec, observed: &Observed, names: &Names) -> Result<DatabaseType, Invalid> {
-    match (spec.database.type_, observed.database) {
-        (DatabaseType::Auto, Some(found)) if found != DatabaseType::Auto => Ok(found),
-        (DatabaseType::Auto, _) if spec.users <= AUTO_STANDALONE_USERS => Ok(DatabaseType::Standalone),
-        (DatabaseType::Auto, _) => Err(Invalid::terminal(
-            "DatabaseNotChosen",
-            format!(
-                "spec.database.type is Auto and {} users are more than the {AUTO_STANDALONE_USERS} for which one PostgreSQL \
-                 pod is chosen by itself: set spec.database.type to External with the credentials of a highly available \
-                 server, or to Standalone to accept one pod",
-                spec.users
-            ),
-        )),
-        (DatabaseType::External, Some(DatabaseType::Standalone)) => Err(Invalid::terminal(
-            "DatabaseHoldsData",
-            format!(
-                "spec.database.type is External, but this stack's data is in volume claim {}: set the type to Standalone, \
-                 or export the dashboards and delete the claim",
-                names.database()
-            ),
-        )),
-        (DatabaseType::External, _) if spec.database.external.is_none() => {
-            Err(Invalid::terminal("DatabaseIncomplete", "spec.database.type is External: set spec.database.external"))
-        }
-        (chosen, _) => Ok(chosen),
-    }
 }

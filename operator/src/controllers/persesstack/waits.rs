@@ -38,6 +38,10 @@ impl Part {
     pub(super) const WITH_POD_METRICS: &[Self] = &[Self::PodMetrics];
     /// What needs an API that exposes the service.
     pub(super) const WITH_EXPOSURE: &[Self] = &[Self::Exposure];
+    /// The cluster of Crunchy's operator itself; what uses it goes on.
+    pub(super) const WITH_CLUSTER: &[Self] = &[Self::Database];
+    /// What signs in to the pooler, or speaks TLS with it.
+    pub(super) const WITH_POOLER: &[Self] = &[Self::Pooler, Self::Api];
     /// A datasource with credentials.
     pub(super) const WITH_DATASOURCE: &[Self] = &[Self::Datasource];
 }

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::labels::Component;
 use super::meta;
 use super::pod::{self, Pod, Timing};
-use super::{Api, Migration, hpa, limits_file, pod_template, provisioning, server_config};
+use super::{Api, Migration, hpa, limits_file, pod_template, provisioning, server_config, target};
 use crate::api::v1alpha1::{CacheType, ServingTlsType};
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 use crate::controllers::persesstack::waits::Part;
@@ -85,12 +85,12 @@ fn deployment(
     config: &Secret,
     migration: &Migration,
 ) -> Result<Deployment, Invalid> {
-    let (user_key, password_key) = &endpoint.secret_keys;
+    let (credentials, user_key, password_key) = target::credentials(v, endpoint);
     let mut volumes = vec![
         pod::secret_volume("config", config.metadata.name.as_deref().unwrap_or_default(), &[]),
         pod::secret_volume("keys", &v.names.keys(), &[]),
         pod::secret_volume("admin", &v.names.admin(), &[]),
-        pod::secret_volume("database", &endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
+        pod::secret_volume("database", &credentials, &[(user_key, "user"), (password_key, "password")]),
         pod::secret_volume("provisioning", &v.names.provisioning(), &[]),
         pod::config_map_volume("limits", &v.names.limits()),
         pod::empty_dir("tmp", "64Mi"),
@@ -106,7 +106,28 @@ fn deployment(
     ];
     if v.spec.cache.type_ == CacheType::Standalone {
         volumes.push(pod::secret_volume("redis", &v.names.redis(), &[("password", "password")]));
-        mounts.push(pod::mount("redis", "/etc/perses/redis", true));
+        mounts.push(pod::mount("redis", server_config::REDIS, true));
+    }
+    if let Some((secret, key)) = target::api(v, sizing, endpoint).ca {
+        volumes.push(pod::secret_volume("database-ca", &secret, &[(&key, "ca.crt")]));
+        mounts.push(pod::mount("database-ca", server_config::AUTHORITY, true));
+    }
+    if let Some(login) = &v.redis_login {
+        let passwords = [
+            ("redis", server_config::REDIS, &login.server),
+            ("redis-sentinel", server_config::SENTINEL, &login.sentinel),
+        ];
+        for (name, path, credentials) in passwords {
+            if let Some(credentials) = credentials {
+                let files = [(credentials.password_key.as_str(), "password")];
+                volumes.push(pod::secret_volume(name, &credentials.secret, &files));
+                mounts.push(pod::mount(name, path, true));
+            }
+        }
+        if let Some(ca) = &login.ca {
+            volumes.push(pod::secret_volume("redis-ca", &ca.secret, &[(&ca.key, "ca.crt")]));
+            mounts.push(pod::mount("redis-ca", server_config::REDIS_AUTHORITY, true));
+        }
     }
     if let Some(tls) = &v.serving_tls {
         volumes.push(pod::secret_volume("tls", &tls.secret, &[("tls.crt", "tls.crt"), ("tls.key", "tls.key")]));

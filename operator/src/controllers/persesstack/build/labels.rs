@@ -8,6 +8,8 @@ pub const MANAGED_BY: &str = "persesstack-operator";
 pub const MANAGED_BY_KEY: &str = "app.kubernetes.io/managed-by";
 /// Label key of the stack's name.
 pub const INSTANCE_KEY: &str = "app.kubernetes.io/instance";
+/// Label key of the stack's name on objects that another operator makes for it.
+pub const STACK_KEY: &str = "persesstack.io/stack";
 /// Label key of the part of the stack.
 pub const COMPONENT_KEY: &str = "app.kubernetes.io/component";
 

@@ -70,6 +70,12 @@ pub(super) fn custom(kind: Kind, metadata: ObjectMeta, spec: &Value) -> DynamicO
     DynamicObject { metadata, ..object.data(json!({ "spec": spec })) }
 }
 
+/// Names under which pods of the cluster reach a Service, the shortest first.
+pub fn hosts(service: &str, namespace: &str) -> Vec<String> {
+    let qualified = format!("{service}.{namespace}");
+    vec![service.to_owned(), qualified.clone(), format!("{qualified}.svc"), format!("{qualified}.svc.cluster.local")]
+}
+
 /// A Service with one port in front of `component`.
 pub(super) fn service(v: &Validated, name: String, component: Component, port_name: &str, port: i32) -> Service {
     Service {

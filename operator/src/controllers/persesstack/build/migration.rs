@@ -14,7 +14,7 @@ use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 
 /// The Job and its configuration.
 pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Invalid> {
-    let file = server_config::migrate(v, endpoint)?;
+    let file = server_config::migrate(endpoint)?;
     let hash = meta::hash([v.images.api_server.as_bytes(), file.as_bytes(), endpoint.secret.as_bytes()]);
     let name = v.names.migration(&hash);
     let data = BTreeMap::from([("config.yaml".to_owned(), file.into_bytes())]);
@@ -27,6 +27,11 @@ pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Inv
             ("memory".to_owned(), Quantity(memory.to_owned())),
         ]))
     };
+    let mut mounts = vec![
+        pod::mount("config", "/etc/perses/config", true),
+        pod::mount("database", "/etc/perses/database", true),
+        pod::mount("tmp", "/tmp", false),
+    ];
     let container = Container {
         name: "migrate".to_owned(),
         image: Some(v.images.api_server.clone()),
@@ -37,24 +42,25 @@ pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Inv
             limits: amount("1", "256Mi"),
             claims: None,
         }),
-        volume_mounts: Some(vec![
-            pod::mount("config", "/etc/perses/config", true),
-            pod::mount("database", "/etc/perses/database", true),
-            pod::mount("tmp", "/tmp", false),
-        ]),
         ..Container::default()
     };
+    let mut volumes = vec![
+        pod::secret_volume("config", &name, &[]),
+        pod::secret_volume("database", &endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
+        pod::empty_dir("tmp", "64Mi"),
+    ];
+    if let Some(ca) = &endpoint.ca {
+        volumes.push(pod::secret_volume("database-ca", &ca.secret, &[(&ca.key, "ca.crt")]));
+        mounts.push(pod::mount("database-ca", server_config::AUTHORITY, true));
+    }
+    let container = Container { volume_mounts: Some(mounts), ..container };
     let template = pod::template(
         v,
         Pod {
             component: Component::Migration,
             config_hash: None,
             container,
-            volumes: vec![
-                pod::secret_volume("config", &name, &[]),
-                pod::secret_volume("database", &endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
-                pod::empty_dir("tmp", "64Mi"),
-            ],
+            volumes,
             grace_seconds: 30,
             data_user: false,
             service_account: Some(v.names.api()),

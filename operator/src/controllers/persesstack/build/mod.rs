@@ -1,6 +1,7 @@
 //! PURE: from a validated spec and its sizing to every object that should exist.
 
 mod api;
+mod crunchy;
 mod exposure;
 mod hpa;
 pub mod labels;
@@ -17,8 +18,9 @@ mod provisioning;
 mod quota;
 mod redis;
 mod server_config;
+mod target;
 
-pub use meta::{CONFIG_HASH, MIGRATION};
+pub use meta::{CONFIG_HASH, MIGRATION, hosts};
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -30,7 +32,7 @@ use kube::api::DynamicObject;
 
 use self::labels::Component;
 use super::validate::{Invalid, Validated};
-use crate::api::v1alpha1::QuotaMode;
+use crate::api::v1alpha1::{PoolerType, QuotaMode};
 use crate::apply::footprint::footprint;
 use crate::apply::order::plan;
 use crate::sizing::Sizing;
@@ -44,6 +46,8 @@ pub struct Resources {
     pub retained: Retained,
     /// Standalone database; `None` when the store is elsewhere.
     pub database: Option<Database>,
+    /// Cluster of Crunchy's operator; `None` when the store is elsewhere.
+    pub cluster: Option<Cluster>,
     /// Shared cache.
     pub cache: Option<Cache>,
     /// Connection pooler; apply after the database objects.
@@ -87,6 +91,13 @@ pub struct Database {
     pub service: Service,
     /// One pod.
     pub stateful_set: Option<StatefulSet>,
+}
+
+/// PostgreSQL of Crunchy's operator. It has no owner reference under `deletionPolicy: Retain`.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The PostgresCluster; `None` while its API cannot be asked.
+    pub object: Option<DynamicObject>,
 }
 
 /// Redis.
@@ -153,12 +164,16 @@ pub struct Api {
 
 /// Every object of the stack. Fails only when the server's configuration cannot be written.
 pub fn build(validated: &Validated, sizing: &Sizing) -> Result<Resources, Invalid> {
+    let own_pooler = sizing.pooler.as_ref().filter(|_| validated.spec.pooler.type_ == PoolerType::PgBouncer);
     let migration = validated.endpoint.as_ref().map(|endpoint| migration::build(validated, endpoint)).transpose()?;
     let mut resources = Resources {
         retained: retained(validated, sizing),
-        database: sizing.database.as_ref().map(|database| postgres::build(validated, database)),
+        database: sizing.database.as_ref().filter(|own| !own.crunchy).map(|own| postgres::build(validated, own)),
+        cluster: sizing.database.as_ref().filter(|own| own.crunchy).map(|own| Cluster {
+            object: validated.cluster.map(|plan| crunchy::build(validated, plan, own, sizing.pooler.as_ref())),
+        }),
         cache: sizing.redis.as_ref().map(|redis| redis::build(validated, redis)),
-        pooler: sizing.pooler.as_ref().map(|pooler| pgbouncer::build(validated, pooler)),
+        pooler: own_pooler.map(|pooler| pgbouncer::build(validated, pooler)),
         exposure: exposure::build(validated),
         api: api::build(validated, sizing, migration.as_ref())?,
         limits: Limits {
@@ -186,6 +201,8 @@ fn retained(v: &Validated, sizing: &Sizing) -> Retained {
                 Component::Redis
             } else if *name == v.names.database() {
                 Component::Database
+            } else if [v.names.pgbouncer_client(), v.names.pgbouncer_tls()].contains(name) {
+                Component::PgBouncer
             } else {
                 Component::Api
             };

@@ -57,9 +57,30 @@ impl Names {
         format!("{}-redis", self.stack)
     }
 
-    /// StatefulSet, Service, ConfigMap and volume claim of the standalone database, and its Secret, generated once.
+    /// StatefulSet, Service, ConfigMap and volume claim of the standalone database, and its Secret, generated once; or the
+    /// PostgresCluster.
     pub fn database(&self) -> String {
         format!("{}-db", self.stack)
+    }
+
+    /// Secret that Crunchy's operator makes for the database's user.
+    pub fn cluster_user(&self) -> String {
+        format!("{}-pguser-{}", self.database(), crate::controllers::persesstack::crunchy::USER)
+    }
+
+    /// Secret that Crunchy's operator makes with the certificate of the cluster and its authority.
+    pub fn cluster_certificate(&self) -> String {
+        format!("{}-cluster-cert", self.database())
+    }
+
+    /// Secret with the credentials of PgBouncer's clients; generated once.
+    pub fn pgbouncer_client(&self) -> String {
+        format!("{}-pgbouncer-client", self.stack)
+    }
+
+    /// Secret with the certificate of PgBouncer and its authority; generated once.
+    pub fn pgbouncer_tls(&self) -> String {
+        format!("{}-pgbouncer-tls", self.stack)
     }
 
     /// Deployment, Service, PDB and configuration Secret of PgBouncer.

@@ -10,8 +10,17 @@ use super::labels::Component;
 use super::pod::{self, Pod, Timing};
 use super::{Pooler, meta};
 use crate::api::v1alpha1::Spread;
+use crate::controllers::persesstack::provider::READ_ONLY;
 use crate::controllers::persesstack::validate::{Endpoint, Validated};
+use crate::controllers::persesstack::waits::Part;
 use crate::sizing::PoolerSizing;
+
+/// A statement waits at most this long for a connection, in seconds.
+pub(super) const STATEMENT_WAIT_SECONDS: i64 = 30;
+
+/// Where the pods find the authority of the database's certificate, and their own certificate.
+const AUTHORITY: &str = "/etc/perses/database-ca";
+const CERTIFICATE: &str = "/etc/perses/pgbouncer-tls";
 
 /// How long a pod that must stop goes on serving, in seconds. PgBouncer (1.23 and later) stops listening on SIGTERM and
 /// ends when its last client has gone; the kubelet ends it after the grace period, whoever is still there. So the clients
@@ -33,10 +42,17 @@ pub(super) mod drain {
 /// Configuration, Service, Deployment and disruption budget.
 pub(super) fn build(v: &Validated, sizing: &PoolerSizing) -> Pooler {
     let name = v.names.pgbouncer();
-    let pods = v.endpoint.as_ref().map(|endpoint| {
-        let (ini, users) = (ini(endpoint, sizing), userlist(endpoint));
-        let hash = meta::hash([ini.as_bytes(), users.as_bytes()]);
-        (config(v, ini, users), deployment(v, sizing, hash))
+    let held = v.waits.of(Part::Pooler).is_some();
+    let needs = v.endpoint.as_ref().zip(v.generated.pooler_client(&v.names)).filter(|_| !held);
+    let pods = needs.map(|(endpoint, client)| {
+        let certificate = v.pooler_certificate.as_ref();
+        let (ini, users) = (ini(endpoint, sizing, certificate.is_some()), userlist(client));
+        let mut parts = vec![ini.as_bytes(), users.as_bytes()];
+        // Both are read at the start only.
+        parts.extend(endpoint.ca.as_ref().map(|ca| ca.pem.as_slice()));
+        parts.extend(certificate.map(|own| own.fingerprint.as_bytes()));
+        let hash = meta::hash(parts);
+        (config(v, ini, users), deployment(v, sizing, endpoint, hash))
     });
     let (config, deployment) = pods.unzip();
     Pooler {
@@ -55,13 +71,28 @@ fn config(v: &Validated, ini: String, users: String) -> Secret {
     meta::secret(meta::owned(v, v.names.pgbouncer(), Component::PgBouncer), data, false)
 }
 
-fn ini(e: &Endpoint, sizing: &PoolerSizing) -> String {
+fn ini(e: &Endpoint, sizing: &PoolerSizing, tls: bool) -> String {
     let pool = sizing.default_pool_size.value;
     let reserve = sizing.reserve_pool_size.value;
+    let login = sign_in(e);
+    let replicas = e.read.as_ref().map_or_else(String::new, |(host, port)| {
+        format!("{READ_ONLY} = host='{host}' port={port} dbname='{}' {login}\n", e.dbname)
+    });
+    let authority = e.ca.as_ref().map_or_else(String::new, |_| format!("server_tls_ca_file = {AUTHORITY}/ca.crt\n"));
+    let client = if tls {
+        format!(
+            "client_tls_sslmode = require\n\
+             client_tls_cert_file = {CERTIFICATE}/tls.crt\n\
+             client_tls_key_file = {CERTIFICATE}/tls.key\n"
+        )
+    } else {
+        String::new()
+    };
     format!(
         "[databases]\n\
          ; Any name: a quoted one is refused here, and only the one user of the list can sign in.\n\
-         * = host='{host}' port={port}\n\
+         * = host='{host}' port={port} {login}\n\
+         {replicas}\
          \n\
          [pgbouncer]\n\
          listen_addr = *\n\
@@ -77,9 +108,11 @@ fn ini(e: &Endpoint, sizing: &PoolerSizing) -> String {
          reserve_pool_timeout = 3\n\
          max_db_connections = {most}\n\
          server_tls_sslmode = {sslmode}\n\
+         {authority}\
+         {client}\
          server_connect_timeout = 5\n\
          server_login_retry = 1\n\
-         query_wait_timeout = 30\n\
+         query_wait_timeout = {STATEMENT_WAIT_SECONDS}\n\
          server_idle_timeout = 300\n\
          dns_max_ttl = 5\n\
          tcp_keepalive = 1\n\
@@ -96,13 +129,31 @@ fn ini(e: &Endpoint, sizing: &PoolerSizing) -> String {
     )
 }
 
-/// Plain passwords: SCRAM needs them for both sides, the clients' sign-in and its own at the server.
-fn userlist(e: &Endpoint) -> String {
+/// The one client. Its password is the pooler's own, so that the API pods need not hear of a new one of the database. Plain:
+/// a hash would do here, but what is generated has no second form.
+fn userlist((user, password): (&str, &str)) -> String {
     let quote = |text: &str| text.replace('"', "\"\"");
-    format!("\"{}\" \"{}\"\n", quote(&e.login.user), quote(&e.login.password.0))
+    format!("\"{}\" \"{}\"\n", quote(user), quote(password))
 }
 
-fn deployment(v: &Validated, sizing: &PoolerSizing, hash: String) -> Deployment {
+/// Who signs in at the server, whoever the client is. Plain: SCRAM needs it.
+fn sign_in(e: &Endpoint) -> String {
+    let quote = |text: &str| text.replace('\'', "''");
+    format!("user='{}' password='{}'", quote(&e.login.user), quote(&e.login.password.0))
+}
+
+fn deployment(v: &Validated, sizing: &PoolerSizing, endpoint: &Endpoint, hash: String) -> Deployment {
+    let mut volumes = vec![pod::secret_volume("config", &v.names.pgbouncer(), &[]), pod::empty_dir("tmp", "16Mi")];
+    let mut mounts = vec![pod::mount("config", "/etc/perses/pgbouncer", true), pod::mount("tmp", "/tmp", false)];
+    if let Some(ca) = &endpoint.ca {
+        volumes.push(pod::secret_volume("database-ca", &ca.secret, &[(&ca.key, "ca.crt")]));
+        mounts.push(pod::mount("database-ca", AUTHORITY, true));
+    }
+    if let Some(own) = &v.pooler_certificate {
+        let files = [("tls.crt", "tls.crt"), ("tls.key", "tls.key")];
+        volumes.push(pod::secret_volume("tls", &own.secret, &files));
+        mounts.push(pod::mount("tls", CERTIFICATE, true));
+    }
     let container = Container {
         name: "pgbouncer".to_owned(),
         image: Some(v.images.pgbouncer.clone()),
@@ -120,10 +171,7 @@ fn deployment(v: &Validated, sizing: &PoolerSizing, hash: String) -> Deployment 
         }),
         readiness_probe: Some(pod::tcp_probe("postgres", Timing { period: 5, timeout: 2, failures: 2 })),
         liveness_probe: Some(pod::tcp_probe("postgres", Timing { period: 10, timeout: 5, failures: 3 })),
-        volume_mounts: Some(vec![
-            pod::mount("config", "/etc/perses/pgbouncer", true),
-            pod::mount("tmp", "/tmp", false),
-        ]),
+        volume_mounts: Some(mounts),
         ..Container::default()
     };
     Deployment {
@@ -145,10 +193,7 @@ fn deployment(v: &Validated, sizing: &PoolerSizing, hash: String) -> Deployment 
                     component: Component::PgBouncer,
                     config_hash: Some(hash),
                     container,
-                    volumes: vec![
-                        pod::secret_volume("config", &v.names.pgbouncer(), &[]),
-                        pod::empty_dir("tmp", "16Mi"),
-                    ],
+                    volumes,
                     grace_seconds: drain::GRACE_SECONDS,
                     data_user: true,
                     service_account: None,

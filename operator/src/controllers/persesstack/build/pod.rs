@@ -103,8 +103,8 @@ pub(super) fn template(v: &Validated, pod: Pod) -> PodTemplateSpec {
     }
 }
 
-const HOST: &str = "kubernetes.io/hostname";
-const ZONE: &str = "topology.kubernetes.io/zone";
+pub(super) const HOST: &str = "kubernetes.io/hostname";
+pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
 
 fn anti_affinity(v: &Validated, component: Component, spread: Spread) -> Affinity {
     let other_host = PodAffinityTerm {

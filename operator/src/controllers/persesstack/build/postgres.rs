@@ -44,7 +44,7 @@ pub(super) fn build(v: &Validated, sizing: &DatabaseSizing) -> Database {
 
 /// The volume claim. Not a template of the StatefulSet: those cannot grow.
 pub(super) fn claim(v: &Validated, sizing: &Sizing) -> Option<PersistentVolumeClaim> {
-    let storage = &sizing.database.as_ref()?.storage;
+    let storage = &sizing.database.as_ref().filter(|own| !own.crunchy)?.storage;
     let class = v.spec.database.standalone.as_ref().and_then(|s| s.storage.storage_class_name.clone());
     Some(PersistentVolumeClaim {
         metadata: meta::retained(v, v.names.database(), Component::Database),

@@ -5,23 +5,30 @@ use serde_json::{Map, Value, json};
 use super::api::drain as api_drain;
 use super::limits_file;
 use super::pgbouncer::drain;
-use crate::api::v1alpha1::{CacheType, ExposureType, PoolerType};
+use super::target::{self, Address, Target};
+use crate::api::v1alpha1::{CacheType, ExposureType, PoolerType, RedisMode};
+use crate::controllers::persesstack::references::RedisCredentials;
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 use crate::sizing::Sizing;
+
+/// Where pods find the authority of the certificate that they are shown by database or pooler.
+pub(super) const AUTHORITY: &str = "/etc/perses/database-ca";
+/// Where pods find the password of Redis.
+pub(super) const REDIS: &str = "/etc/perses/redis";
+/// Where pods find the password of an external Redis' sentinels.
+pub(super) const SENTINEL: &str = "/etc/perses/redis-sentinel";
+/// Where pods find the authority of an external Redis.
+pub(super) const REDIS_AUTHORITY: &str = "/etc/perses/redis-ca";
 
 /// The file that `serve` reads. Holds no secret: passwords and keys are named by file.
 pub(super) fn serve(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Result<String, Invalid> {
     let mut cache = json!({ "l1_max_bytes": sizing.api.l1_max_bytes.value.0, "dashboard_ttl": "5m" });
-    if v.spec.cache.type_ == CacheType::Standalone {
-        let redis = v.names.redis();
-        cache["redis"] = json!({
-            "addr": format!("{redis}:6379"),
-            "username": v.generated.text(&redis, "username").unwrap_or("perses"),
-            "password_file": "/etc/perses/redis/password",
-        });
+    if let Some(redis) = redis(v) {
+        cache["redis"] = redis;
     }
-    let mut database = postgres(v, endpoint, sizing.api.database_connections.value);
-    if v.spec.pooler.type_ == PoolerType::PgBouncer {
+    let target = target::api(v, sizing, endpoint);
+    let mut database = postgres(endpoint, &target, sizing.api.database_connections.value);
+    if v.spec.pooler.type_ != PoolerType::None {
         database["statement_timeout"] = json!(format!("{}s", drain::STATEMENT_SECONDS));
         database["max_lifetime"] = json!(format!("{}s", drain::CONNECTION_SECONDS));
     }
@@ -93,33 +100,81 @@ fn server(v: &Validated) -> Value {
 }
 
 /// The file that `migrate` reads: the database and nothing else, so that its hash changes only with the database.
-pub(super) fn migrate(v: &Validated, endpoint: &Endpoint) -> Result<String, Invalid> {
-    let mut postgres = postgres(v, endpoint, 2);
-    let (host, port) = &endpoint.direct;
+pub(super) fn migrate(endpoint: &Endpoint) -> Result<String, Invalid> {
     // The schema migration takes an advisory lock for a session: past every pooler, to the primary.
-    postgres["host"] = json!(host);
-    postgres["port"] = json!(port);
-    postgres["direct"] = json!({ "host": host, "port": port });
-    postgres["sslmode"] = json!(endpoint.sslmode);
-    yaml(&json!({ "database": { "postgres": postgres } }))
+    let (host, port) = &endpoint.direct;
+    let target = Target {
+        primary: Address { host: host.clone(), port: *port, dbname: None },
+        replica: None,
+        sslmode: endpoint.sslmode,
+        ca: endpoint.ca.as_ref().map(|ca| (ca.secret.clone(), ca.key.clone())),
+    };
+    yaml(&json!({ "database": { "postgres": postgres(endpoint, &target, 2) } }))
 }
 
-fn postgres(v: &Validated, endpoint: &Endpoint, max_connections: i32) -> Value {
-    let (host, port, sslmode) = match v.spec.pooler.type_ {
-        PoolerType::PgBouncer => (v.names.pgbouncer(), 5432, "prefer"),
-        PoolerType::None => (endpoint.host.clone(), endpoint.port, endpoint.sslmode),
-    };
+fn postgres(endpoint: &Endpoint, target: &Target, max_connections: i32) -> Value {
     let (direct_host, direct_port) = &endpoint.direct;
-    json!({
-        "host": host,
-        "port": port,
+    let mut postgres = json!({
+        "host": target.primary.host,
+        "port": target.primary.port,
         "dbname": endpoint.dbname,
         "user_file": "/etc/perses/database/user",
         "password_file": "/etc/perses/database/password",
-        "sslmode": sslmode,
+        "sslmode": target.sslmode,
         "max_connections": max_connections,
         "direct": { "host": direct_host, "port": direct_port },
-    })
+    });
+    if target.ca.is_some() {
+        postgres["ca_file"] = json!(format!("{AUTHORITY}/ca.crt"));
+    }
+    if let Some(Address { host, port, dbname }) = &target.replica {
+        postgres["replica"] = json!({ "host": host, "port": port });
+        if let Some(dbname) = dbname {
+            postgres["replica"]["dbname"] = json!(dbname);
+        }
+    }
+    postgres
+}
+
+/// `cache.redis`; `None` without a shared cache, and while the credentials of an external one are waited for.
+fn redis(v: &Validated) -> Option<Value> {
+    let external = match (v.spec.cache.type_, &v.spec.cache.external) {
+        (CacheType::Standalone, _) => {
+            let redis = v.names.redis();
+            return Some(json!({
+                "addr": format!("{redis}:6379"),
+                "username": v.generated.text(&redis, "username").unwrap_or("perses"),
+                "password_file": "/etc/perses/redis/password",
+            }));
+        }
+        (CacheType::External, Some(external)) => external,
+        _ => return None,
+    };
+    let login = v.redis_login.as_ref()?;
+    let mut redis = json!({});
+    sign_in(&mut redis, login.server.as_ref(), REDIS);
+    match (external.mode, &external.sentinel) {
+        (RedisMode::Sentinel, Some(sentinel)) => {
+            redis["sentinel"] = json!({ "addrs": external.addresses, "master_name": sentinel.master_name });
+            sign_in(&mut redis["sentinel"], login.sentinel.as_ref(), SENTINEL);
+        }
+        _ => redis["addr"] = json!(external.addresses.first()),
+    }
+    if external.tls.is_some() {
+        redis["tls"] = json!({});
+        if login.ca.is_some() {
+            redis["tls"]["ca_file"] = json!(format!("{REDIS_AUTHORITY}/ca.crt"));
+        }
+    }
+    Some(redis)
+}
+
+fn sign_in(part: &mut Value, credentials: Option<&RedisCredentials>, folder: &str) {
+    let Some(credentials) = credentials else { return };
+    if let Some(username) = &credentials.username {
+        part["username"] = json!(username);
+    }
+    part["password_file"] = json!(format!("{folder}/password"));
 }
 
 /// Objects merge key by key; anything else replaces.

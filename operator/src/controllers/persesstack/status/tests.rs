@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::controllers::persesstack::build::build;
 use crate::controllers::persesstack::feasible::Problem;
-use crate::controllers::persesstack::observed::{Capabilities, Observed};
+use crate::controllers::persesstack::observed::{Capabilities, JobState, Observed};
 use crate::controllers::persesstack::validate::validate;
 use crate::settings::{Entropy, Settings};
 use crate::sizing::size;
@@ -25,6 +25,7 @@ fn state(ready: i32) -> Option<WorkloadState> {
 fn healthy(migration: &str) -> Workloads {
     let one = || Some(WorkloadState { desired: 1, total: 1, updated: 1, ..state(1).unwrap() });
     Workloads {
+        cluster: None,
         api: state(2),
         redis: one(),
         database: one(),
