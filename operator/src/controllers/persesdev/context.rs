@@ -80,6 +80,7 @@ pub(super) fn summary(stack: &WatchedStack) -> Option<Stack> {
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
         labels: metadata.labels.clone().unwrap_or_default(),
+        tls: stack.0.as_ref().is_ok_and(|stack| stack.spec.api.tls.is_some()),
         ready: status.is_some_and(|status| is_true(&status.conditions, READY)),
     })
 }

@@ -19,6 +19,8 @@ pub struct Stack {
     pub labels: BTreeMap<String, String>,
     /// Whether its API pods answer (`Ready=True`).
     pub ready: bool,
+    /// Whether its API pods serve TLS (`spec.api.tls`).
+    pub tls: bool,
 }
 
 impl Stack {
@@ -81,7 +83,7 @@ mod tests {
 
     fn stack(name: &str, pairs: &[(&str, &str)]) -> Stack {
         let (namespace, name) = ("obs".to_owned(), name.to_owned());
-        Stack { namespace, uid: name.clone(), name, labels: labels(pairs), ready: true }
+        Stack { namespace, uid: name.clone(), name, labels: labels(pairs), ready: true, tls: false }
     }
 
     fn source(selector: Selector, copies: &[&str]) -> Source {

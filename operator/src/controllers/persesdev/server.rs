@@ -27,12 +27,15 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 const SIGN_IN_PAUSE: Duration = Duration::from_secs(30);
 const LOGIN: &str = "/api/auth/providers/native/login";
 
-/// Where the server of a stack answers: from its namespace and name to a URL without a final slash.
-pub type Addresses = Arc<dyn Fn(&str, &str) -> String + Send + Sync>;
+/// Where the server of a stack answers: a URL without a final slash.
+pub type Addresses = Arc<dyn Fn(&Stack) -> String + Send + Sync>;
 
 /// The Services of the stacks.
 pub fn services() -> Addresses {
-    Arc::new(|namespace, name| format!("http://{}.{namespace}.svc:8080", Names::new(name).api()))
+    Arc::new(|stack| {
+        let scheme = if stack.tls { "https" } else { "http" };
+        format!("{scheme}://{}.{}.svc:8080", Names::new(stack.name.clone()).api(), stack.namespace)
+    })
 }
 
 /// Why a request did not do what it should.
@@ -273,7 +276,7 @@ impl Server<'_> {
     }
 
     fn address(&self) -> String {
-        (self.servers.addresses)(&self.stack.namespace, &self.stack.name)
+        (self.servers.addresses)(self.stack)
     }
 
     /// The session's token; a new one when there is none or it is the `stale` one.
@@ -391,6 +394,9 @@ mod tests {
 
     #[test]
     fn the_default_address_is_the_service() {
-        assert_eq!(services()("obs", "perses"), "http://perses-api.obs.svc:8080");
+        let (namespace, name) = ("obs".to_owned(), "perses".to_owned());
+        let stack = Stack { namespace, name, uid: String::new(), labels: [].into(), ready: true, tls: false };
+        assert_eq!(services()(&stack), "http://perses-api.obs.svc:8080");
+        assert_eq!(services()(&Stack { tls: true, ..stack }), "https://perses-api.obs.svc:8080");
     }
 }

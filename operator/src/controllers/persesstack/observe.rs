@@ -12,6 +12,7 @@ use super::admission;
 use super::build::names::Names;
 use super::context::Context;
 use super::frontends;
+use super::monitoring;
 use super::observed::{
     Capabilities, ForeignObject, HpaState, JobState, Listener, Observed, SecretData, WorkloadState, Workloads,
 };
@@ -134,6 +135,7 @@ pub fn workloads(inventory: &Inventory, names: &Names, wanted: Option<Kind>, lis
         database: inventory.typed(Kind::StatefulSet, &names.database()).map(|found| stateful_set_state(&found)),
         migrations: jobs(inventory),
         exposure: admission::state(inventory, names, wanted, listeners),
+        monitoring: monitoring::present(inventory, names),
         hpa: inventory.typed(Kind::HorizontalPodAutoscaler, &names.api()).map(|found| hpa_state(&found)),
     }
 }

@@ -19,6 +19,8 @@ pub enum Part {
     Exposure,
     /// The autoscaler's metrics of pods.
     PodMetrics,
+    /// What Prometheus needs to watch the stack.
+    Monitoring,
     /// One datasource; the others and every object go on.
     Datasource,
 }
@@ -38,6 +40,8 @@ impl Part {
     pub(super) const WITH_POD_METRICS: &[Self] = &[Self::PodMetrics];
     /// What needs an API that exposes the service.
     pub(super) const WITH_EXPOSURE: &[Self] = &[Self::Exposure];
+    /// What needs an API of the Prometheus operator.
+    pub(super) const WITH_MONITORING: &[Self] = &[Self::Monitoring];
     /// A datasource with credentials.
     pub(super) const WITH_DATASOURCE: &[Self] = &[Self::Datasource];
 }

@@ -67,7 +67,7 @@ async fn the_shipped_role_is_enough_for_syncing() {
     let Some(fixture) = Fixture::wide("role").await else { return };
     let stack = fixture.stack("perses").await;
     let server = stack.client().await.unwrap();
-    let config = account(&fixture.space, Scope::Cluster, "").await;
+    let config = account(&fixture.space, Scope::Cluster, "no such resource").await;
     let global = format!("everywhere-{}", fixture.space.namespace);
     let log = control_plane().audit();
     let mark = log.mark().unwrap();

@@ -211,8 +211,8 @@ impl Fixture {
             },
             metrics: metrics.clone(),
             identity: "test".to_owned(),
-            addresses: Arc::new(move |namespace, name| {
-                known.lock().get(&format!("{namespace}/{name}")).cloned().unwrap_or_else(|| NOWHERE.to_owned())
+            addresses: Arc::new(move |stack| {
+                known.lock().get(&stack.key()).cloned().unwrap_or_else(|| NOWHERE.to_owned())
             }),
             pace,
         };
