@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Readiness;
+use crate::controllers::persesdev::{self, Pace, Sync, server::Addresses};
 use crate::controllers::persesstack::{self, context::Context};
 use crate::leader::{Chain, Elector, Timing};
 use crate::metrics::Metrics;
@@ -27,6 +28,8 @@ pub struct Manager {
     pub identity: String,
     /// Periods of the election; `None` runs without one (a single process, tests).
     pub election: Option<Timing>,
+    /// Where the servers of stacks answer; tests run them elsewhere than in pods.
+    pub addresses: Addresses,
 }
 
 impl Manager {
@@ -68,7 +71,16 @@ impl Manager {
     async fn control(&self, stop: CancellationToken) {
         let (client, settings) = (self.client.clone(), self.settings.clone());
         // Memories of an earlier term are not taken over: others have acted since.
-        let context = Context::new(client, settings, self.metrics.clone(), &self.identity);
-        persesstack::run(Arc::new(context), stop.cancelled_owned()).await;
+        let context = Context::new(client.clone(), settings.clone(), self.metrics.clone(), &self.identity);
+        let sync = Sync {
+            client,
+            settings,
+            metrics: self.metrics.clone(),
+            identity: self.identity.clone(),
+            addresses: self.addresses.clone(),
+            pace: Pace::default(),
+        };
+        let stacks = persesstack::run(Arc::new(context), stop.clone().cancelled_owned());
+        tokio::join!(stacks, Box::pin(persesdev::run(sync, stop)));
     }
 }

@@ -47,6 +47,7 @@ struct Inner {
     reconciles: Family<ResultLabel, Counter>,
     reconcile_seconds: Histogram,
     writes: Family<WriteLabels, Counter>,
+    synced: Family<WriteLabels, Counter>,
     leader: Gauge,
     time_to_ready: Histogram,
     ready: Family<StackLabels, Gauge>,
@@ -69,6 +70,7 @@ impl Metrics {
             reconciles: Family::default(),
             reconcile_seconds: Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
             writes: Family::default(),
+            synced: Family::default(),
             leader: Gauge::default(),
             time_to_ready: Histogram::new([5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0]),
             ready: Family::default(),
@@ -88,6 +90,11 @@ impl Metrics {
             "writes",
             "Write requests to the Kubernetes API by kind, verb and result",
             inner.writes.clone(),
+        );
+        registry.register(
+            "synced_writes",
+            "Write requests to the servers of stacks for resources of perses.dev by kind, verb and result",
+            inner.synced.clone(),
         );
         registry.register("leader", "1 while this process holds the lease", inner.leader.clone());
         registry.register_with_unit(
@@ -118,6 +125,11 @@ impl Metrics {
     /// Write requests so far, whatever their result.
     pub fn writes_total(&self, kind: &'static str, verb: &'static str, result: &'static str) -> u64 {
         self.0.writes.get_or_create(&WriteLabels { kind, verb, result }).get()
+    }
+
+    /// A write request to the server of a stack was answered; `result` is `changed` or `error`.
+    pub fn synced(&self, kind: &'static str, verb: &'static str, result: &'static str) {
+        self.0.synced.get_or_create(&WriteLabels { kind, verb, result }).inc();
     }
 
     /// Whether this process leads.

@@ -94,6 +94,19 @@ const GRANTS: &[Grant] = &[
         verbs: &["list"],
         why: "whether volumes can be made and can grow",
     },
+    Grant {
+        group: "perses.dev",
+        resources: &["persesdashboards", "persesdatasources", "persesglobaldatasources"],
+        verbs: &["get", "list", "watch", "patch"],
+        why: "dashboards and datasources that are synced into stacks; patched are finalizer and annotation",
+    },
+    Grant {
+        group: "perses.dev",
+        resources: &["persesdashboards/status", "persesdatasources/status", "persesglobaldatasources/status"],
+        verbs: &["patch"],
+        why: "our condition on them",
+    },
+    Grant { group: "perses.dev", resources: &["perses"], verbs: SEE, why: "what perses-operator syncs is left to it" },
     Grant { group: "events.k8s.io", resources: &["events"], verbs: &["create", "patch"], why: "what happened" },
 ];
 

@@ -160,7 +160,7 @@ fn given_secret(document: &Value) -> Result<(String, SecretData), RenderError> {
 
 /// Every object in the order of apply, as JSON with `apiVersion` and `kind`; passwords and keys are masked.
 pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
-    let Resources { retained, database, cluster, cache, pooler, migration, exposure, api, limits } =
+    let Resources { retained, database, cluster, cache, pooler, migration, exposure, monitoring, api, limits } =
         &rendered.resources;
     let mut out = Vec::new();
     for secret in &retained.secrets {
@@ -208,6 +208,9 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
         push_some(&mut out, http_route.as_ref())?;
         push_some(&mut out, ingress.as_ref())?;
     }
+    let build::Monitoring { service_monitor, rules } = monitoring;
+    push_some(&mut out, service_monitor.as_ref().and_then(Option::as_ref))?;
+    push_some(&mut out, rules.as_ref().and_then(Option::as_ref))?;
 
     let secrets = confidential(&rendered.validated);
     for object in &mut out {

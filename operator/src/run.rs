@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Readiness};
 use crate::client::{self, ClientOptions};
+use crate::controllers::persesdev::server::services;
 use crate::leader::Timing;
 use crate::manager::Manager;
 use crate::metrics::Metrics;
@@ -65,6 +66,7 @@ async fn serve(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         identity,
         election: (!args.no_leader_election).then(Timing::default),
+        addresses: services(),
     };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let signalled = stop.clone();

@@ -4,6 +4,7 @@
 //! Each value is a running service. Dropping it ends the service and removes its data; the end of the test process, by
 //! whatever cause, does the same. [`shared`] holds one of each for all tests of a binary.
 
+mod api_server;
 mod identity_provider;
 mod mariadb;
 mod mirror;
@@ -11,6 +12,7 @@ mod pgbouncer;
 mod port;
 mod postgres;
 mod prometheus;
+mod promtool;
 mod proxy;
 mod redis;
 pub mod root;
@@ -19,12 +21,14 @@ pub mod shared;
 
 use std::{fmt::Write as _, time::Duration};
 
+pub use api_server::ApiServer;
 pub use identity_provider::IdentityProvider;
 pub use mariadb::MariaDb;
 pub use pgbouncer::{PgBouncer, PoolSettings};
 pub use port::Port;
 pub use postgres::{Database, Postgres, SUPERUSER, USER};
 pub use prometheus::{Prometheus, Scrape};
+pub use promtool::promtool;
 pub use proxy::TcpProxy;
 pub use redis::{Redis, RedisSettings, Sentinel};
 

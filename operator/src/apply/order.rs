@@ -8,7 +8,7 @@ use super::inventory::Inventory;
 use super::kind::Kind;
 use super::ssa::{Child, Lifecycle};
 use crate::controllers::persesstack::build::{
-    self, Api, Cache, Cluster, Database, Exposure, Limits, Migration, Pooler, Resources, Retained,
+    self, Api, Cache, Cluster, Database, Exposure, Limits, Migration, Monitoring, Pooler, Resources, Retained,
 };
 
 /// Desired objects, in order.
@@ -47,7 +47,8 @@ impl Plan {
 /// Orders the objects. Every group is taken apart without `..`: a new object that nobody applies does not compile.
 pub fn plan(resources: &Resources) -> Plan {
     use Lifecycle::{Applied, Generated, Immutable};
-    let Resources { retained, database, cluster, cache, pooler, migration, exposure, api, limits } = resources;
+    let Resources { retained, database, cluster, cache, pooler, migration, exposure, monitoring, api, limits } =
+        resources;
     let Retained { secrets, claim } = retained;
     let generated = secrets.iter().map(|secret| Child::new(Kind::Secret, Generated, secret)).collect();
 
@@ -107,6 +108,13 @@ pub fn plan(resources: &Resources) -> Plan {
             base.extend(ingress.iter().map(|ingress| Child::new(Kind::Ingress, Applied, ingress)));
         }
         None => undecided.extend([Kind::Route, Kind::HttpRoute, Kind::Ingress]),
+    }
+    let Monitoring { service_monitor, rules } = monitoring;
+    for (kind, object) in [(Kind::ServiceMonitor, service_monitor), (Kind::PrometheusRule, rules)] {
+        match object {
+            Some(object) => base.extend(object.iter().map(|object| Child::custom(kind, Applied, object))),
+            None => undecided.push(kind),
+        }
     }
     Plan { generated, base, gated, migration, complete, undecided }
 }

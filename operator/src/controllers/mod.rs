@@ -1,3 +1,4 @@
 //! One module per reconciled kind.
 
+pub mod persesdev;
 pub mod persesstack;

@@ -8,6 +8,7 @@ use kube::api::{Api, Patch, PatchParams};
 use parking_lot::Mutex;
 use persesstack_operator::admin::Readiness;
 use persesstack_operator::client::{ClientOptions, build};
+use persesstack_operator::controllers::persesdev::server::services;
 use persesstack_operator::leader::{Elector, Timing};
 use persesstack_operator::manager::{LEASE, Manager};
 use persesstack_operator::metrics::Metrics;
@@ -136,6 +137,7 @@ async fn a_second_manager_takes_over_the_stacks() {
             readiness: Readiness::default(),
             identity: identity.to_owned(),
             election: Some(TIMING),
+            addresses: services(),
         };
         let stop = CancellationToken::new();
         (tokio::spawn(manager.run(stop.clone())), stop)

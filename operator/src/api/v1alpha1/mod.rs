@@ -12,6 +12,8 @@ mod datasource;
 mod exposure;
 mod limits;
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
+mod monitoring;
+#[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
 mod pods;
 mod quantity;
 mod schema;
@@ -28,6 +30,7 @@ pub use database::{
 pub use datasource::{Access, BasicAuth, BearerAuth, Datasource, DatasourceAuth};
 pub use exposure::{Exposure, ExposureTls, ExposureType, Gateway, HttpRoute, Ingress};
 pub use limits::{LimitMode, Limits, NetworkPolicyMode, QueryLimits, QuotaMode, RateLimits};
+pub use monitoring::{Monitoring, Switch};
 pub use pods::{Autoscaling, PodMetric, ServingTls, ServingTlsType, Spread};
 pub use quantity::Quantity;
 pub use services::{

@@ -8,6 +8,7 @@ use super::database::Database;
 use super::datasource::Datasource;
 use super::exposure::Exposure;
 use super::limits::{Limits, NetworkPolicyMode, QuotaMode};
+use super::monitoring::Monitoring;
 use super::pods::{Autoscaling, ServingTls, Spread};
 use super::quantity::Quantity;
 use super::schema;
@@ -85,6 +86,10 @@ pub struct PersesStackSpec {
     /// How the service is reached from outside the cluster.
     #[serde(default)]
     pub exposure: Exposure,
+
+    /// How Prometheus watches the stack itself.
+    #[serde(default)]
+    pub monitoring: Monitoring,
 
     /// Prometheus-compatible servers that every project can query.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -13,6 +13,7 @@ pub mod feasible;
 mod frontends;
 mod generated;
 mod inputs;
+pub mod monitoring;
 pub mod observe;
 pub mod observed;
 mod optional;

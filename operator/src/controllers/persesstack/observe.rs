@@ -13,6 +13,7 @@ use super::build::names::Names;
 use super::context::Context;
 use super::crunchy::ClusterState;
 use super::frontends;
+use super::monitoring;
 use super::observed::{
     Availability, Capabilities, ForeignObject, HpaState, JobState, Listener, Observed, SecretData, WorkloadState,
     Workloads,
@@ -172,6 +173,7 @@ pub fn workloads(inventory: &Inventory, names: &Names, wanted: Option<Kind>, lis
         database: inventory.typed(Kind::StatefulSet, &names.database()).map(|found| stateful_set_state(&found)),
         migrations: jobs(inventory),
         exposure: admission::state(inventory, names, wanted, listeners),
+        monitoring: monitoring::present(inventory, names),
         hpa: inventory.typed(Kind::HorizontalPodAutoscaler, &names.api()).map(|found| hpa_state(&found)),
     }
 }

@@ -146,6 +146,8 @@ pub struct Workloads {
     pub hpa: Option<HpaState>,
     /// The object that exposes the service.
     pub exposure: Option<ExposureState>,
+    /// Kinds of what Prometheus needs that exist.
+    pub monitoring: Vec<Kind>,
 }
 
 /// An IngressClass.

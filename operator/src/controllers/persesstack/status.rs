@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use super::feasible::Feasibility;
+use super::monitoring;
 use super::observed::{ForeignObject, WorkloadState, Workloads};
 use super::validate::{Invalid, Validated};
 use super::waits::{Part, Waits};
@@ -44,6 +45,8 @@ pub mod condition {
     pub const DATASOURCES: &str = "DatasourcesReady";
     /// The service is reached from outside; present only when something exposes it, or should.
     pub const EXPOSURE: &str = "ExposureReady";
+    /// What Prometheus needs to watch the stack is in place; present only when something is, or should be.
+    pub const MONITORING: &str = "MonitoringReady";
     /// The connections of all layers fit into each other.
     pub const BUDGET: &str = "ConnectionBudget";
     /// The spec can be carried out.
@@ -176,6 +179,7 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
             parts.push(held(waits, Part::Api, api(planned, report.workloads)));
             parts.extend(datasources(planned.validated));
             parts.extend(exposure::finding(planned.validated, report.workloads.exposure.as_ref()));
+            parts.extend(monitoring::finding(planned.validated, &report.workloads.monitoring));
             parts.push(budget(planned.sizing));
             parts.push(fit::feasible(planned.sizing, planned.feasibility));
         }
@@ -310,7 +314,7 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
         return Finding::new(type_, true, part.reason, &part.message);
     }
     // A cluster that is not settled is `DatabaseReady=False`, which is told above.
-    let Workloads { api, redis, database, cluster: _, pgbouncer, migrations: _, hpa: _, exposure: _ } =
+    let Workloads { api, redis, database, cluster: _, pgbouncer, migrations: _, hpa: _, exposure: _, monitoring: _ } =
         report.workloads;
     let all = [("API", api), ("PostgreSQL", database), ("PgBouncer", pgbouncer), ("Redis", redis)];
     if let Some((what, state)) = all.iter().find(|(_, state)| state.as_ref().is_some_and(|state| !state.settled())) {
@@ -352,6 +356,7 @@ pub fn news<'a>(old: &[Condition], new: &'a [Condition]) -> Vec<(&'a Condition, 
         condition::CACHE,
         condition::DATASOURCES,
         condition::EXPOSURE,
+        condition::MONITORING,
     ];
     let good_when_true = |type_: &str| ![condition::STALLED, condition::CONFLICT].contains(&type_);
     new.iter()

@@ -11,7 +11,7 @@ use super::observed::{Availability, Capabilities, Observed, SecretData};
 use super::provider::ClusterPlan;
 use super::references::{self, RedisLogin, external_endpoint, pooler_certificate, redis_login, resolve_datasource};
 use super::waits::{Part, Waits};
-use super::{crunchy, generated, inputs, provider};
+use super::{crunchy, generated, inputs, monitoring, provider};
 use crate::api::v1alpha1::{CacheType, DatabaseType, Datasource, ExposureType, PersesStack, PersesStackSpec};
 use crate::apply::kind::Kind;
 use crate::settings::{DefaultImages, Entropy, Settings};
@@ -179,6 +179,8 @@ pub struct Validated {
     pub configured_exposure: ExposureType,
     /// Certificate of the API pods; `None` when they serve plain HTTP, and while it is waited for.
     pub serving_tls: Option<ServingCertificate>,
+    /// What is made for Prometheus.
+    pub monitoring: monitoring::Choice,
     /// What is waited for, and what it holds back.
     pub waits: Waits,
     /// User ids are assigned by the platform.
@@ -295,6 +297,13 @@ pub fn validate(
     let serving_tls = references::serving_tls(spec.api.tls.as_ref(), &names, observed);
     let serving_tls = waits.hold(serving_tls, Part::WITH_TLS)?;
     waits.hold(pod_metrics(&spec, observed.capabilities), Part::WITH_POD_METRICS)?;
+    let mut made = |switch, field, kind| {
+        waits.hold(monitoring::made(switch, field, kind, observed.capabilities), Part::WITH_MONITORING)
+    };
+    let monitoring = monitoring::Choice {
+        service_monitor: made(spec.monitoring.service_monitor, "spec.monitoring.serviceMonitor", Kind::ServiceMonitor)?,
+        rules: made(spec.monitoring.rules, "spec.monitoring.rules", Kind::PrometheusRule)?,
+    };
 
     Ok(Validated {
         namespace,
@@ -311,6 +320,7 @@ pub fn validate(
         exposure,
         configured_exposure,
         serving_tls: serving_tls.flatten(),
+        monitoring,
         waits,
         openshift: observed.capabilities.openshift == Availability::Present,
         capabilities: observed.capabilities,

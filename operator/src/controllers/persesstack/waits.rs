@@ -19,6 +19,8 @@ pub enum Part {
     Exposure,
     /// The autoscaler's metrics of pods.
     PodMetrics,
+    /// What Prometheus needs to watch the stack.
+    Monitoring,
     /// One datasource; the others and every object go on.
     Datasource,
 }
@@ -42,6 +44,8 @@ impl Part {
     pub(super) const WITH_CLUSTER: &[Self] = &[Self::Database];
     /// What signs in to the pooler, or speaks TLS with it.
     pub(super) const WITH_POOLER: &[Self] = &[Self::Pooler, Self::Api];
+    /// What needs an API of the Prometheus operator.
+    pub(super) const WITH_MONITORING: &[Self] = &[Self::Monitoring];
     /// A datasource with credentials.
     pub(super) const WITH_DATASOURCE: &[Self] = &[Self::Datasource];
 }

@@ -4,6 +4,7 @@ use kube::api::{Patch, PatchParams};
 use persesstack_operator::admin::Readiness;
 use persesstack_operator::client::fault::Faults;
 use persesstack_operator::client::{ClientOptions, build};
+use persesstack_operator::controllers::persesdev::server::services;
 use persesstack_operator::manager::Manager;
 use persesstack_operator::metrics::Metrics;
 use persesstack_operator::settings::Settings;
@@ -54,6 +55,7 @@ impl Operator {
             readiness: Readiness::default(),
             identity: "test".to_owned(),
             election: None,
+            addresses: services(),
         };
         let task = tokio::spawn(manager.run(stop.clone()));
         Self { faults, metrics, stop, task }

@@ -8,6 +8,7 @@ pub mod labels;
 mod limits_file;
 mod meta;
 mod migration;
+pub mod monitoring;
 pub mod names;
 pub mod network_policy;
 mod pgbouncer;
@@ -56,6 +57,8 @@ pub struct Resources {
     pub migration: Option<Migration>,
     /// The way in from outside; `None` while it is not known what to choose, or what is asked for is not there.
     pub exposure: Option<Exposure>,
+    /// What Prometheus needs to watch the stack.
+    pub monitoring: Monitoring,
     /// API server; its Deployment waits for the migration of a new image, never for less.
     pub api: Api,
     /// What the namespace and the network allow.
@@ -142,6 +145,15 @@ pub struct Exposure {
     pub ingress: Option<Ingress>,
 }
 
+/// What Prometheus needs to watch the stack. Each is `None` while it is not known what is wanted of it.
+#[derive(Clone, Debug)]
+pub struct Monitoring {
+    /// Where to scrape.
+    pub service_monitor: Option<Option<DynamicObject>>,
+    /// What to alert on.
+    pub rules: Option<Option<DynamicObject>>,
+}
+
 /// The API server.
 #[derive(Clone, Debug)]
 pub struct Api {
@@ -175,6 +187,7 @@ pub fn build(validated: &Validated, sizing: &Sizing) -> Result<Resources, Invali
         cache: sizing.redis.as_ref().map(|redis| redis::build(validated, redis)),
         pooler: own_pooler.map(|pooler| pgbouncer::build(validated, pooler)),
         exposure: exposure::build(validated),
+        monitoring: monitoring::build(validated),
         api: api::build(validated, sizing, migration.as_ref())?,
         limits: Limits {
             server: limits_file::build(validated)?,

@@ -27,6 +27,11 @@ impl Names {
         self.stack.clone()
     }
 
+    /// PrometheusRule with the alerts of the stack.
+    pub fn rules(&self) -> String {
+        format!("{}-rules", self.stack)
+    }
+
     /// Immutable Secret with the server's configuration whose content hashes to `hash`.
     pub fn api_config(&self, hash: &str) -> String {
         format!("{}-api-config-{hash}", self.stack)

@@ -7,16 +7,23 @@ use serde_json::{Value, json};
 
 use super::labels::Component;
 use super::meta;
+use super::monitoring::{Scope, dashboard_documents};
+use crate::controllers::persesstack::monitoring::wants_dashboard;
 use crate::controllers::persesstack::validate::{Invalid, ResolvedAuth, ResolvedDatasource, Validated};
 
-/// `<stack>-provisioning`: `globaldatasources.json` and `globalsecrets.json`, each a JSON array.
+/// `<stack>-provisioning`: `globaldatasources.json`, `globalsecrets.json` and, where one is wanted, `dashboards.json` with the
+/// dashboard about the stack and its project; each a JSON array.
 pub(super) fn secret(v: &Validated) -> Result<Secret, Invalid> {
     let datasources: Vec<_> = v.datasources.iter().map(datasource).collect();
     let secrets: Vec<_> = v.datasources.iter().filter_map(global_secret).collect();
-    let data = BTreeMap::from([
+    let mut data = BTreeMap::from([
         ("globaldatasources.json".to_owned(), json_file(&datasources)?),
         ("globalsecrets.json".to_owned(), json_file(&secrets)?),
     ]);
+    if wants_dashboard(&v.spec) {
+        let documents = dashboard_documents(&Scope::new(&v.namespace, v.names.stack()));
+        data.insert("dashboards.json".to_owned(), json_file(&documents)?);
+    }
     Ok(meta::secret(meta::owned(v, v.names.provisioning(), Component::Api), data, false))
 }
 

@@ -33,6 +33,7 @@ fn healthy(migration: &str) -> Workloads {
         migrations: [(migration.to_owned(), JobState { complete: true, failed: None })].into(),
         hpa: None,
         exposure: None,
+        monitoring: Vec::new(),
     }
 }
 

@@ -1,0 +1,37 @@
+//! How Prometheus watches the stack itself.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How Prometheus watches the stack itself, by resources of the Prometheus operator.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Monitoring {
+    /// A ServiceMonitor that scrapes the API pods. Unless it is Disabled, a dashboard about the stack is provisioned too when
+    /// one of the datasources is the default.
+    #[serde(default)]
+    pub service_monitor: Switch,
+    /// A PrometheusRule with the alerts and service level objectives.
+    #[serde(default)]
+    pub rules: Switch,
+    /// More labels of both objects, for a Prometheus that selects by labels, for example `release: kube-prometheus`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[x_kube(validation = Rule::new("self.size() <= 16").message("at most 16 labels"))]
+    #[x_kube(validation = Rule::new("self.all(key, !key.startsWith('app.kubernetes.io/'))").message("labels of app.kubernetes.io/ belong to the operator"))]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Whether something is made.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub enum Switch {
+    /// Where the cluster has the API for it.
+    #[default]
+    Auto,
+    /// Always; a cluster without the API is told in a condition.
+    Enabled,
+    /// Never.
+    Disabled,
+}
