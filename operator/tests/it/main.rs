@@ -3,6 +3,7 @@
 
 mod accepted;
 mod access;
+mod argocd;
 mod client;
 mod cluster;
 mod crash;
@@ -15,11 +16,14 @@ mod generated;
 mod golden;
 mod lifecycle;
 mod limits;
+mod manners;
 mod optional;
 mod plan;
 mod pods;
 mod samples;
 mod seed;
 mod sizing;
+mod suspension;
+mod turns;
 mod validate;
 mod waits;

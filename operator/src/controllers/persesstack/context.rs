@@ -9,6 +9,7 @@ use super::build::labels::MANAGED_BY;
 use super::capabilities::CapabilityCache;
 use super::observed::SecretData;
 use super::survey::ClusterFacts;
+use super::turns::Turns;
 use crate::apply::owner::StackId;
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
@@ -33,6 +34,8 @@ pub struct Context {
     pub references: References,
     /// Content of generated Secrets.
     pub vault: Vault,
+    /// Which stacks replace their pods now because of a newer operator.
+    pub turns: Turns,
     /// Optional APIs.
     pub capabilities: CapabilityCache,
     /// Nodes and storage classes.
@@ -53,6 +56,7 @@ impl Context {
             backoff: Backoff::default(),
             references: References::default(),
             vault: Vault::default(),
+            turns: Turns::default(),
             capabilities: CapabilityCache::default(),
             cluster: ClusterFacts::default(),
             became_ready: Mutex::default(),
@@ -70,6 +74,7 @@ impl Context {
         self.backoff.succeeded(&key);
         self.references.forget(&key);
         self.vault.forget(&key);
+        self.turns.done(&key);
         self.metrics.forget(namespace, name);
     }
 }

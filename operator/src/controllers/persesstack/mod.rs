@@ -14,10 +14,13 @@ mod inputs;
 pub mod observe;
 pub mod observed;
 mod optional;
+pub mod reasons;
 pub mod reconcile;
 mod references;
 pub mod status;
 pub mod survey;
+pub mod suspension;
+pub mod turns;
 pub mod validate;
 pub mod waits;
 

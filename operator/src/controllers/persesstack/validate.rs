@@ -9,6 +9,7 @@ use super::build::names::Names;
 use super::exposure::{self, Exposed};
 use super::observed::{Availability, Capabilities, Observed};
 use super::references::{self, external_endpoint, resolve_datasource};
+use super::suspension::{Running, running};
 use super::waits::{Part, Waits};
 use super::{generated, inputs};
 use crate::api::v1alpha1::{DatabaseType, Datasource, ExposureType, PersesStack, PersesStackSpec};
@@ -156,6 +157,8 @@ pub struct Validated {
     pub operator_namespace: String,
     /// Whether the API Deployment exists: then `spec.replicas` is not ours.
     pub api_exists: bool,
+    /// Which parts run.
+    pub running: Running,
     /// Inputs of the capacity model.
     pub inputs: Inputs,
 }
@@ -256,6 +259,7 @@ pub fn validate(
         capabilities: observed.capabilities,
         operator_namespace: settings.namespace.clone(),
         api_exists: observed.api_replicas.is_some(),
+        running: running(spec.suspend, &observed.workloads),
         inputs,
         names,
         spec,

@@ -18,7 +18,7 @@ mod quota;
 mod redis;
 mod server_config;
 
-pub use meta::{CONFIG_HASH, MIGRATION};
+pub use meta::{CONFIG_HASH, MIGRATION, SUSPENDED};
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;

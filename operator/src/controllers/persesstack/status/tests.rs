@@ -19,7 +19,16 @@ fn stack() -> PersesStack {
 
 #[expect(clippy::unnecessary_wraps, reason = "it stands for a workload that exists")]
 fn state(ready: i32) -> Option<WorkloadState> {
-    Some(WorkloadState { current: true, desired: 2, total: 2, updated: 2, ready, available: ready, message: None })
+    Some(WorkloadState {
+        current: true,
+        desired: 2,
+        total: 2,
+        updated: 2,
+        ready,
+        available: ready,
+        message: None,
+        suspended: false,
+    })
 }
 
 fn healthy(migration: &str) -> Workloads {
@@ -55,7 +64,14 @@ fn fitting(
     let mut workloads = healthy(&migration);
     change(&mut workloads);
     let planned = Planned { validated: &validated, sizing: &sizing, migration: Some(&migration), feasibility, held };
-    let report = Report { plan: Ok(planned), workloads: &workloads, foreign: &[], failed: None, terminating: &[] };
+    let report = Report {
+        plan: Ok(planned),
+        workloads: &workloads,
+        foreign: &[],
+        failed: None,
+        terminating: &[],
+        waits_turn: false,
+    };
     compute(stack, &report, Timestamp::from_second(100).unwrap())
 }
 
