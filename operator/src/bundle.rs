@@ -27,7 +27,7 @@ pub enum BundleError {
     Write(&'static str, serde_saphyr::ser::Error),
     /// A file that is compiled in is not what it should be.
     #[error("{0} is not readable as YAML: {1}")]
-    Read(&'static str, serde_saphyr::Error),
+    Read(&'static str, String),
     /// A part does not serialize.
     #[error("a part of the bundle cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -88,7 +88,7 @@ fn annotations() -> Value {
 fn containerfile() -> String {
     let labels = annotations();
     let labels = labels.as_object().into_iter().flatten();
-    let labels: String = labels.map(|(key, value)| format!("LABEL {key}={value}\n")).collect();
+    let labels = labels.map(|(key, value)| format!("LABEL {key}={value}\n")).collect::<Vec<_>>().concat();
     format!(
         "FROM scratch\n{labels}COPY manifests /manifests/\nCOPY metadata /metadata/\nCOPY tests/scorecard /tests/scorecard/\n"
     )
@@ -123,8 +123,8 @@ fn scorecard() -> Value {
 
 /// The Deployment of `config/manager` with the images of the input.
 fn deployment(input: &Input) -> Result<(Value, String), BundleError> {
-    let mut manager: Value =
-        serde_saphyr::from_str(MANAGER).map_err(|error| BundleError::Read("config/manager/manager.yaml", error))?;
+    let mut manager: Value = serde_saphyr::from_str(MANAGER)
+        .map_err(|error| BundleError::Read("config/manager/manager.yaml", error.to_string()))?;
     let mut spec = manager["spec"].take();
     let container = &mut spec["template"]["spec"]["containers"][0];
     if let Some(image) = &input.operator_image {
@@ -168,7 +168,9 @@ fn csv(input: &Input) -> Result<Value, BundleError> {
     let related: Vec<Value> = images.iter().map(|(name, _, image)| json!({"name": name, "image": image})).collect();
     let samples: Vec<Value> = SAMPLES
         .iter()
-        .map(|text| serde_saphyr::from_str(text).map_err(|error| BundleError::Read("config/samples", error)))
+        .map(|text| {
+            serde_saphyr::from_str(text).map_err(|error| BundleError::Read("config/samples", error.to_string()))
+        })
         .collect::<Result<_, _>>()?;
     let rules = |rules: Option<Vec<_>>| json!([{"serviceAccountName": rbac::NAME, "rules": rules.unwrap_or_default() as Vec<k8s_openapi::api::rbac::v1::PolicyRule>}]);
     Ok(json!({

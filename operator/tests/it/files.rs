@@ -31,7 +31,7 @@ pub(crate) fn sources(folder: &str, visit: &mut impl FnMut(&str, &str)) {
         let path = format!("{folder}/{name}");
         if crate_dir().join(&path).is_dir() {
             sources(&path, visit);
-        } else if name.ends_with(".rs") && name != "tests.rs" {
+        } else if Path::new(&name).extension().is_some_and(|end| end == "rs") && name != "tests.rs" {
             let text = read(&path);
             visit(&path, text.split("#[cfg(test)]").next().unwrap_or_default());
         }

@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use parking_lot::Mutex;
+use persesstack_operator::api::v1alpha1::PersesStack;
 use persesstack_operator::apply::kind::Kind;
 use persesstack_operator::conditions::find;
 use serde_json::json;
@@ -92,6 +93,8 @@ async fn it_sleeps_and_wakes_in_order_and_loses_nothing() {
     let kept = space.get(Kind::PersistentVolumeClaim, "perses-db").await.unwrap();
     assert_eq!(kept["metadata"]["uid"], claim);
     assert!(space.get(Kind::HorizontalPodAutoscaler, "perses-api").await.is_some());
+    // The events of the last status follow it.
+    operator.reconciled_again(&space).await;
     quiet(&space, &operator).await;
     operator.stop().await;
 
@@ -121,7 +124,13 @@ async fn it_sleeps_and_wakes_in_order_and_loses_nothing() {
     let scale = kube::api::Patch::Merge(json!({"spec": {"replicas": 4}}));
     deployments.patch_scale("perses-api", &params, &scale).await.unwrap();
     space.change(&json!({"users": 12})).await;
+    let four = |stack: &PersesStack| {
+        let api = stack.status.as_ref().and_then(|status| status.api.as_ref());
+        api.is_some_and(|api| (api.replicas, api.ready) == (4, 4))
+    };
+    space.until("four API pods", four).await;
     space.settled().await;
+    operator.reconciled_again(&space).await;
     quiet(&space, &operator).await;
     assert_eq!(replicas().await, 4);
     assert_eq!(generated(&space).await, secrets);

@@ -55,6 +55,7 @@ pub struct Running {
 /// Decides for every part from the wish and from what runs. A part that this stack does not have is no hindrance.
 pub fn running(suspend: bool, workloads: &Workloads) -> Running {
     let Workloads { api, pgbouncer: pooler, redis: cache, database, .. } = workloads;
+    let (api, pooler, cache, database) = (api.as_ref(), pooler.as_ref(), cache.as_ref(), database.as_ref());
     if suspend {
         let (no_api, no_pooler, no_cache) = (gone(api), gone(pooler), gone(cache));
         return Running {
@@ -68,7 +69,7 @@ pub fn running(suspend: bool, workloads: &Workloads) -> Running {
     }
     let database_up = up(database);
     let cache_up = database_up && up(cache);
-    let stopped = api.as_ref().is_some_and(|api| api.suspended);
+    let stopped = api.is_some_and(|api| api.suspended);
     let api = Pods::run(!stopped || (cache_up && up(pooler)));
     Running {
         api,
@@ -81,17 +82,17 @@ pub fn running(suspend: bool, workloads: &Workloads) -> Running {
 }
 
 /// Whether no pod of it is left.
-fn gone(part: &Option<WorkloadState>) -> bool {
-    part.as_ref().is_none_or(|part| part.current && part.desired == 0 && part.total == 0)
+fn gone(part: Option<&WorkloadState>) -> bool {
+    part.is_none_or(|part| part.current && part.desired == 0 && part.total == 0)
 }
 
 /// Whether it is there and nobody wants a pod of it.
-fn asleep(part: &Option<WorkloadState>) -> bool {
-    part.as_ref().is_some_and(|part| part.desired == 0)
+fn asleep(part: Option<&WorkloadState>) -> bool {
+    part.is_some_and(|part| part.desired == 0)
 }
 
-fn up(part: &Option<WorkloadState>) -> bool {
-    part.as_ref().is_none_or(|part| part.desired > 0 && part.ready >= part.desired)
+fn up(part: Option<&WorkloadState>) -> bool {
+    part.is_none_or(|part| part.desired > 0 && part.ready >= part.desired)
 }
 
 #[cfg(test)]
