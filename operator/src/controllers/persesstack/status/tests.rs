@@ -179,7 +179,14 @@ fn an_invalid_spec_keeps_what_the_last_good_one_made() {
     let invalid =
         Invalid { reason: "DatabaseNotChosen", message: "set it".to_owned(), waiting_for: None, terminal: true };
     let workloads = healthy("m");
-    let report = Report { plan: Err(&invalid), workloads: &workloads, foreign: &[], failed: None, terminating: &[] };
+    let report = Report {
+        plan: Err(&invalid),
+        workloads: &workloads,
+        foreign: &[],
+        failed: None,
+        terminating: &[],
+        waits_turn: false,
+    };
     let status = compute(&stack, &report, Timestamp::from_second(200).unwrap());
     assert_eq!(is(&status, condition::STALLED), "True DatabaseNotChosen");
     assert_eq!(is(&status, condition::READY), "True PodsReady", "the pods still serve");
@@ -202,8 +209,14 @@ fn somebody_elses_object_is_named() {
         owner: "managed by Helm".to_owned(),
     }];
     let invalid = Invalid { reason: "x", message: String::new(), waiting_for: None, terminal: true };
-    let report =
-        Report { plan: Err(&invalid), workloads: &workloads, foreign: &foreign, failed: None, terminating: &[] };
+    let report = Report {
+        plan: Err(&invalid),
+        workloads: &workloads,
+        foreign: &foreign,
+        failed: None,
+        terminating: &[],
+        waits_turn: false,
+    };
     let status = compute(&stack(), &report, Timestamp::from_second(1).unwrap());
     assert_eq!(is(&status, condition::CONFLICT), "True ForeignObject");
     assert_eq!(is(&status, condition::READY), "False NameConflict");
