@@ -99,6 +99,7 @@ fn up(part: Option<&WorkloadState>) -> bool {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "it stands for a workload that exists")]
     fn pods(desired: i32, ready: i32) -> Option<WorkloadState> {
         Some(WorkloadState { current: true, desired, total: ready, updated: ready, ready, ..WorkloadState::default() })
     }
