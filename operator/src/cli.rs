@@ -13,7 +13,7 @@ use crate::plan::{self, PlanError, report};
 use crate::run::RunArgs;
 use crate::settings::Settings;
 use crate::sizing::price::{PriceError, PriceTable};
-use crate::{crd, explain, rbac, render};
+use crate::{bundle, crd, explain, rbac, render};
 
 /// Why a command fails.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,17 @@ pub enum CliError {
     #[error("{path} cannot be read: {source}; name a file with a PersesStack, or - for standard input")]
     Read {
         /// As given.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bundle cannot be made.
+    #[error(transparent)]
+    Bundle(#[from] bundle::BundleError),
+    /// A file of the bundle cannot be written.
+    #[error("{path} cannot be written: {source}")]
+    WriteFile {
+        /// Which.
         path: String,
         /// Why.
         source: io::Error,
@@ -81,6 +92,8 @@ pub enum Command {
     Crd,
     /// Print the roles that the operator needs.
     Rbac,
+    /// Write the bundle for the Operator Lifecycle Manager. The RELATED_IMAGE_* variables name the images of a stack.
+    Bundle(BundleArgs),
     /// Print what the operator would apply for the PersesStacks of a file. Needs no cluster.
     Render(RenderArgs),
     /// Show what applying a file would do to a cluster: objects, fields, disruption, costs. Writes nothing.
@@ -143,6 +156,20 @@ impl OptionalApi {
         }
         capabilities
     }
+}
+
+/// Arguments of `bundle`.
+#[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// Folder for the files; made when it is absent.
+    #[arg(short, long, default_value = "bundle")]
+    output: PathBuf,
+    /// The operator's own image; that of `config/manager` when absent.
+    #[arg(long, env = "OPERATOR_IMAGE")]
+    operator_image: Option<String>,
+    /// Refuse images without a digest, as a release must.
+    #[arg(long)]
+    require_digests: bool,
 }
 
 /// Arguments of `explain`.
@@ -265,6 +292,21 @@ pub fn offline_crd() -> Result<(), CliError> {
 /// Prints the roles.
 pub fn offline_rbac() -> Result<(), CliError> {
     print(&rbac::yaml()?)
+}
+
+/// Writes the bundle.
+pub fn offline_bundle(args: &BundleArgs, settings: &Settings) -> Result<(), CliError> {
+    let input = bundle::Input {
+        images: settings.images.clone(),
+        operator_image: args.operator_image.clone(),
+        require_digests: args.require_digests,
+    };
+    for (name, text) in bundle::files(&input)? {
+        let path = args.output.join(name);
+        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
+        written.map_err(|source| CliError::WriteFile { path: path.display().to_string(), source })?;
+    }
+    Ok(())
 }
 
 fn read(path: &PathBuf) -> Result<String, CliError> {

@@ -27,12 +27,14 @@ pub struct Timing {
     pub retry: Duration,
 }
 
+/// When a holder dies, another acts after 12 s at most: the duration, one pause until the holder's last renewal was seen,
+/// and one until the next look.
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            duration: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
-            retry: Duration::from_secs(2),
+            duration: Duration::from_secs(10),
+            renew_deadline: Duration::from_secs(7),
+            retry: Duration::from_secs(1),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod admin;
 pub mod api;
 pub mod apply;
 pub mod backoff;
+pub mod bundle;
 pub mod certificate;
 pub mod cli;
 pub mod client;

@@ -24,6 +24,7 @@ fn answer(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args, settings)?,
         Command::Crd => cli::offline_crd()?,
         Command::Rbac => cli::offline_rbac()?,
+        Command::Bundle(args) => cli::offline_bundle(&args, &settings)?,
         Command::Render(args) => cli::offline_render(&args, &settings)?,
         Command::Plan(args) => return Ok(cli::online_plan(&args, &settings)?),
         Command::Explain(args) => cli::offline_explain(&args, &settings)?,

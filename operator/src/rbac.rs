@@ -22,7 +22,7 @@ const SEE: &[&str] = &["get", "list", "watch"];
 /// In every watched namespace.
 const GRANTS: &[Grant] = &[
     Grant { group: "persesstack.io", resources: &["persesstacks"], verbs: SEE, why: "the wish" },
-    Grant { group: "persesstack.io", resources: &["persesstacks/status"], verbs: &["get", "patch"], why: "the report" },
+    Grant { group: "persesstack.io", resources: &["persesstacks/status"], verbs: &["patch"], why: "the report" },
     Grant {
         group: "persesstack.io",
         resources: &["persesstacks/finalizers"],
@@ -114,7 +114,7 @@ const GRANTS: &[Grant] = &[
 const OWN_NAMESPACE: &[Grant] = &[Grant {
     group: "coordination.k8s.io",
     resources: &["leases"],
-    verbs: &["get", "list", "watch", "create", "patch", "update"],
+    verbs: &["get", "create", "update"],
     why: "one of several replicas acts",
 }];
 

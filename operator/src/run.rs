@@ -30,6 +30,9 @@ pub struct RunArgs {
     /// Run without an election: there is no other process.
     #[arg(long, env = "NO_LEADER_ELECTION")]
     no_leader_election: bool,
+    /// Stacks that replace their pods at the same time when a newer operator brings new images or templates; 0 is no limit.
+    #[arg(long, env = "MAX_ROLLING_STACKS", default_value_t = 3)]
+    max_rolling: usize,
     /// Level, or directives as `info,kube=debug`.
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     log_level: String,
@@ -51,6 +54,7 @@ pub fn run(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(args: RunArgs, settings: Settings) -> anyhow::Result<()> {
+    let settings = Settings { max_rolling: args.max_rolling, ..settings };
     let config = kube::Config::infer()
         .await
         .context("find the cluster: run in a pod with a service account, or set KUBECONFIG")?;

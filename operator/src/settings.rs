@@ -35,6 +35,8 @@ pub struct Settings {
     pub watch_namespace: Option<String>,
     /// Namespace of the operator itself (`POD_NAMESPACE`); holds the leader lease.
     pub namespace: String,
+    /// Stacks that may replace their pods at the same time because of a newer operator; 0 is no limit.
+    pub max_rolling: usize,
 }
 
 impl Settings {
@@ -51,6 +53,7 @@ impl Settings {
             },
             watch_namespace: value("WATCH_NAMESPACE"),
             namespace: value("POD_NAMESPACE").unwrap_or_else(|| "default".to_owned()),
+            max_rolling: 0,
         }
     }
 }

@@ -57,6 +57,14 @@ pub fn difference(desired: &Value, live: &Value, manager: &str) -> Option<Differ
     }
 }
 
+/// The first difference in the pod template of a Deployment or StatefulSet: an apply would replace its pods.
+pub fn template_difference(desired: &Value, live: &Value, manager: &str) -> Option<Difference> {
+    let fields = fields_of(live, manager, desired["apiVersion"].as_str())?;
+    let fields = fields.get("f:spec")?.get("f:template")?.as_object()?;
+    let mut path = Path(vec![".spec".to_owned(), ".template".to_owned()]);
+    walk(&desired["spec"]["template"], &live["spec"]["template"], fields, &mut path)
+}
+
 /// Whether `manager` has applied `field` (a path of plain names, as `["spec", "replicas"]`) on `live`.
 pub fn manages(live: &Value, manager: &str, field: &[&str]) -> bool {
     let mut fields = fields_of(live, manager, None);

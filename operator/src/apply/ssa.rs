@@ -16,7 +16,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::compare::{Difference, Why, difference, lists_with_strangers, manages};
+use super::compare::{Difference, Why, difference, lists_with_strangers, manages, template_difference};
 use super::inventory::Inventory;
 use super::kind::Kind;
 use super::owner::{Claim, StackId, claim, terminating};
@@ -127,8 +127,9 @@ impl Applier<'_> {
         self.hand_over_replicas(child, &live).await?;
         let mut body = child.value.clone();
         body["metadata"]["uid"] = live["metadata"]["uid"].clone();
-        if child.lifecycle == Lifecycle::Generated {
-            // Its content in `body` is what was read: it must not undo a change that was made since.
+        if child.lifecycle == Lifecycle::Generated || scales_down(child, &live) {
+            // A generated content in `body` is what was read: it must not undo a change that was made since. And pods are
+            // taken away only from what was looked at.
             body["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -149,6 +150,13 @@ impl Applier<'_> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether applying it would replace pods that run.
+    pub fn rolls(&self, child: &Child) -> bool {
+        let pods = matches!(child.kind, Kind::Deployment | Kind::StatefulSet);
+        let live = self.inventory.get(child.kind, &child.name).filter(|live| live["spec"]["replicas"] != 0);
+        pods && live.is_some_and(|live| template_difference(&child.value, live, FIELD_MANAGER).is_some())
     }
 
     /// Reads one object; `None` when there is none.
@@ -244,6 +252,12 @@ pub(super) fn hands_over_replicas(child: &Child, live: &Value) -> bool {
     leaves_out && !another && manages(live, FIELD_MANAGER, &REPLICAS)
 }
 
+/// Whether an apply would take pods away.
+fn scales_down(child: &Child, live: &Value) -> bool {
+    let replicas = |object: &Value| object["spec"]["replicas"].as_i64();
+    replicas(&child.value).zip(replicas(live)).is_some_and(|(wanted, found)| wanted < found)
+}
+
 /// Why an existing object of ours must be applied; `None` when it is as wanted.
 pub(super) fn needed(child: &Child, live: &Value) -> Option<Difference> {
     match child.lifecycle {
@@ -290,6 +304,19 @@ mod tests {
         assert_eq!(needed(&child, &live), None);
         live["metadata"]["labels"]["a"] = json!("2");
         assert_eq!(needed(&child, &live).unwrap().path, "metadata.labels.a");
+    }
+
+    #[test]
+    fn fewer_pods_are_told_from_more_and_from_none_of_our_business() {
+        let set = |replicas: Value| json!({"spec": {"replicas": replicas}});
+        let wants = |replicas: Value| {
+            let (kind, lifecycle) = (Kind::Deployment, Lifecycle::Applied);
+            Child { kind, name: "a".to_owned(), lifecycle, value: set(replicas) }
+        };
+        assert!(scales_down(&wants(json!(0)), &set(json!(2))));
+        assert!(!scales_down(&wants(json!(2)), &set(json!(2))));
+        assert!(!scales_down(&wants(json!(3)), &set(json!(2))));
+        assert!(!scales_down(&wants(Value::Null), &set(json!(2))), "the autoscaler's");
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use parking_lot::Mutex;
 use persesstack_operator::admin::Readiness;
+use persesstack_operator::apply::kind::Kind;
 use persesstack_operator::client::{ClientOptions, build};
 use persesstack_operator::controllers::persesdev::server::services;
 use persesstack_operator::leader::{Elector, Timing};
@@ -18,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{DEADLINE, Space, World, control_plane, within};
+use crate::cluster::{DEADLINE, Space, World, control_plane, rights, within};
 
 /// Short, so that a take-over does not take long.
 const TIMING: Timing = Timing {
@@ -162,4 +163,50 @@ async fn a_second_manager_takes_over_the_stacks() {
     space.settled().await;
     stop_second.cancel();
     second.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_leader_is_killed_the_other_acts_within_fifteen_seconds_and_never_both() {
+    let space = Space::new("killed").await;
+    rights::own_namespace(&space.client, &space.namespace).await;
+    let _world = World::start(&space);
+    let start = |identity: &str| {
+        let user_agent = format!("{identity}-of-{}", space.namespace);
+        let options = ClientOptions { user_agent, ..ClientOptions::default() };
+        let (namespace, watched) = (space.namespace.clone(), Some(space.namespace.clone()));
+        let manager = Manager {
+            client: build(rights::of_the_operator(control_plane()), &options).unwrap(),
+            settings: Settings { namespace, watch_namespace: watched, ..Settings::default() },
+            metrics: Metrics::new(),
+            readiness: Readiness::default(),
+            identity: identity.to_owned(),
+            // As it ships.
+            election: Some(Timing::default()),
+            addresses: services(),
+        };
+        tokio::spawn(manager.run(CancellationToken::new()))
+    };
+    let holder = async || leases(&space).get_opt(LEASE).await.unwrap()?.spec?.holder_identity;
+    let (log, first) = (control_plane().audit(), start("first"));
+    let mark = log.mark().unwrap();
+    within("the first to lead", DEADLINE, async || (holder().await? == "first").then_some(())).await;
+    let second = start("second");
+    space.create(&json!({"users": 10})).await;
+    space.settled().await;
+    let delete = async || space.api(Kind::Service).delete("perses-api", &DeleteParams::default()).await.unwrap();
+    // As SIGKILL: no request leaves any more, the lease is not given up.
+    first.abort();
+    let died = Instant::now();
+    delete().await;
+    within("the second to act", DEADLINE, async || space.get(Kind::Service, "perses-api").await).await;
+    let took = died.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    // The log is in the order of the answers: no write of the first comes after one of the second.
+    let of = |who: &str| format!("{who}-of-{}", space.namespace);
+    let writes = log.writes_since(mark, |event| [of("first"), of("second")].contains(&event.user_agent)).unwrap();
+    let agents: Vec<_> = writes.iter().map(|event| event.user_agent.as_str()).collect();
+    let last_of_first = agents.iter().rposition(|agent| *agent == of("first")).unwrap();
+    let first_of_second = agents.iter().position(|agent| *agent == of("second")).unwrap();
+    assert!(last_of_first < first_of_second, "both have acted: {agents:?}");
+    second.abort();
 }

@@ -24,10 +24,25 @@ pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(crate_dir().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
+/// Calls `visit` with every source file of this crate below `folder`, without its tests.
+pub(crate) fn sources(folder: &str, visit: &mut impl FnMut(&str, &str)) {
+    for entry in fs::read_dir(crate_dir().join(folder)).expect("folder") {
+        let name = entry.expect("entry").file_name().into_string().expect("UTF-8");
+        let path = format!("{folder}/{name}");
+        if crate_dir().join(&path).is_dir() {
+            sources(&path, visit);
+        } else if Path::new(&name).extension().is_some_and(|end| end == "rs") && name != "tests.rs" {
+            let text = read(&path);
+            visit(&path, text.split("#[cfg(test)]").next().unwrap_or_default());
+        }
+    }
+}
+
 /// Compares a generated file of the workspace, or writes it.
 pub(crate) fn generated(path: &str, command: &str, text: &str) {
     let file = workspace_dir().join(path);
     if updating() {
+        fs::create_dir_all(file.parent().expect("folder")).expect("folder");
         fs::write(&file, text).expect("write");
     }
     let recorded = fs::read_to_string(&file).unwrap_or_default();

@@ -46,7 +46,7 @@ async fn a_stack_becomes_ready_and_then_nothing_is_written() {
 
 /// Lets the last events arrive, then counts at the API server that nothing is written while the operator is woken again
 /// and again.
-async fn quiet(space: &Space, operator: &Operator) {
+pub(crate) async fn quiet(space: &Space, operator: &Operator) {
     let agent = format!("operator-of-{}", space.namespace);
     within("the operator to have looked", DEADLINE, async || (operator.reconciles("ok") > 0).then_some(())).await;
     let log = control_plane().audit();

@@ -3,6 +3,7 @@
 
 mod accepted;
 mod access;
+mod argocd;
 mod client;
 mod cluster;
 mod crash;
@@ -16,6 +17,7 @@ mod generated;
 mod golden;
 mod lifecycle;
 mod limits;
+mod manners;
 mod monitoring;
 mod optional;
 mod persesdev;
@@ -26,5 +28,7 @@ mod providers;
 mod samples;
 mod seed;
 mod sizing;
+mod suspension;
+mod turns;
 mod validate;
 mod waits;

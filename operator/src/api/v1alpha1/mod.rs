@@ -43,5 +43,5 @@ pub use spec::{
 };
 pub use status::{
     ApiStatus, DatabaseStatus, DerivationStatus, EndpointsStatus, ExposureStatus, PersesStackStatus, SecretsStatus,
-    SizingStatus,
+    SizingStatus, SuspensionStatus,
 };

@@ -109,6 +109,16 @@ pub struct PersesStackSpec {
     /// Which pods NetworkPolicies protect.
     #[serde(default)]
     pub network_policy: NetworkPolicyMode,
+
+    /// Take all pods away and keep everything else: first the API, then the pooler, the cache and the database; set back to
+    /// false they start in reverse. Data, credentials and addresses stay. An external database is left alone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub suspend: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What one user does; the inputs of the capacity model beside `users`.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,9 +40,29 @@ pub struct PersesStackStatus {
     /// Names of the generated Secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secrets: Option<SecretsStatus>,
+    /// Sleep and waking; absent when the stack was never suspended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspension: Option<SuspensionStatus>,
     /// Every derived number and why it is what it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sizing: Option<SizingStatus>,
+}
+
+/// Sleep and waking.
+#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SuspensionStatus {
+    /// When the stack began to fall asleep; absent when it is awake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub suspended_at: Option<Time>,
+    /// When it began to wake; absent when it sleeps or is awake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub waking_since: Option<Time>,
+    /// How long the last waking took, from the wish to enough API pods that answer, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_wake_seconds: Option<i64>,
 }
 
 /// The API pods.

@@ -10,6 +10,7 @@ use super::capabilities::CapabilityCache;
 use super::crunchy_schema::CrunchySchemaCache;
 use super::observed::SecretData;
 use super::survey::ClusterFacts;
+use super::turns::Turns;
 use crate::apply::owner::StackId;
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
@@ -34,6 +35,8 @@ pub struct Context {
     pub references: References,
     /// Content of generated Secrets.
     pub vault: Vault,
+    /// Which stacks replace their pods now because of a newer operator.
+    pub turns: Turns,
     /// Optional APIs.
     pub capabilities: CapabilityCache,
     /// Nodes and storage classes.
@@ -56,6 +59,7 @@ impl Context {
             backoff: Backoff::default(),
             references: References::default(),
             vault: Vault::default(),
+            turns: Turns::default(),
             capabilities: CapabilityCache::default(),
             cluster: ClusterFacts::default(),
             crunchy_schema: CrunchySchemaCache::default(),
@@ -74,6 +78,7 @@ impl Context {
         self.backoff.succeeded(&key);
         self.references.forget(&key);
         self.vault.forget(&key);
+        self.turns.done(&key);
         self.metrics.forget(namespace, name);
     }
 }

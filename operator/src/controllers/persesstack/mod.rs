@@ -18,10 +18,13 @@ pub mod observe;
 pub mod observed;
 mod optional;
 pub mod provider;
+pub mod reasons;
 pub mod reconcile;
 pub mod references;
 pub mod status;
 pub mod survey;
+pub mod suspension;
+pub mod turns;
 pub mod validate;
 pub mod waits;
 

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::api::Api;
 
 use super::admission;
+use super::build::SUSPENDED;
 use super::build::names::Names;
 use super::context::Context;
 use super::crunchy::ClusterState;
@@ -194,6 +195,7 @@ fn deployment_state(deployment: &Deployment) -> WorkloadState {
         ready: status.ready_replicas.unwrap_or(0),
         available: status.available_replicas.unwrap_or(0),
         message: stuck.and_then(|condition| condition.message.clone()),
+        suspended: deployment.metadata.annotations.iter().flatten().any(|(key, _)| key == SUSPENDED),
     }
 }
 
@@ -210,6 +212,7 @@ fn stateful_set_state(set: &StatefulSet) -> WorkloadState {
         ready: status.ready_replicas.unwrap_or(0),
         available: status.available_replicas.unwrap_or(0),
         message: None,
+        suspended: false,
     }
 }
 

@@ -204,6 +204,8 @@ pub struct WorkloadState {
     pub available: i32,
     /// Why it does not progress, in the controller's words.
     pub message: Option<String>,
+    /// We have taken its pods away for as long as the stack is suspended.
+    pub suspended: bool,
 }
 
 impl WorkloadState {

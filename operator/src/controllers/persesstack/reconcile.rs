@@ -20,6 +20,7 @@ use super::feasible::{self, Feasibility, judge};
 use super::observe::{Picture, observe, workloads};
 use super::observed::{ForeignObject, Observed};
 use super::status::{self, Planned, Report, condition};
+use super::suspension::Pods;
 use super::validate::{Invalid, Validated, validate};
 use crate::api::v1alpha1::{PersesStack, PersesStackStatus};
 use crate::apply::footprint::{footprint, present, runs};
@@ -39,6 +40,8 @@ use crate::sizing::{Sizing, size};
 const RESYNC: Duration = Duration::from_mins(10);
 /// A waiting stack is looked at this often; normally a watch wakes it.
 const WAITING: Duration = Duration::from_mins(1);
+/// A stack that waits for its turn to roll asks again after this time.
+const TURN: Duration = Duration::from_secs(5);
 /// A failed migration is started again after this time.
 const MIGRATION_RETRY: Duration = Duration::from_mins(1);
 
@@ -88,6 +91,7 @@ struct Applied {
     terminating: Vec<String>,
     failed: Option<ApplyError>,
     retry_migration: Option<Duration>,
+    waits_turn: bool,
 }
 
 /// Reconciles one stack. The object from the watch only names it: the state is read from the API server.
@@ -124,7 +128,12 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
         entropy(&stack, &picture.observed).and_then(|entropy| decide(&stack, &picture, &context.settings, &entropy));
     let mut applied = match &decided {
         Ok(ready) if ready.held => Applied::default(),
-        Ok(ready) => apply(context, &id, &mut picture, &ready.plan).await,
+        Ok(ready) => {
+            // A spec that is in place already: what makes pods roll is a newer operator or a changed Secret.
+            let unasked =
+                stack.status.as_ref().is_some_and(|status| status.observed_generation == stack.metadata.generation);
+            apply(context, &id, &mut picture, ready, unasked).await
+        }
         Err(_) => Applied::default(),
     };
     let foreign_secrets = picture.observed.foreign.iter().filter(|found| !applied.foreign.contains(found));
@@ -145,11 +154,15 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
         foreign: &applied.foreign,
         failed: applied.failed.as_ref().map(ApplyError::describe),
         terminating: &applied.terminating,
+        waits_turn: applied.waits_turn,
     };
     let status = status::compute(&stack, &report, Timestamp::now());
     publish(context, &stack, &status).await.map_err(|error| Error::Status(Box::new(error)))?;
     let hpa = after.hpa.as_ref().map_or((0, 0), |hpa| (hpa.current, hpa.desired));
     let is_ready = is_true(&status.conditions, condition::READY);
+    if decided.is_ok() && applied.failed.is_none() && !is_true(&status.conditions, condition::RECONCILING) {
+        context.turns.done(&(namespace.to_owned(), name.to_owned()));
+    }
     context.metrics.stack(namespace, name, stack.spec.users, is_ready, hpa.0, hpa.1);
 
     if let Some(error) = applied.failed {
@@ -160,6 +173,7 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
         (Err(_), _) => (Action::requeue(RESYNC), "invalid"),
         (Ok(ready), _) if ready.held => (Action::requeue(WAITING), "infeasible"),
         (Ok(_), Some(wait)) => (Action::requeue(wait), "migration-failed"),
+        (Ok(_), None) if applied.waits_turn => (Action::requeue(TURN), "waiting"),
         (Ok(ready), None) if ready.validated.waits.first().is_some() => (Action::requeue(WAITING), "waiting"),
         (Ok(_), None) => (Action::requeue(RESYNC), "ok"),
     })
@@ -210,11 +224,19 @@ fn entropy(stack: &PersesStack, observed: &Observed) -> Result<Entropy, Invalid>
 }
 
 /// Applies the plan, then deletes what is no longer wanted.
-async fn apply(context: &Context, id: &StackId, picture: &mut Picture, plan: &Plan) -> Applied {
+async fn apply(context: &Context, id: &StackId, picture: &mut Picture, ready: &Ready, unasked: bool) -> Applied {
     let mut applied = Applied::default();
     let inventory = &mut picture.inventory;
     let mut applier = Applier { client: &context.client, metrics: &context.metrics, stack: id, inventory };
-    if let Err(error) = everything(&mut applier, context, plan, &mut applied).await {
+    if ready.plan.children().any(|child| applier.rolls(child)) {
+        let (key, now) = ((id.namespace.clone(), id.name.clone()), Instant::now());
+        if unasked {
+            applied.waits_turn = !context.turns.take(&key, context.settings.max_rolling, now);
+        } else {
+            context.turns.grant(&key, now);
+        }
+    }
+    if let Err(error) = everything(&mut applier, context, ready, &mut applied).await {
         // The first failure is told; it is the one that stopped us.
         applied.failed.get_or_insert(error);
     }
@@ -224,17 +246,22 @@ async fn apply(context: &Context, id: &StackId, picture: &mut Picture, plan: &Pl
 async fn everything(
     applier: &mut Applier<'_>,
     context: &Context,
-    plan: &Plan,
+    ready: &Ready,
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
+    let (plan, running) = (&ready.plan, ready.validated.running);
     for child in &plan.generated {
         // The others embed its content: a failure or a lost race ends this reconcile, the next one reads the winner's.
         note(applier.apply(child).await?, &child.name, child.kind, applied);
     }
     for child in &plan.base {
-        attempt(applier, child, applied).await?;
+        let held = child.kind == Kind::Job && (running.holds_migration || applied.waits_turn);
+        if !held {
+            attempt(applier, child, applied).await?;
+        }
     }
-    if migrated(applier, plan, applied).await? {
+    // No pod starts where all are taken away, so none needs the schema.
+    if running.api == Pods::Stop || migrated(applier, plan, applied).await? {
         for child in &plan.gated {
             // The Deployment comes first; where it could not come an autoscaler would only complain, or scale a stranger's.
             let scales_nothing = child.kind == Kind::HorizontalPodAutoscaler
@@ -245,7 +272,7 @@ async fn everything(
         }
     }
     // With something undone nothing is deleted: what looks unwanted may still be needed.
-    if applied.failed.is_some() || !applied.terminating.is_empty() || !plan.complete {
+    if applied.failed.is_some() || applied.waits_turn || !applied.terminating.is_empty() || !plan.complete {
         return Ok(());
     }
     let wanted = plan.children().map(|child| (child.kind, child.name.clone())).collect();
@@ -271,7 +298,8 @@ async fn attempt(applier: &mut Applier<'_>, child: &Child, applied: &mut Applied
     let is_foreign = |(kind, name): &(Kind, &str)| {
         applied.foreign.iter().any(|foreign| foreign.kind == kind.name() && foreign.name == *name)
     };
-    if mounts(&child.value["spec"]["template"]["spec"]).iter().any(is_foreign) {
+    let not_yet = applied.waits_turn && applier.rolls(child);
+    if not_yet || mounts(&child.value["spec"]["template"]["spec"]).iter().any(is_foreign) {
         return Ok(());
     }
     match applier.apply(child).await {

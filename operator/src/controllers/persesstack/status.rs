@@ -22,7 +22,7 @@ use crate::api::v1alpha1::{
     ApiStatus, CacheType, DatabaseStatus, DatabaseType, DerivationStatus, EndpointsStatus, ExposureStatus, PersesStack,
     PersesStackStatus, PoolerType, SecretsStatus, SizingStatus,
 };
-use crate::conditions::{Finding, Status, find, merge};
+use crate::conditions::{Finding, Status, find, is_true, merge};
 use crate::sizing::{BudgetState, Sizing};
 
 /// Condition types.
@@ -49,6 +49,8 @@ pub mod condition {
     pub const MONITORING: &str = "MonitoringReady";
     /// The connections of all layers fit into each other.
     pub const BUDGET: &str = "ConnectionBudget";
+    /// No pod runs because the spec says so; present only while the stack falls asleep, sleeps and wakes.
+    pub const SUSPENDED: &str = "Suspended";
     /// The spec can be carried out.
     pub const FEASIBLE: &str = "Feasible";
     /// An object of somebody else is in the way; present only then.
@@ -68,6 +70,8 @@ pub struct Report<'a> {
     pub failed: Option<String>,
     /// Objects that are being deleted and will be made again.
     pub terminating: &'a [String],
+    /// Pods are replaced later, because other stacks are being replaced now.
+    pub waits_turn: bool,
 }
 
 /// A spec that can be carried out.
@@ -91,6 +95,7 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
     let generation = stack.metadata.generation;
     let findings = findings(stack, report, &old.conditions);
     let conditions = merge(&old.conditions, &findings, generation, now);
+    let is_ready = is_true(&conditions, condition::READY);
     let observed_generation = generation;
     match &report.plan {
         // What the last good spec made still runs: its numbers and addresses stay.
@@ -110,6 +115,7 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
                     None => old.exposure,
                 },
                 secrets: Some(SecretsStatus { admin: Some(names.admin()), keys: Some(names.keys()) }),
+                suspension: sleep::times(old.suspension, stack.spec.suspend, is_ready, now),
                 sizing: Some(sizing_status(planned.sizing)),
             }
         }
@@ -182,6 +188,8 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
             parts.extend(monitoring::finding(planned.validated, &report.workloads.monitoring));
             parts.push(budget(planned.sizing));
             parts.push(fit::feasible(planned.sizing, planned.feasibility));
+            let waking = sleep::wakes(stack);
+            sleep::mark(&mut parts, planned.validated, report.workloads, waking);
         }
         Err(invalid) => {
             // Only what can be said without a plan.
@@ -303,6 +311,14 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
             }
         }
     }
+    if report.waits_turn {
+        let message = "the operator has a newer template for the pods, and other stacks are being replaced now: this one \
+                       goes on as it is until it is its turn";
+        return Finding::new(type_, true, "WaitingForTurn", message);
+    }
+    if let Some(part) = parts.iter().find(|part| part.type_ == condition::SUSPENDED) {
+        return Finding::new(type_, part.status == Status::False, part.reason, &part.message);
+    }
     if !report.terminating.is_empty() {
         let message = format!("being deleted, made again afterwards: {}", report.terminating.join(", "));
         return Finding::new(type_, true, "Terminating", message);
@@ -346,24 +362,29 @@ fn stalled(report: &Report<'_>, parts: &[Finding]) -> Finding {
     Finding::new(type_, false, "Proceeding", "nothing is in the way")
 }
 
+/// Conditions whose changes become events.
+pub const TOLD: [&str; 9] = [
+    condition::READY,
+    condition::STALLED,
+    condition::CONFLICT,
+    condition::DATABASE,
+    condition::CACHE,
+    condition::DATASOURCES,
+    condition::EXPOSURE,
+    condition::MONITORING,
+    condition::SUSPENDED,
+];
+
 /// What people should be told of once, when it begins: changes of the conditions that matter. PURE.
 pub fn news<'a>(old: &[Condition], new: &'a [Condition]) -> Vec<(&'a Condition, bool)> {
-    let watched = [
-        condition::READY,
-        condition::STALLED,
-        condition::CONFLICT,
-        condition::DATABASE,
-        condition::CACHE,
-        condition::DATASOURCES,
-        condition::EXPOSURE,
-        condition::MONITORING,
-    ];
     let good_when_true = |type_: &str| ![condition::STALLED, condition::CONFLICT].contains(&type_);
+    // Asked for, whatever it is.
+    let wished = |condition: &Condition| ["Suspended", "Suspending", "Waking"].contains(&condition.reason.as_str());
     new.iter()
-        .filter(|condition| watched.contains(&condition.type_.as_str()))
+        .filter(|condition| TOLD.contains(&condition.type_.as_str()))
         .filter_map(|condition| {
             let before = find(old, &condition.type_);
-            let good = (condition.status == "True") == good_when_true(&condition.type_);
+            let good = wished(condition) || (condition.status == "True") == good_when_true(&condition.type_);
             let same =
                 before.is_some_and(|before| before.status == condition.status && before.reason == condition.reason);
             // The first "nothing is wrong" is no news.
@@ -373,5 +394,6 @@ pub fn news<'a>(old: &[Condition], new: &'a [Condition]) -> Vec<(&'a Condition, 
         .collect()
 }
 
+mod sleep;
 #[cfg(test)]
 mod tests;

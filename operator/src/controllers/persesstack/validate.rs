@@ -10,6 +10,7 @@ use super::exposure::{self, Exposed};
 use super::observed::{Availability, Capabilities, Observed, SecretData};
 use super::provider::ClusterPlan;
 use super::references::{self, RedisLogin, external_endpoint, pooler_certificate, redis_login, resolve_datasource};
+use super::suspension::{Running, running};
 use super::waits::{Part, Waits};
 use super::{crunchy, generated, inputs, monitoring, provider};
 use crate::api::v1alpha1::{CacheType, DatabaseType, Datasource, ExposureType, PersesStack, PersesStackSpec};
@@ -191,6 +192,8 @@ pub struct Validated {
     pub operator_namespace: String,
     /// Whether the API Deployment exists: then `spec.replicas` is not ours.
     pub api_exists: bool,
+    /// Which parts run.
+    pub running: Running,
     /// Inputs of the capacity model.
     pub inputs: Inputs,
 }
@@ -326,6 +329,7 @@ pub fn validate(
         capabilities: observed.capabilities,
         operator_namespace: settings.namespace.clone(),
         api_exists: observed.api_replicas.is_some(),
+        running: running(spec.suspend, &observed.workloads),
         inputs,
         names,
         spec,

@@ -4,6 +4,7 @@
 //! as running or succeeded, and the real controllers do the rest.
 
 mod operator;
+pub(crate) mod rights;
 mod snapshot;
 mod world;
 
@@ -64,6 +65,7 @@ fn start(kinds: Vec<Kind>) -> ControlPlane {
             let client = control_plane.client().unwrap();
             install_crd(&client).await;
             install_storage_class(&client).await;
+            rights::install(&control_plane, &client).await;
             for kind in kinds {
                 install_kind(&client, kind).await;
             }

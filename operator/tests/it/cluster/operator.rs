@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{DEADLINE, STACK, Space, within};
+use super::{DEADLINE, STACK, Space, rights, within};
 
 /// A running operator; dropping it is a crash.
 pub(crate) struct Operator {
@@ -32,22 +32,24 @@ impl Operator {
 
     /// Starts one whose writes go through `faults`.
     pub(crate) fn with(space: &Space, faults: Faults) -> Self {
-        Self::on(space.plane.config(), space, faults)
+        Self::on(rights::of_the_operator(space.plane), space, faults)
     }
 
     /// Starts one that signs in as `config` says.
     pub(crate) fn on(config: kube::Config, space: &Space, faults: Faults) -> Self {
+        Self::set_up(config, space, faults, Settings::default())
+    }
+
+    /// Starts one with other settings than those of every test; its namespaces are set here.
+    pub(crate) fn set_up(config: kube::Config, space: &Space, faults: Faults, settings: Settings) -> Self {
         let options = ClientOptions {
             user_agent: format!("operator-of-{}", space.namespace),
             faults: Some(faults.clone()),
             ..ClientOptions::default()
         };
         let (metrics, stop) = (Metrics::new(), CancellationToken::new());
-        let settings = Settings {
-            watch_namespace: Some(space.namespace.clone()),
-            namespace: space.namespace.clone(),
-            ..Settings::default()
-        };
+        let settings =
+            Settings { watch_namespace: Some(space.namespace.clone()), namespace: space.namespace.clone(), ..settings };
         let manager = Manager {
             client: build(config, &options).unwrap(),
             settings,

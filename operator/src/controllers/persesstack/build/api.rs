@@ -11,6 +11,7 @@ use super::meta;
 use super::pod::{self, Pod, Timing};
 use super::{Api, Migration, hpa, limits_file, pod_template, provisioning, server_config, target};
 use crate::api::v1alpha1::{CacheType, ServingTlsType};
+use crate::controllers::persesstack::suspension::Pods;
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 use crate::controllers::persesstack::waits::Part;
 use crate::sizing::Sizing;
@@ -150,7 +151,13 @@ fn deployment(
     };
     let mut metadata = meta::owned(v, v.names.api(), Component::Api);
     let job = migration.job.metadata.name.clone().unwrap_or_default();
-    metadata.annotations = Some(BTreeMap::from([(meta::MIGRATION.to_owned(), job)]));
+    metadata.annotations = Some(match v.running.api {
+        Pods::Run => BTreeMap::from([(meta::MIGRATION.to_owned(), job)]),
+        // Without its migration: when it wakes it waits for the schema of the image that it has by then.
+        Pods::Stop => BTreeMap::from([(meta::SUSPENDED.to_owned(), "true".to_owned())]),
+    });
+    // The autoscaler owns the number as soon as the Deployment exists, except for the way into sleep and out of it.
+    let ours = !v.api_exists || v.running.wakes_api || v.running.api == Pods::Stop;
     let template = pod::template(
         v,
         Pod {
@@ -173,8 +180,7 @@ fn deployment(
     Ok(Deployment {
         metadata,
         spec: Some(DeploymentSpec {
-            // The autoscaler owns the number as soon as the Deployment exists.
-            replicas: (!v.api_exists).then_some(sizing.api.min_replicas.value),
+            replicas: ours.then(|| v.running.api.of(sizing.api.min_replicas.value)),
             revision_history_limit: Some(3),
             progress_deadline_seconds: Some(600),
             selector: meta::selector(v, Component::Api),

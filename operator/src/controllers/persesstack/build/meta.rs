@@ -21,6 +21,9 @@ pub const CONFIG_HASH: &str = "persesstack.io/config-hash";
 /// Annotation of the API Deployment: name of the migration Job whose schema its pods need.
 pub const MIGRATION: &str = "persesstack.io/migration";
 
+/// Annotation of the API Deployment: we have taken its pods away because the stack is suspended.
+pub const SUSPENDED: &str = "persesstack.io/suspended";
+
 /// Metadata of a stateless child: goes with the stack.
 pub(super) fn owned(v: &Validated, name: String, component: Component) -> ObjectMeta {
     ObjectMeta { owner_references: v.owner.clone().map(|owner| vec![owner]), ..retained_meta(v, name, component) }

@@ -21,7 +21,7 @@ mod redis;
 mod server_config;
 mod target;
 
-pub use meta::{CONFIG_HASH, MIGRATION, hosts};
+pub use meta::{CONFIG_HASH, MIGRATION, SUSPENDED, hosts};
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;

@@ -177,7 +177,7 @@ fn deployment(v: &Validated, sizing: &PoolerSizing, endpoint: &Endpoint, hash: S
     Deployment {
         metadata: meta::owned(v, v.names.pgbouncer(), Component::PgBouncer),
         spec: Some(DeploymentSpec {
-            replicas: Some(sizing.replicas.value),
+            replicas: Some(v.running.pooler.of(sizing.replicas.value)),
             revision_history_limit: Some(3),
             selector: meta::selector(v, Component::PgBouncer),
             strategy: Some(DeploymentStrategy {

@@ -130,7 +130,7 @@ fn stateful_set(v: &Validated, sizing: &DatabaseSizing, hash: String) -> Statefu
     StatefulSet {
         metadata: meta::owned(v, name.clone(), Component::Database),
         spec: Some(StatefulSetSpec {
-            replicas: Some(1),
+            replicas: Some(v.running.database.of(1)),
             service_name: Some(name.clone()),
             revision_history_limit: Some(3),
             // With `OrderedReady` a pod that never gets ready blocks its own repair.

@@ -69,7 +69,7 @@ fn deployment(v: &Validated, sizing: &RedisSizing, acl: &str) -> Deployment {
     Deployment {
         metadata: meta::owned(v, name.clone(), Component::Redis),
         spec: Some(DeploymentSpec {
-            replicas: Some(1),
+            replicas: Some(v.running.cache.of(1)),
             revision_history_limit: Some(3),
             selector: meta::selector(v, Component::Redis),
             // Never two at once: half of the pods would miss the other half's invalidations.

@@ -19,7 +19,16 @@ fn stack() -> PersesStack {
 
 #[expect(clippy::unnecessary_wraps, reason = "it stands for a workload that exists")]
 fn state(ready: i32) -> Option<WorkloadState> {
-    Some(WorkloadState { current: true, desired: 2, total: 2, updated: 2, ready, available: ready, message: None })
+    Some(WorkloadState {
+        current: true,
+        desired: 2,
+        total: 2,
+        updated: 2,
+        ready,
+        available: ready,
+        message: None,
+        suspended: false,
+    })
 }
 
 fn healthy(migration: &str) -> Workloads {
@@ -57,7 +66,14 @@ fn fitting(
     let mut workloads = healthy(&migration);
     change(&mut workloads);
     let planned = Planned { validated: &validated, sizing: &sizing, migration: Some(&migration), feasibility, held };
-    let report = Report { plan: Ok(planned), workloads: &workloads, foreign: &[], failed: None, terminating: &[] };
+    let report = Report {
+        plan: Ok(planned),
+        workloads: &workloads,
+        foreign: &[],
+        failed: None,
+        terminating: &[],
+        waits_turn: false,
+    };
     compute(stack, &report, Timestamp::from_second(100).unwrap())
 }
 
@@ -165,7 +181,14 @@ fn an_invalid_spec_keeps_what_the_last_good_one_made() {
     let invalid =
         Invalid { reason: "DatabaseNotChosen", message: "set it".to_owned(), waiting_for: None, terminal: true };
     let workloads = healthy("m");
-    let report = Report { plan: Err(&invalid), workloads: &workloads, foreign: &[], failed: None, terminating: &[] };
+    let report = Report {
+        plan: Err(&invalid),
+        workloads: &workloads,
+        foreign: &[],
+        failed: None,
+        terminating: &[],
+        waits_turn: false,
+    };
     let status = compute(&stack, &report, Timestamp::from_second(200).unwrap());
     assert_eq!(is(&status, condition::STALLED), "True DatabaseNotChosen");
     assert_eq!(is(&status, condition::READY), "True PodsReady", "the pods still serve");
@@ -188,8 +211,14 @@ fn somebody_elses_object_is_named() {
         owner: "managed by Helm".to_owned(),
     }];
     let invalid = Invalid { reason: "x", message: String::new(), waiting_for: None, terminal: true };
-    let report =
-        Report { plan: Err(&invalid), workloads: &workloads, foreign: &foreign, failed: None, terminating: &[] };
+    let report = Report {
+        plan: Err(&invalid),
+        workloads: &workloads,
+        foreign: &foreign,
+        failed: None,
+        terminating: &[],
+        waits_turn: false,
+    };
     let status = compute(&stack(), &report, Timestamp::from_second(1).unwrap());
     assert_eq!(is(&status, condition::CONFLICT), "True ForeignObject");
     assert_eq!(is(&status, condition::READY), "False NameConflict");
