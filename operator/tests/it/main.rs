@@ -3,6 +3,7 @@
 
 mod accepted;
 mod access;
+mod bindings;
 mod client;
 mod cluster;
 mod crash;
@@ -23,6 +24,7 @@ mod pooler;
 mod providers;
 mod samples;
 mod seed;
+mod sign_in;
 mod sizing;
 mod validate;
 mod waits;

@@ -21,6 +21,8 @@ pub enum Part {
     PodMetrics,
     /// One datasource; the others and every object go on.
     Datasource,
+    /// One provider of sign-in; the others and every object go on.
+    Auth,
 }
 
 impl Part {
@@ -44,6 +46,10 @@ impl Part {
     pub(super) const WITH_POOLER: &[Self] = &[Self::Pooler, Self::Api];
     /// A datasource with credentials.
     pub(super) const WITH_DATASOURCE: &[Self] = &[Self::Datasource];
+    /// A provider of sign-in that the pods do not have yet.
+    pub(super) const WITH_AUTH: &[Self] = &[Self::Auth];
+    /// A provider of sign-in that the pods have: it is not taken from them.
+    pub(super) const WITH_RUNNING_AUTH: &[Self] = &[Self::Auth, Self::Api];
 }
 
 /// Something that is missing, unusable or somebody else's.

@@ -36,17 +36,22 @@ impl Operator {
 
     /// Starts one that signs in as `config` says.
     pub(crate) fn on(config: kube::Config, space: &Space, faults: Faults) -> Self {
+        Self::watching(Some(space.namespace.clone()), config, space, faults)
+    }
+
+    /// Starts one for every namespace of a cluster that no other test uses.
+    pub(crate) fn everywhere(space: &Space) -> Self {
+        Self::watching(None, space.plane.config(), space, Faults::none())
+    }
+
+    fn watching(watch_namespace: Option<String>, config: kube::Config, space: &Space, faults: Faults) -> Self {
         let options = ClientOptions {
             user_agent: format!("operator-of-{}", space.namespace),
             faults: Some(faults.clone()),
             ..ClientOptions::default()
         };
         let (metrics, stop) = (Metrics::new(), CancellationToken::new());
-        let settings = Settings {
-            watch_namespace: Some(space.namespace.clone()),
-            namespace: space.namespace.clone(),
-            ..Settings::default()
-        };
+        let settings = Settings { watch_namespace, namespace: space.namespace.clone(), ..Settings::default() };
         let manager = Manager {
             client: build(config, &options).unwrap(),
             settings,
