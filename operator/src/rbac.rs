@@ -3,6 +3,8 @@
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::controllers::persesstack::build::account::CLUSTER_ROLES;
+
 /// Name of the roles.
 pub const NAME: &str = "persesstack-operator";
 
@@ -23,6 +25,12 @@ const SEE: &[&str] = &["get", "list", "watch"];
 const GRANTS: &[Grant] = &[
     Grant { group: "persesstack.io", resources: &["persesstacks"], verbs: SEE, why: "the wish" },
     Grant { group: "persesstack.io", resources: &["persesstacks/status"], verbs: &["patch"], why: "the report" },
+    Grant {
+        group: "persesstack.io",
+        resources: &["persesstacks"],
+        verbs: &["patch"],
+        why: "the finalizer of stacks with bindings to cluster roles",
+    },
     Grant {
         group: "persesstack.io",
         resources: &["persesstacks/finalizers"],
@@ -110,6 +118,40 @@ const GRANTS: &[Grant] = &[
     Grant { group: "events.k8s.io", resources: &["events"], verbs: &["create", "patch"], why: "what happened" },
 ];
 
+/// Cluster-wide: what the API pods' accounts need outside their namespaces. Binding without having the rights oneself is
+/// allowed for exactly these roles.
+fn cluster_rules() -> Vec<PolicyRule> {
+    let words = |list: &[&str]| Some(list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    let bindings = PolicyRule {
+        api_groups: words(&[RBAC]),
+        resources: words(&["clusterrolebindings"]),
+        verbs: words(KEEP).unwrap_or_default(),
+        ..PolicyRule::default()
+    };
+    let bind = PolicyRule {
+        api_groups: words(&[RBAC]),
+        resources: words(&["clusterroles"]),
+        resource_names: words(&CLUSTER_ROLES),
+        verbs: vec!["bind".to_owned()],
+        ..PolicyRule::default()
+    };
+    let metadata = PolicyRule {
+        non_resource_urls: words(&["/.well-known/oauth-authorization-server"]),
+        verbs: vec!["get".to_owned()],
+        ..PolicyRule::default()
+    };
+    vec![bindings, bind, metadata]
+}
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Why there are [`cluster_rules`].
+const CLUSTER_REASONS: [(&str, &str); 3] = [
+    ("rbac.authorization.k8s.io clusterrolebindings", "rights of the API pods' accounts outside their namespaces"),
+    ("rbac.authorization.k8s.io clusterroles", "to bind system:auth-delegator and cluster-monitoring-view, no other"),
+    ("/.well-known/oauth-authorization-server", "where OpenShift's OAuth server is"),
+];
+
 /// In the operator's own namespace.
 const OWN_NAMESPACE: &[Grant] = &[Grant {
     group: "coordination.k8s.io",
@@ -135,7 +177,7 @@ fn rules(grants: &[Grant]) -> Vec<PolicyRule> {
 pub fn cluster_role() -> ClusterRole {
     ClusterRole {
         metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
-        rules: Some(rules(GRANTS)),
+        rules: Some([rules(GRANTS), cluster_rules()].concat()),
         aggregation_rule: None,
     }
 }
@@ -156,6 +198,9 @@ pub fn yaml() -> Result<String, serde_saphyr::ser::Error> {
         let group = if grant.group.is_empty() { "core" } else { grant.group };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "# {group} {}: {}", grant.resources.join(", "), grant.why);
+    }
+    for (what, why) in CLUSTER_REASONS {
+        let _ = writeln!(text, "# {what}: {why}");
     }
     text += &serde_saphyr::to_string(&cluster_role())?;
     text += "---\n";

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::api::v1alpha1::{DatabaseType, PersesStack};
+use crate::api::v1alpha1::{AuthStatus, DatabaseType, ExposureType, PersesStack};
 use crate::apply::footprint::footprint;
 use crate::apply::kind::Kind;
 use crate::apply::order::plan;
@@ -16,6 +16,7 @@ use crate::controllers::persesstack::build::names::Names;
 use crate::controllers::persesstack::build::{self, Resources};
 use crate::controllers::persesstack::crunchy::{self, ClusterState, CrunchySchema};
 use crate::controllers::persesstack::observed::{Availability, Capabilities, Observed, SecretData};
+use crate::controllers::persesstack::sign_in::OauthServer;
 use crate::controllers::persesstack::validate::{self, Invalid, ResolvedAuth, Validated};
 use crate::crd;
 use crate::settings::{Entropy, Settings};
@@ -73,6 +74,8 @@ pub struct File {
     pub stacks: Vec<Value>,
     /// Secrets that stand for those of the cluster, by name.
     pub secrets: BTreeMap<String, SecretData>,
+    /// ConfigMaps likewise.
+    pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Takes a file apart.
@@ -87,21 +90,33 @@ pub fn read(text: &str) -> Result<File, RenderError> {
         return Err(RenderError::NoStack);
     }
     let secrets = others.iter().filter(|d| d["kind"] == "Secret").map(given_secret).collect::<Result<_, _>>()?;
-    Ok(File { stacks, secrets })
+    let config_maps = others.iter().filter(|d| d["kind"] == "ConfigMap").map(given_config_map);
+    Ok(File { stacks, secrets, config_maps: config_maps.collect::<Result<_, _>>()? })
 }
 
-/// Resolves and builds every PersesStack of `text` for a cluster with these optional APIs. Secrets in the same file stand
-/// for those of the cluster.
+/// Resolves and builds every PersesStack of `text` for a cluster with these optional APIs. Secrets and ConfigMaps in the same
+/// file stand for those of the cluster. The host of the spec counts as admitted, and an OpenShift has its OAuth server at a
+/// made-up address.
 pub fn render(text: &str, settings: &Settings, capabilities: Capabilities) -> Result<Vec<Rendered>, RenderError> {
     let file = read(text)?;
-    let observed = Observed { secrets: file.secrets, capabilities, ..Observed::default() };
+    let (secrets, config_maps) = (file.secrets, file.config_maps);
+    let mut observed = Observed { secrets, config_maps, capabilities, ..Observed::default() };
+    if capabilities.openshift == Availability::Present {
+        let endpoint = |path: &str| format!("https://oauth-openshift.apps.cluster.example/oauth/{path}");
+        observed.oauth_server = Some(OauthServer { authorization: endpoint("authorize"), token: endpoint("token") });
+    }
     file.stacks.iter().map(|document| one(document, &observed, settings)).collect()
 }
 
 fn one(document: &Value, observed: &Observed, settings: &Settings) -> Result<Rendered, RenderError> {
     let name = document["metadata"]["name"].as_str().unwrap_or("(without a name)").to_owned();
-    let stack = accept(document).map_err(|problems| RenderError::Refused { name: name.clone(), problems })?;
+    let mut stack = accept(document).map_err(|problems| RenderError::Refused { name: name.clone(), problems })?;
     let invalid = |invalid| RenderError::Invalid { name: name.clone(), invalid };
+    if let Some(host) = &stack.spec.exposure.host {
+        let plain = stack.spec.exposure.type_ == ExposureType::Ingress && stack.spec.exposure.tls.is_none();
+        let address = Some(format!("{}://{host}", if plain { "http" } else { "https" }));
+        stack.status.get_or_insert_default().auth = Some(AuthStatus { address, ..AuthStatus::default() });
+    }
     let observed = with_stand_ins(&stack, &Names::new(name.clone()), observed);
     let validated = validate::validate(&stack, &observed, settings, &Entropy::fixed()).map_err(invalid)?;
     // Half of a stack is no use in a file.
@@ -150,6 +165,12 @@ pub fn accept(document: &Value) -> Result<PersesStack, Vec<String>> {
     Ok(stack)
 }
 
+fn given_config_map(document: &Value) -> Result<(String, BTreeMap<String, String>), RenderError> {
+    let config_map: ConfigMap =
+        serde_json::from_value(document.clone()).map_err(|error| RenderError::Yaml(format!("ConfigMap: {error}")))?;
+    Ok((config_map.metadata.name.unwrap_or_default(), config_map.data.unwrap_or_default()))
+}
+
 fn given_secret(document: &Value) -> Result<(String, SecretData), RenderError> {
     let secret: Secret =
         serde_json::from_value(document.clone()).map_err(|error| RenderError::Yaml(format!("Secret: {error}")))?;
@@ -195,8 +216,22 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
         push(&mut out, config)?;
         push(&mut out, job)?;
     }
-    let build::Api { config, provisioning, service_account, service, deployment, hpa, pdb } = api;
+    let build::Api {
+        config,
+        provisioning,
+        service_account,
+        bindings,
+        service_authority,
+        service,
+        deployment,
+        hpa,
+        pdb,
+    } = api;
     push(&mut out, service_account)?;
+    push_some(&mut out, service_authority.as_ref())?;
+    for binding in bindings {
+        push(&mut out, binding)?;
+    }
     push_some(&mut out, config.as_ref())?;
     push(&mut out, provisioning)?;
     push(&mut out, service)?;
@@ -283,13 +318,18 @@ fn confidential(v: &Validated) -> Vec<String> {
         match &datasource.auth {
             Some(ResolvedAuth::Basic(login)) => values.push(login.password.0.clone()),
             Some(ResolvedAuth::Bearer(token)) => values.push(token.0.clone()),
-            None => {}
+            Some(ResolvedAuth::ServiceAccount) | None => {}
         }
+        values.extend(datasource.tls.iter().filter_map(|tls| Some(tls.client.as_ref()?.1.0.clone())));
     }
     // As they stand between quotes in a configuration file.
     let quoted: Vec<_> = values.iter().flat_map(|v| [v.replace('\'', "''"), v.replace('"', "\"\"")]).collect();
     values.extend(quoted);
     values.retain(|value| !value.is_empty());
+    // Some stand in JSON inside a text: there quotes and line breaks are escaped.
+    let escaped = values.iter().map(|value| Value::from(value.as_str()).to_string().trim_matches('"').to_owned());
+    let escaped: Vec<_> = escaped.filter(|escaped| !escaped.is_empty()).collect();
+    values.extend(escaped);
     // The longest first, so that a value inside another leaves no rest.
     values.sort_by_key(|value| std::cmp::Reverse(value.len()));
     values

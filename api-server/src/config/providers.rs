@@ -167,7 +167,7 @@ pub struct OauthProvider {
     /// Endpoint of the device code flow.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub device_auth_url: String,
-    /// Member of the user's information that is the login; `login`, else `username` when empty.
+    /// Member of the user's information that is the login, `a.b` is `b` inside `a`; `login`, else `username` when empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub custom_login_property: String,
 }

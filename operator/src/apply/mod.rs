@@ -2,9 +2,11 @@
 //!
 //! - [`kind`]: which kinds there are; [`inventory`]: what exists.
 //! - [`owner`]: whose is it (pure); [`compare`]: does it already say what we want (pure).
+//! - [`cluster`]: what is outside the namespace.
 //! - [`ssa`]: one object; [`order`]: all objects of a stack, in order; [`mounts`]: what pods need; [`prune`]: what is no
 //!   longer wanted.
 
+pub mod cluster;
 pub mod compare;
 pub mod dry_run;
 pub mod footprint;

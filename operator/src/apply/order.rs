@@ -4,6 +4,8 @@
 //! before the pooler before the migration before the API pods. The API Deployment and its autoscaler come last and only
 //! when the schema is there: pods that start before it would only crash-loop.
 
+use serde_json::Value;
+
 use super::inventory::Inventory;
 use super::kind::Kind;
 use super::ssa::{Child, Lifecycle};
@@ -21,6 +23,8 @@ pub struct Plan {
     pub base: Vec<Child>,
     /// What waits for the migration: API Deployment, then its autoscaler, which comes only where the Deployment is.
     pub gated: Vec<Child>,
+    /// Bindings to cluster roles: outside the namespace.
+    pub bindings: Vec<Value>,
     /// Name of the migration Job; `None` while the database's credentials are waited for.
     pub migration: Option<String>,
     /// Nothing of what the API pods need is held back.
@@ -86,8 +90,11 @@ pub fn plan(resources: &Resources) -> Plan {
     }
     let migration = migration.as_ref().and_then(|migration| migration.job.metadata.name.clone());
 
-    let Api { config, provisioning, service_account, service, deployment, hpa, pdb } = api;
+    let Api { config, provisioning, service_account, bindings, service_authority, service, deployment, hpa, pdb } = api;
     base.push(Child::new(Kind::ServiceAccount, Applied, service_account));
+    // Serializing a Kubernetes type to JSON cannot fail: keys are strings and numbers are finite.
+    let bindings = bindings.iter().map(|binding| serde_json::to_value(binding).unwrap_or_default()).collect();
+    base.extend(service_authority.iter().map(|authority| Child::new(Kind::ConfigMap, Applied, authority)));
     base.extend(config.iter().map(|config| Child::new(Kind::Secret, Immutable, config)));
     base.push(Child::new(Kind::Secret, Applied, provisioning));
     base.push(Child::new(Kind::Service, Applied, service));
@@ -116,5 +123,5 @@ pub fn plan(resources: &Resources) -> Plan {
             None => undecided.push(kind),
         }
     }
-    Plan { generated, base, gated, migration, complete, undecided }
+    Plan { generated, base, gated, bindings, migration, complete, undecided }
 }

@@ -186,6 +186,7 @@ async fn one(
     let mut picture = observe(&context, &stack, &id).await.map_err(PlanError::Read)?;
     // Secrets of the file would be there first.
     picture.observed.secrets.extend(file.secrets.clone());
+    picture.observed.config_maps.extend(file.config_maps.clone());
     // Fixed bytes: what is generated is neither shown nor kept.
     let entropy = Entropy::fixed();
     let invalid = |invalid| PlanError::Invalid { name: name.clone(), invalid: Box::new(invalid) };

@@ -65,7 +65,7 @@ async fn the_shipped_role_is_enough() {
     let log = control_plane().audit();
     let mark = log.mark().unwrap();
     let (_world, operator) = (World::start(&space), Operator::on(config, &space, Faults::none()));
-    space.create(&json!({"users": 10})).await;
+    space.create(&json!({"users": 10, "auth": {"kubernetes": {}}})).await;
     space.settled().await;
     space.change(&json!({"cache": {"type": "None"}})).await;
     space.settled().await;

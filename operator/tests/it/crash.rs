@@ -121,7 +121,7 @@ fn assert_same(reference: &EndState, state: &BTreeMap<String, Value>, what: &str
 }
 
 async fn crash_everywhere(story: Story) {
-    let (reference, writes, _) = play(story, None).await;
+    let (reference, writes, _) = Box::pin(play(story, None)).await;
     let reference = Arc::new(reference);
     assert!(writes >= 3, "{writes} writes");
     // Writes of one stack follow each other, and a dead process remembers nothing: before number n + 1 the cluster is as
@@ -133,7 +133,7 @@ async fn crash_everywhere(story: Story) {
         .map(|fault| {
             let reference = reference.clone();
             tokio::spawn(async move {
-                let (state, _, struck) = play(story, Some(fault)).await;
+                let (state, _, struck) = Box::pin(play(story, Some(fault))).await;
                 assert_same(&reference, &state, &format!("{story:?} {fault:?}"));
                 struck
             })
@@ -195,7 +195,7 @@ async fn a_delete_needs_no_operator() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_failure_at_any_write_of_a_create() {
-    let (reference, writes, _) = play(Story::Create, None).await;
+    let (reference, writes, _) = Box::pin(play(Story::Create, None)).await;
     let reference = Arc::new(reference);
     let kinds = [
         Failure::Conflict,
@@ -212,7 +212,7 @@ async fn any_failure_at_any_write_of_a_create() {
     let results = futures::stream::iter(failures.chain(duplicates)).map(|fault| {
         let reference = reference.clone();
         tokio::spawn(async move {
-            let (state, _, struck) = play(Story::Create, Some(fault)).await;
+            let (state, _, struck) = Box::pin(play(Story::Create, Some(fault))).await;
             assert_same(&reference, &state, &format!("{fault:?}"));
             struck
         })

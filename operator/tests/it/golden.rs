@@ -158,6 +158,13 @@ fn passwords_stand_in_secrets_only() {
         let debug = format!("{:?}", stack.validated);
         assert!(!debug.contains("s3cret"), "Debug shows a password");
     }
+    // A private key has line breaks, which JSON escapes; client secrets stay in the Secrets that they come from.
+    let input = files::read("tests/golden/auth-oidc/input.yaml");
+    assert_eq!(input.matches("s3cret-of-").count(), 3, "the case has values to look for");
+    for stack in render::render(&input, &Settings::default(), Capabilities::with(&[])).expect("render") {
+        assert!(!render::yaml(&stack).expect("YAML").contains("s3cret-of-"));
+        assert!(!format!("{:?}", stack.validated).contains("s3cret-of-"), "Debug shows one");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,7 +180,9 @@ async fn every_object_is_accepted_by_the_api_server() {
             for mut object in render::objects(&stack).expect("objects") {
                 object["metadata"]["namespace"] = json!(space.namespace);
                 let what = format!("{} {} of {}", object["kind"], object["metadata"]["name"], case.display());
-                let kind = Kind::all().find(|kind| object["kind"] == kind.name()).expect("a kind");
+                // Bindings to cluster roles are tried in `accepted`.
+                let kind = Kind::all().find(|kind| object["kind"] == kind.name());
+                let Some(kind) = kind else { continue };
                 let name = object["metadata"]["name"].as_str().expect("name").to_owned();
                 let answer = space.api(kind).patch(&name, &params, &Patch::Apply(&object)).await;
                 answer.unwrap_or_else(|error| panic!("{what}: {error}"));

@@ -4,6 +4,7 @@
 mod accepted;
 mod access;
 mod argocd;
+mod bindings;
 mod client;
 mod cluster;
 mod crash;
@@ -27,6 +28,7 @@ mod pooler;
 mod providers;
 mod samples;
 mod seed;
+mod sign_in;
 mod sizing;
 mod suspension;
 mod turns;

@@ -67,6 +67,7 @@ async fn a_datasource_waits_for_its_secret_alone() {
     secrets(&space).delete("token", &DeleteParams::default()).await.unwrap();
     space.condition("DatasourcesReady", "False", "SecretNotFound").await;
     is_repaired(&space, "perses-redis").await;
+    assert_eq!(provisioned(&space).await.len(), 2, "what leaves the file is deleted by the server");
     drop(operator);
 }
 
@@ -134,4 +135,84 @@ async fn a_running_stack_goes_on_without_the_secret_of_its_database() {
     })
     .await;
     space.settled().await;
+}
+
+/// The server's configuration that the API pods mount now.
+async fn configuration(space: &Space) -> Option<Value> {
+    let api = space.get(Kind::Deployment, "perses-api").await?;
+    let volumes = api["spec"]["template"]["spec"]["volumes"].as_array()?.clone();
+    let config = volumes.iter().find(|volume| volume["name"] == "config")?;
+    let secret = secrets(space).get(config["secret"]["secretName"].as_str()?).await.ok()?;
+    serde_saphyr::from_str(std::str::from_utf8(&secret.data?.get("config.yaml")?.0).ok()?).ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_of_sign_in_waits_alone_and_is_not_taken_from_the_pods() {
+    let space = Space::new("provider").await;
+    let (_world, operator) = (World::start(&space), Operator::start(&space));
+    let company =
+        json!({"name": "company", "issuer": "https://idp.example", "client": {"secretRef": {"name": "client"}}});
+    let auth = json!({"address": "https://perses.example", "oidc": [company]});
+    space.create(&json!({"users": 10, "auth": auth})).await;
+    let message = space.condition("AuthReady", "False", "SecretNotFound").await;
+    assert!(message.contains("0 of 1 providers") && message.contains("Secret client"), "{message}");
+    space.condition("Ready", "True", "PodsReady").await;
+    let provider =
+        async || Some(configuration(&space).await?["security"]["authentication"]["providers"]["oidc"][0].clone());
+    assert!(provider().await.unwrap().is_null(), "the pods did not wait");
+
+    create(&space, "client", json!({"clientId": "perses", "clientSecret": "word"})).await;
+    space.condition("AuthReady", "True", "Configured").await;
+    let stack = space.settled().await;
+    assert_eq!(provider().await.unwrap()["client_id"], "perses");
+    assert_eq!(stack.status.unwrap().auth.unwrap().providers, ["oidc/company"]);
+
+    let before = identity(&space, Kind::Deployment, "perses-api").await;
+    secrets(&space).delete("client", &DeleteParams::default()).await.unwrap();
+    let message = space.condition("AuthReady", "False", "SecretNotFound").await;
+    assert!(message.contains("Secret client"), "{message}");
+    is_repaired(&space, "perses-redis").await;
+    // Looked at again: what was configured is remembered in the status, not in the process.
+    operator.stop().await;
+    let operator = Operator::start(&space);
+    operator.reconciled("waiting").await;
+    assert_eq!(identity(&space, Kind::Deployment, "perses-api").await, before, "the pods stay as they are");
+    create(&space, "client", json!({"clientId": "perses", "clientSecret": "another"})).await;
+    space.condition("AuthReady", "True", "Configured").await;
+    space.settled().await;
+    assert_eq!(identity(&space, Kind::Deployment, "perses-api").await, before, "another client secret replaces no pod");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authorities_of_a_datasource_follow_their_config_map() {
+    let space = Space::new("authority").await;
+    let (_world, _operator) = (World::start(&space), Operator::start(&space));
+    let datasource = json!({"name": "a", "url": "https://a.example", "tls": {"ca": {"configMap": {"name": "ca"}}}});
+    space.create(&json!({"users": 10, "datasources": [datasource]})).await;
+    let message = space.condition("DatasourcesReady", "False", "ConfigMapNotFound").await;
+    assert!(message.contains("ConfigMap ca"), "{message}");
+    let config_maps = space.api(Kind::ConfigMap);
+    let pem = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----");
+    let config_map = json!({"metadata": {"name": "ca"}, "data": {"ca.crt": pem("b25l")}});
+    config_maps.create(&PostParams::default(), &serde_json::from_value(config_map).unwrap()).await.unwrap();
+    let authority = async |text: &str| {
+        let data = secrets(&space).get("perses-provisioning").await.ok()?.data?;
+        let found: Vec<Value> = serde_json::from_slice(&data.get("globalsecrets.json")?.0).ok()?;
+        (found.first()?["spec"]["tlsConfig"]["ca"] == pem(text)).then_some(())
+    };
+    within("the authority", REPAIR, async || authority("b25l").await).await;
+    let patch = Patch::Merge(json!({"data": {"ca.crt": pem("dHdv")}}));
+    config_maps.patch("ca", &PatchParams::default(), &patch).await.unwrap();
+    within("the other authority", REPAIR, async || authority("dHdv").await).await;
+    space.condition("DatasourcesReady", "True", "Resolved").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_server_that_names_no_oauth_server_holds_back_the_users_of_openshift_only() {
+    let space = Space::new("oauth").await;
+    let (_world, _operator) = (World::start(&space), Operator::start(&space));
+    space.create(&json!({"users": 10, "auth": {"address": "https://perses.example", "openshift": {}}})).await;
+    let message = space.condition("AuthReady", "False", "OAuthServerUnknown").await;
+    assert!(message.contains("/.well-known/oauth-authorization-server"), "{message}");
+    space.condition("Ready", "True", "PodsReady").await;
 }

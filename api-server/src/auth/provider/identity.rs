@@ -88,9 +88,15 @@ fn local_part(email: &str) -> &str {
     email.split('@').next().unwrap_or_default()
 }
 
-/// A member as text: numbers as they are printed, everything else that is no string as nothing.
+/// A member as text: numbers as they are printed, everything else that is no string as nothing. `a.b` is `b` inside `a`,
+/// when there is no member of that very name.
 fn text(claims: &Map<String, Value>, name: &str) -> String {
-    match claims.get(name) {
+    let inside = || {
+        let mut path = name.split('.');
+        let first = claims.get(path.next()?)?;
+        path.try_fold(first, |value, part| value.get(part))
+    };
+    match claims.get(name).or_else(inside) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => number.to_string(),
         _ => String::new(),
@@ -133,6 +139,10 @@ mod tests {
         assert_eq!(login(&info, "none"), "ann");
         assert_eq!(login(&object(&json!({"username": "u"})), ""), "u");
         assert_eq!(login(&object(&json!({"login": {"a": 1}})), ""), "");
+        let nested = object(&json!({"metadata": {"name": "ann"}}));
+        assert_eq!(login(&nested, "metadata.name"), "ann", "as OpenShift says it");
+        assert_eq!(login(&nested, "metadata.uid"), "");
+        assert_eq!(login(&object(&json!({"a.b": "x", "a": {"b": "y"}})), "a.b"), "x");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! A field is in the schema only when the operator acts on it. Unions are tagged: `type` names the member that may be set.
 
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
+mod auth;
+#[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
 mod crunchy;
 #[allow(unreachable_pub, reason = "`KubeSchema` makes a public helper type beside each type")]
 mod database;
@@ -23,11 +25,17 @@ mod services;
 mod spec;
 mod status;
 
+pub use auth::{
+    Auth, KubernetesAuth, NativeAuth, OauthAuth, OidcAuth, OpenShiftAuth, Permission, ProviderClient, RoleMapping,
+};
 pub use crunchy::{BackupType, Backups, Crunchy, Exporter, GrowingStorage, S3, Schedules};
 pub use database::{
     Database, DatabaseKeys, DatabaseType, DeletionPolicy, Direct, External, SecretKey, SslMode, Standalone, Storage,
 };
-pub use datasource::{Access, BasicAuth, BearerAuth, Datasource, DatasourceAuth};
+pub use datasource::{
+    Access, BasicAuth, BearerAuth, ClientCertificate, Datasource, DatasourceAuth, DatasourceTls, DatasourceType,
+    KeyReference, PemSource,
+};
 pub use exposure::{Exposure, ExposureTls, ExposureType, Gateway, HttpRoute, Ingress};
 pub use limits::{LimitMode, Limits, NetworkPolicyMode, QueryLimits, QuotaMode, RateLimits};
 pub use monitoring::{Monitoring, Switch};
@@ -42,6 +50,6 @@ pub use spec::{
     SizingSpec, Workload,
 };
 pub use status::{
-    ApiStatus, DatabaseStatus, DerivationStatus, EndpointsStatus, ExposureStatus, PersesStackStatus, SecretsStatus,
-    SizingStatus, SuspensionStatus,
+    ApiStatus, AuthStatus, DatabaseStatus, DerivationStatus, EndpointsStatus, ExposureStatus, PersesStackStatus,
+    SecretsStatus, SizingStatus, SuspensionStatus,
 };

@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::auth::Auth;
 use super::database::Database;
 use super::datasource::Datasource;
 use super::exposure::Exposure;
@@ -70,6 +71,10 @@ pub struct PersesStackSpec {
     /// The API server: replicas, resources and configuration.
     #[serde(default)]
     pub api: Api,
+
+    /// Who may sign in, and which roles they have.
+    #[serde(default)]
+    pub auth: Auth,
 
     /// Where dashboards are stored.
     #[serde(default)]

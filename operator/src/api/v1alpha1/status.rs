@@ -28,6 +28,9 @@ pub struct PersesStackStatus {
     /// The API pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<ApiStatus>,
+    /// The ways to sign in that need something from outside the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthStatus>,
     /// The database in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseStatus>,
@@ -84,6 +87,18 @@ pub struct ExposureStatus {
     /// Kind of exposure that `Auto` stands for.
     #[serde(rename = "type")]
     pub type_: ExposureType,
+}
+
+/// The providers that the server is configured with.
+#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthStatus {
+    /// Address that providers send browsers back to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// `<protocol>/<name>` of each provider.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<String>,
 }
 
 /// The database in use.

@@ -33,6 +33,8 @@ pub struct Context {
     pub backoff: Backoff<StackKey>,
     /// Which stacks refer to which Secrets.
     pub references: References,
+    /// Which stacks refer to which ConfigMaps.
+    pub config_maps: References,
     /// Content of generated Secrets.
     pub vault: Vault,
     /// Which stacks replace their pods now because of a newer operator.
@@ -58,6 +60,7 @@ impl Context {
             metrics,
             backoff: Backoff::default(),
             references: References::default(),
+            config_maps: References::default(),
             vault: Vault::default(),
             turns: Turns::default(),
             capabilities: CapabilityCache::default(),
@@ -77,28 +80,29 @@ impl Context {
         let key = (namespace.to_owned(), name.to_owned());
         self.backoff.succeeded(&key);
         self.references.forget(&key);
+        self.config_maps.forget(&key);
         self.vault.forget(&key);
         self.turns.done(&key);
         self.metrics.forget(namespace, name);
     }
 }
 
-/// Secrets that people wrote into specs, by the stack that names them: an event of such a Secret wakes the stack.
+/// Secrets or ConfigMaps that people wrote into specs, by the stack that names them: an event of one wakes the stack.
 #[derive(Debug, Default)]
 pub struct References(Mutex<HashMap<StackKey, BTreeSet<String>>>);
 
 impl References {
     /// Replaces what a stack refers to.
-    pub fn set(&self, stack: &StackId, secrets: BTreeSet<String>) {
-        self.0.lock().insert((stack.namespace.clone(), stack.name.clone()), secrets);
+    pub fn set(&self, stack: &StackId, names: BTreeSet<String>) {
+        self.0.lock().insert((stack.namespace.clone(), stack.name.clone()), names);
     }
 
-    /// Names of the stacks of `namespace` that refer to the Secret `name`.
+    /// Names of the stacks of `namespace` that refer to `name`.
     pub fn to(&self, namespace: &str, name: &str) -> Vec<String> {
         let references = self.0.lock();
         let mut stacks: Vec<String> = references
             .iter()
-            .filter(|((found, _), secrets)| found == namespace && secrets.contains(name))
+            .filter(|((found, _), names)| found == namespace && names.contains(name))
             .map(|((_, stack), _)| stack.clone())
             .collect();
         stacks.sort();

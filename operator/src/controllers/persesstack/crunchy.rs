@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::build::names::Names;
-use super::observed::{Availability, Observed, SecretData};
+use super::observed::{Availability, Observed, SecretData, WorkloadState};
 use super::validate::{Authority, Endpoint, Invalid, Login, Redacted, SecretRef};
 use crate::apply::kind::Kind;
 
@@ -29,6 +29,8 @@ pub struct ClusterState {
     pub sets: Vec<SetState>,
     /// `spec.instances[set].replicas` of our set.
     pub wanted_replicas: i32,
+    /// `spec.shutdown`: all of its pods are taken away.
+    pub shutdown: bool,
     /// `status.patroni.systemIdentifier`.
     pub system_identifier: String,
     /// `status.usersRevision`.
@@ -102,6 +104,7 @@ impl ClusterState {
             blocked: is("Progressing", "False").map(message),
             sets: items(&status["instances"]).iter().map(set).collect(),
             wanted_replicas: number(&ours["replicas"]).max(1),
+            shutdown: spec["shutdown"] == true,
             system_identifier: text(&status["patroni"]["systemIdentifier"]),
             users_revision: text(&status["usersRevision"]),
             database_revision: text(&status["databaseRevision"]),
@@ -114,6 +117,20 @@ impl ClusterState {
                 .then(|| is("PGBackRestRepoHostReady", "True").is_some()),
             storage: ours["dataVolumeClaimSpec"]["resources"]["requests"]["storage"].as_str().map(str::to_owned),
             resize_error: is("PersistentVolumeResizeError", "True").map(message),
+        }
+    }
+
+    /// Its instances, counted as those of a workload.
+    pub fn instances(&self) -> WorkloadState {
+        let sum = |count: fn(&SetState) -> i32| self.sets.iter().map(count).sum();
+        WorkloadState {
+            current: self.observed_generation == Some(self.generation),
+            desired: if self.shutdown { 0 } else { self.wanted_replicas },
+            total: sum(|set| set.replicas),
+            updated: sum(|set| set.updated),
+            ready: sum(|set| set.ready),
+            available: sum(|set| set.ready),
+            ..WorkloadState::default()
         }
     }
 

@@ -8,19 +8,24 @@ pub mod capabilities;
 pub mod context;
 pub mod crunchy;
 pub mod crunchy_schema;
+mod datasources;
 pub mod exposure;
 pub mod feasible;
 mod frontends;
 mod generated;
 mod inputs;
+mod leave;
 pub mod monitoring;
 pub mod observe;
 pub mod observed;
 mod optional;
+mod pem;
+mod platform;
 pub mod provider;
 pub mod reasons;
 pub mod reconcile;
 pub mod references;
+pub mod sign_in;
 pub mod status;
 pub mod survey;
 pub mod suspension;
@@ -40,6 +45,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceQuota, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DynamicObject};
 use kube::core::{DeserializeGuard, NamespaceResourceScope, PartialObjectMeta};
@@ -48,7 +54,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
 
-use self::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY};
+use self::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY, NAMESPACE_KEY};
 use self::context::Context;
 use crate::api::GROUP;
 use crate::api::v1alpha1::PersesStack;
@@ -73,7 +79,6 @@ pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 
     let controller = watch.children::<StatefulSet>(controller);
     let controller = watch.children::<Service>(controller);
     let controller = watch.children::<ServiceAccount>(controller);
-    let controller = watch.children::<ConfigMap>(controller);
     let controller = watch.children::<PersistentVolumeClaim>(controller);
     let controller = watch.children::<Job>(controller);
     let controller = watch.children::<HorizontalPodAutoscaler>(controller);
@@ -97,6 +102,18 @@ pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 
         );
         woken
     });
+    // Every ConfigMap likewise.
+    let shared = context.clone();
+    let config_maps = watch.api::<PartialObjectMeta<ConfigMap>>();
+    let controller = controller.watches(config_maps, watcher::Config::default(), move |config_map| {
+        let mut woken = owners(config_map.meta());
+        let (namespace, name) = (config_map.namespace().unwrap_or_default(), config_map.name_any());
+        woken.extend(
+            shared.config_maps.to(&namespace, &name).iter().map(|stack| ObjectRef::new(stack).within(&namespace)),
+        );
+        woken
+    });
+    let controller = watch.bindings(controller);
     let metrics = context.metrics.clone();
     let shared = context.clone();
     let running = controller.run(reconcile::reconcile, error_policy, context).for_each(|result| {
@@ -140,6 +157,19 @@ impl Watch {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Send + Sync + 'static,
     {
         controller.watches(self.api::<PartialObjectMeta<K>>(), ours(), |object| owners(object.meta()))
+    }
+
+    /// Watches the metadata of our bindings to cluster roles. An operator of some namespaces may not see them.
+    fn bindings(&self, controller: Controller<Stack>) -> Controller<Stack> {
+        if self.namespace.is_some() {
+            return controller;
+        }
+        let api: Api<PartialObjectMeta<ClusterRoleBinding>> = Api::all(self.client.clone());
+        controller.watches(api, ours(), |binding| {
+            let label = |key: &str| binding.labels().get(key);
+            let stack = label(INSTANCE_KEY).zip(label(NAMESPACE_KEY));
+            stack.map(|(name, namespace)| ObjectRef::new(name).within(namespace))
+        })
     }
 
     /// Metadata of the objects of an optional kind.

@@ -5,22 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use kube::api::Api;
 
 use super::admission;
 use super::build::SUSPENDED;
+use super::build::account::{CLUSTER_ROLES, cluster_roles};
 use super::build::names::Names;
 use super::context::Context;
 use super::crunchy::ClusterState;
-use super::frontends;
 use super::monitoring;
 use super::observed::{
     Availability, Capabilities, ForeignObject, HpaState, JobState, Listener, Observed, SecretData, WorkloadState,
     Workloads,
 };
 use super::survey;
+use super::{datasources, frontends, platform, sign_in};
 use crate::api::v1alpha1::{DatabaseType, LocalReference, PersesStack, PersesStackSpec, ServingTlsType};
+use crate::apply::cluster::{Bindings, holds_bindings};
 use crate::apply::inventory::Inventory;
 use crate::apply::kind::Kind;
 use crate::apply::owner::{Claim, StackId, claim};
@@ -33,6 +35,8 @@ pub struct Picture {
     pub inventory: Inventory,
     /// Summary.
     pub observed: Observed,
+    /// Bindings to cluster roles.
+    pub bindings: Bindings,
 }
 
 /// Reads the picture of one stack. Any failed read fails the whole: half a picture looks like deleted objects.
@@ -42,10 +46,12 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     if stack.spec.api.tls.as_ref().is_some_and(|tls| tls.type_ == ServingTlsType::OpenShift) {
         referenced.insert(names.api_tls());
     }
+    let config_maps = referenced_config_maps(stack);
     let generated =
         [names.keys(), names.admin(), names.redis(), names.database(), names.pgbouncer_client(), names.pgbouncer_tls()];
     // Before the reads: a Secret that appears between the read and the registration would go unnoticed.
     context.references.set(id, referenced.iter().chain(&generated).cloned().collect());
+    context.config_maps.set(id, config_maps.clone());
     let (read, facts) =
         tokio::join!(inventory(context, id), survey::facts(&context.client, &context.cluster, &id.namespace));
     let (inventory, capabilities) = read?;
@@ -58,23 +64,32 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
             observed.secrets.insert(name.clone(), secret);
         }
     }
+    for name in config_maps {
+        if let Some(data) = config_map(context, id, &name).await? {
+            observed.config_maps.insert(name, data);
+        }
+    }
+    observed.provisioned.data = provisioned(&inventory, &names);
+    observed.oauth_server = platform::oauth_server(&context.client, &stack.spec).await;
+    let bindings = bindings(context, stack, id, &names).await?;
+    observed.bindings_forbidden = bindings.forbidden;
     // A generated Secret that somebody deleted while we run comes back with the same content.
     context.vault.restore(id, &generated, &mut observed.secrets);
 
     let api = inventory.typed::<Deployment>(Kind::Deployment, &names.api());
     observed.api_replicas = api.and_then(|api| api.spec?.replicas);
-    observed.workloads = workloads(&inventory, &names, None, &[]);
+    observed.ingress_classes = frontends::ingress_classes(context, &stack.spec.exposure).await?;
+    observed.listeners = frontends::listeners(context, &stack.spec.exposure, capabilities, id).await?;
+    observed.workloads = workloads(&inventory, &names, None, &observed.listeners);
     found_data(&mut observed, stack, &inventory, &names);
     if capabilities.of(Kind::PostgresCluster) == Availability::Present
         && matches!(stack.spec.database.type_, DatabaseType::Crunchy | DatabaseType::Auto)
     {
         observed.crunchy_schema = context.crunchy_schema.get(&context.client).await;
     }
-    observed.ingress_classes = frontends::ingress_classes(context, &stack.spec.exposure).await?;
-    observed.listeners = frontends::listeners(context, &stack.spec.exposure, capabilities, id).await?;
     let complete = |(name, job): (&String, &JobState)| job.complete.then(|| name.clone());
     observed.completed_migrations = observed.workloads.migrations.iter().filter_map(complete).collect();
-    Ok(Picture { inventory, observed })
+    Ok(Picture { inventory, observed, bindings })
 }
 
 /// Which store has this stack's data, and how large its volume is. PURE.
@@ -138,7 +153,7 @@ async fn secret(
 
 /// Names of the Secrets that people wrote into the spec, and of those that Crunchy's operator makes. PURE.
 pub fn referenced_secrets(stack: &PersesStack) -> BTreeSet<String> {
-    let PersesStackSpec { api, database, pooler, cache, datasources, .. } = &stack.spec;
+    let PersesStackSpec { api, database, pooler, cache, .. } = &stack.spec;
     let mut names: Vec<&LocalReference> = Vec::new();
     names.extend(api.tls.iter().filter_map(|tls| tls.secret.as_ref()));
     if let Some(external) = &database.external {
@@ -151,16 +166,45 @@ pub fn referenced_secrets(stack: &PersesStack) -> BTreeSet<String> {
         names.extend(redis.auth.iter().chain(sentinel).map(|auth| &auth.secret_ref));
         names.extend(redis.tls.iter().filter_map(|tls| tls.ca.as_ref()).map(|ca| &ca.secret_ref));
     }
-    for auth in datasources.iter().filter_map(|datasource| datasource.auth.as_ref()) {
-        names.extend(auth.basic.iter().map(|basic| &basic.secret_ref));
-        names.extend(auth.bearer.iter().map(|bearer| &bearer.secret_ref));
-    }
     let mut names: BTreeSet<String> = names.into_iter().map(|reference| reference.name.clone()).collect();
     if matches!(database.type_, DatabaseType::Crunchy | DatabaseType::Auto) {
         let own = Names::new(stack.metadata.name.clone().unwrap_or_default());
         names.extend([own.cluster_user(), own.cluster_certificate()]);
     }
+    names.extend(datasources::secrets(&stack.spec));
+    names.extend(sign_in::secrets(&stack.spec));
     names
+}
+
+/// Names of the ConfigMaps that people wrote into the spec. PURE.
+fn referenced_config_maps(stack: &PersesStack) -> BTreeSet<String> {
+    datasources::config_maps(&stack.spec).into_iter().chain(sign_in::config_maps(&stack.spec)).collect()
+}
+
+/// Data of one ConfigMap; `None` when there is none.
+async fn config_map(
+    context: &Context,
+    id: &StackId,
+    name: &str,
+) -> Result<Option<BTreeMap<String, String>>, ApplyError> {
+    let config_maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &id.namespace);
+    let found = config_maps.get_opt(name).await;
+    let found = found.map_err(|source| ApplyError::new("ConfigMap", name, verb::GET, source))?;
+    Ok(found.map(|config_map| config_map.data.unwrap_or_default()))
+}
+
+/// What the server was given last.
+fn provisioned(inventory: &Inventory, names: &Names) -> BTreeMap<String, Vec<u8>> {
+    let secret = inventory.typed::<Secret>(Kind::Secret, &names.provisioning());
+    let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+    data.into_iter().map(|(key, value)| (key, value.0)).collect()
+}
+
+/// Bindings to cluster roles. They are looked for only where there can be some.
+async fn bindings(context: &Context, stack: &PersesStack, id: &StackId, names: &Names) -> Result<Bindings, ApplyError> {
+    let roles = if holds_bindings(stack) { CLUSTER_ROLES.to_vec() } else { cluster_roles(&stack.spec) };
+    let named = roles.into_iter().map(|role| names.cluster_binding(&id.namespace, role)).collect();
+    Bindings::read(&context.client, stack, named).await
 }
 
 /// Readiness of what runs. `wanted` is the kind that is to expose the service, `listeners` those of its Gateway. PURE.

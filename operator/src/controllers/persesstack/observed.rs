@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::crunchy::{ClusterState, CrunchySchema};
 use super::feasible::Facts;
+use super::sign_in::OauthServer;
 use super::validate::Invalid;
 use crate::api::v1alpha1::DatabaseType;
 use crate::apply::kind::Kind;
@@ -14,6 +15,14 @@ use crate::apply::kind::Kind;
 pub struct Observed {
     /// Owned and referenced Secrets of the namespace that exist, by name.
     pub secrets: BTreeMap<String, SecretData>,
+    /// Referenced ConfigMaps of the namespace that exist, by name.
+    pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
+    /// Datasources that the server was given last: `<stack>-provisioning`.
+    pub provisioned: SecretData,
+    /// The OAuth server of OpenShift; `None` when it is not needed, or the API server names none.
+    pub oauth_server: Option<OauthServer>,
+    /// The operator may not read the bindings to cluster roles that the spec needs.
+    pub bindings_forbidden: bool,
     /// Optional APIs of the cluster.
     pub capabilities: Capabilities,
     /// What the installed CRD of PostgresCluster can express; `None` when it cannot be asked or is not there.

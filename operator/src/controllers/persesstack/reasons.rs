@@ -8,6 +8,11 @@ use super::status::TOLD;
 
 /// Reason, what is the case, and what to do.
 pub const REASONS: &[(&str, &str, &str)] = &[
+    (
+        "AddressUnknown",
+        "A way to sign in needs the address that browsers use, which is not known yet",
+        "wait until the address is admitted, or set it in `spec.auth`",
+    ),
     ("Admitted", "What stands in front of the cluster serves the address", "nothing"),
     ("ApiAbsent", "The API that `spec.exposure` asks for is not there", "install it, or choose another type"),
     (
@@ -26,6 +31,11 @@ pub const REASONS: &[(&str, &str, &str)] = &[
         "BackupsRequired",
         "The installed version of Crunchy's operator needs backups",
         "declare them, or update that operator",
+    ),
+    (
+        "BindingForbidden",
+        "The operator may not see or make ClusterRoleBindings that the spec needs",
+        "grant it, or have an administrator make the bindings that the message names",
     ),
     (
         "CertificateFailed",
@@ -54,6 +64,13 @@ pub const REASONS: &[(&str, &str, &str)] = &[
         "`spec.api.config` has a key that the operator owns",
         "remove it and use the field that the message names",
     ),
+    (
+        "ConfigMapInvalid",
+        "A ConfigMap that the spec names does not hold what it should",
+        "correct the key that the message names",
+    ),
+    ("ConfigMapNotFound", "A ConfigMap that the spec names does not exist", "create it"),
+    ("Configured", "All declared ways to sign in are handed to the server", "nothing"),
     (
         "CredentialsNotPublished",
         "The Secret of the database's user is not complete yet",
@@ -123,8 +140,18 @@ pub const REASONS: &[(&str, &str, &str)] = &[
         "grant the right that the message names",
     ),
     ("NotCreated", "The object has not been made yet", "nothing; look at `Reconciling` if it stays"),
+    (
+        "NotOpenShift",
+        "The spec asks for something of OpenShift, and this cluster is none",
+        "use the general type that the message names",
+    ),
     ("NumbersAgree", "The numbers agree with each other", "nothing"),
     ("NumbersContradict", "Overrides in the spec contradict each other", "change the fields that the message names"),
+    (
+        "OAuthServerUnknown",
+        "The cluster names no OAuth server",
+        "use `spec.auth.oidc` with the provider that the cluster itself uses",
+    ),
     ("ParameterRefused", "A parameter of PostgreSQL cannot be set this way", "remove it"),
     ("PodTemplateInvalid", "`spec.api.podTemplate` cannot be merged", "correct the field that the message names"),
     ("PodsNotReady", "Fewer pods answer than are needed", "look at the pods; the message says how many"),
@@ -174,6 +201,7 @@ pub const REASONS: &[(&str, &str, &str)] = &[
     ("SecretInvalid", "A Secret has a value that cannot be used", "correct the key that the message names"),
     ("SecretNotFound", "A Secret or a key in it is missing; only what needs it waits", "create it"),
     ("Settled", "The spec is in place", "nothing"),
+    ("SpecInvalid", "A field of the spec contradicts another one", "correct what the message names"),
     ("Stalled", "The operator waits for a changed spec", "see condition `Stalled`"),
     ("StorageClassMissing", "The storage class does not exist, or there is no default one", "name one, or create it"),
     ("StorageInvalid", "Sizes of `spec.database` contradict each other", "correct the field that the message names"),

@@ -12,17 +12,20 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
+use serde_json::Value;
 
 use super::build::names::Names;
 use super::build::{build, hosts};
 use super::context::Context;
 use super::feasible::{self, Feasibility, judge};
+use super::leave::unbind;
 use super::observe::{Picture, observe, workloads};
 use super::observed::{ForeignObject, Observed};
 use super::status::{self, Planned, Report, condition};
 use super::suspension::Pods;
 use super::validate::{Invalid, Validated, validate};
 use crate::api::v1alpha1::{PersesStack, PersesStackStatus};
+use crate::apply::cluster::Binder;
 use crate::apply::footprint::{footprint, present, runs};
 use crate::apply::kind::Kind;
 use crate::apply::mounts::mounts;
@@ -110,8 +113,8 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
     let stacks: Api<DeserializeGuard<PersesStack>> = Api::namespaced(context.client.clone(), namespace);
     let read_failed = |source| Error::Observe(ApplyError::new("PersesStack", name, crate::apply::verb::GET, source));
     let stack = match stacks.get_opt(name).await.map_err(read_failed)?.map(|guard| guard.0.map_err(Box::new)) {
-        // Being deleted: the garbage collector does the rest, and nothing may be made again.
         Some(Ok(stack)) if stack.metadata.deletion_timestamp.is_none() => stack,
+        Some(Ok(stack)) => return leave(context, &stack, namespace, name).await,
         Some(Err(invalid)) => {
             tracing::error!(namespace, name, error = %invalid.error, "this object does not fit the CRD of this operator");
             return Ok((Action::await_change(), "undecodable"));
@@ -179,6 +182,23 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
     })
 }
 
+/// Lets go of a stack that is being deleted.
+async fn leave(
+    context: &Context,
+    stack: &PersesStack,
+    namespace: &str,
+    name: &str,
+) -> Result<(Action, &'static str), Error> {
+    let id = StackId { namespace: namespace.to_owned(), name: name.to_owned(), uid: stack.uid().unwrap_or_default() };
+    if let Err(error) = unbind(context, stack, &id).await {
+        let status = status::leaving(stack, &error.describe(), Timestamp::now());
+        publish(context, stack, &status).await.map_err(|error| Error::Status(Box::new(error)))?;
+        return Err(Error::Apply(error));
+    }
+    context.forget(namespace, name);
+    Ok((Action::await_change(), "gone"))
+}
+
 /// The pure steps.
 ///
 /// # Errors
@@ -226,8 +246,10 @@ fn entropy(stack: &PersesStack, observed: &Observed) -> Result<Entropy, Invalid>
 /// Applies the plan, then deletes what is no longer wanted.
 async fn apply(context: &Context, id: &StackId, picture: &mut Picture, ready: &Ready, unasked: bool) -> Applied {
     let mut applied = Applied::default();
-    let inventory = &mut picture.inventory;
-    let mut applier = Applier { client: &context.client, metrics: &context.metrics, stack: id, inventory };
+    let Picture { inventory, bindings, observed: _ } = picture;
+    let (client, metrics) = (&context.client, &context.metrics);
+    let mut binder = Binder { client, metrics, stack: id, bindings };
+    let mut applier = Applier { client, metrics, stack: id, inventory };
     if ready.plan.children().any(|child| applier.rolls(child)) {
         let (key, now) = ((id.namespace.clone(), id.name.clone()), Instant::now());
         if unasked {
@@ -236,7 +258,7 @@ async fn apply(context: &Context, id: &StackId, picture: &mut Picture, ready: &R
             context.turns.grant(&key, now);
         }
     }
-    if let Err(error) = everything(&mut applier, context, ready, &mut applied).await {
+    if let Err(error) = everything(&mut applier, &mut binder, context, ready, &mut applied).await {
         // The first failure is told; it is the one that stopped us.
         applied.failed.get_or_insert(error);
     }
@@ -245,6 +267,7 @@ async fn apply(context: &Context, id: &StackId, picture: &mut Picture, ready: &R
 
 async fn everything(
     applier: &mut Applier<'_>,
+    binder: &mut Binder<'_>,
     context: &Context,
     ready: &Ready,
     applied: &mut Applied,
@@ -260,6 +283,9 @@ async fn everything(
             attempt(applier, child, applied).await?;
         }
     }
+    for binding in &plan.bindings {
+        bind(binder, binding, applied).await?;
+    }
     // No pod starts where all are taken away, so none needs the schema.
     if running.api == Pods::Stop || migrated(applier, plan, applied).await? {
         for child in &plan.gated {
@@ -274,6 +300,9 @@ async fn everything(
     // With something undone nothing is deleted: what looks unwanted may still be needed.
     if applied.failed.is_some() || applied.waits_turn || !applied.terminating.is_empty() || !plan.complete {
         return Ok(());
+    }
+    if !binder.bindings.forbidden {
+        binder.prune(&plan.bindings).await?;
     }
     let wanted = plan.children().map(|child| (child.kind, child.name.clone())).collect();
     let none = std::collections::BTreeSet::new();
@@ -310,12 +339,27 @@ async fn attempt(applier: &mut Applier<'_>, child: &Child, applied: &mut Applied
     Ok(())
 }
 
+/// Keeps one binding to a cluster role; one that the server refuses does not keep the rest from being applied.
+async fn bind(binder: &mut Binder<'_>, binding: &Value, applied: &mut Applied) -> Result<(), ApplyError> {
+    let name = binding["metadata"]["name"].as_str().unwrap_or_default();
+    match binder.keep(binding).await {
+        Ok(outcome) => told(outcome, name, "ClusterRoleBinding", applied),
+        Err(error) if error.is_refusal() => _ = applied.failed.get_or_insert(error),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
 fn note(outcome: Outcome, name: &str, kind: Kind, applied: &mut Applied) {
+    told(outcome, name, kind.name(), applied);
+}
+
+fn told(outcome: Outcome, name: &str, kind: &str, applied: &mut Applied) {
     match outcome {
         Outcome::Unchanged => {}
-        Outcome::Created => tracing::info!(kind = kind.name(), name, "created"),
-        Outcome::Changed(difference) => tracing::info!(kind = kind.name(), name, %difference, "applied"),
-        Outcome::Terminating => applied.terminating.push(format!("{} {name}", kind.name())),
+        Outcome::Created => tracing::info!(kind, name, "created"),
+        Outcome::Changed(difference) => tracing::info!(kind, name, %difference, "applied"),
+        Outcome::Terminating => applied.terminating.push(format!("{kind} {name}")),
         Outcome::Foreign(foreign) => applied.foreign.push(foreign),
     }
 }

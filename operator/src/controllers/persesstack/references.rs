@@ -6,10 +6,9 @@ use super::build::names::Names;
 use super::observed::{Observed, SecretData};
 use super::provider::READ_ONLY;
 use super::validate::{
-    Authority, Endpoint, Invalid, Login, PoolerCertificate, Redacted, ResolvedAuth, ResolvedDatasource, SecretRef,
-    ServingCertificate,
+    Authority, Endpoint, Invalid, Login, PoolerCertificate, Redacted, SecretRef, ServingCertificate,
 };
-use crate::api::v1alpha1::{Datasource, External, ExternalRedis, RedisAuth, SecretKey, ServingTls, SslMode};
+use crate::api::v1alpha1::{External, ExternalRedis, RedisAuth, SecretKey, ServingTls, SslMode};
 
 /// Address and credentials of an external database.
 pub(super) fn external_endpoint(external: &External, observed: &Observed) -> Result<Endpoint, Invalid> {
@@ -171,11 +170,11 @@ fn parse_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port > 0)
 }
 
-fn required<'a>(secret: &'a SecretData, name: &str, key: &str, purpose: &str) -> Result<&'a str, Invalid> {
+pub(super) fn required<'a>(secret: &'a SecretData, name: &str, key: &str, purpose: &str) -> Result<&'a str, Invalid> {
     secret.text(key).ok_or_else(|| Invalid::waiting(name, Some(key), purpose))
 }
 
-fn password(secret: &SecretData, name: &str, key: &str, purpose: &str) -> Result<Redacted, Invalid> {
+pub(super) fn password(secret: &SecretData, name: &str, key: &str, purpose: &str) -> Result<Redacted, Invalid> {
     let value = required(secret, name, key, purpose)?;
     if value.chars().any(char::is_control) {
         return Err(unreadable(
@@ -199,7 +198,7 @@ fn is_plain(value: &str) -> bool {
     !value.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '\'' | '"' | '\\'))
 }
 
-fn unreadable(name: &str, key: &str, what: &str) -> Invalid {
+pub(super) fn unreadable(name: &str, key: &str, what: &str) -> Invalid {
     Invalid {
         reason: "SecretInvalid",
         message: format!("key {key} in Secret {name} {what}"),
@@ -226,44 +225,4 @@ pub(super) fn serving_tls(
     }
     let ca = secret.text("ca.crt").map(str::to_owned);
     Ok(Some(ServingCertificate { secret: name, ca }))
-}
-
-/// A datasource with its credentials.
-pub(super) fn resolve_datasource(datasource: &Datasource, observed: &Observed) -> Result<ResolvedDatasource, Invalid> {
-    let authority = datasource.url.split("://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    if authority.contains('@') {
-        return Err(Invalid::terminal(
-            "DatasourceInvalid",
-            format!(
-                "the url of datasource {} carries credentials: put them into a Secret and use auth.basic",
-                datasource.name
-            ),
-        ));
-    }
-    let purpose = format!("credentials of datasource {}", datasource.name);
-    let find = |name: &str| observed.secrets.get(name).ok_or_else(|| Invalid::waiting(name, None, &purpose));
-    let auth = match &datasource.auth {
-        None => None,
-        Some(auth) => match (&auth.basic, &auth.bearer) {
-            (Some(basic), None) => {
-                let name = &basic.secret_ref.name;
-                let secret = find(name)?;
-                Some(ResolvedAuth::Basic(Login {
-                    user: required(secret, name, &basic.username_key, &purpose)?.to_owned(),
-                    password: password(secret, name, &basic.password_key, &purpose)?,
-                }))
-            }
-            (None, Some(bearer)) => {
-                let name = &bearer.secret_ref.name;
-                Some(ResolvedAuth::Bearer(password(find(name)?, name, &bearer.key, &purpose)?))
-            }
-            _ => {
-                return Err(Invalid::terminal(
-                    "DatasourceInvalid",
-                    format!("datasource {}: set exactly one of auth.basic and auth.bearer", datasource.name),
-                ));
-            }
-        },
-    };
-    Ok(ResolvedDatasource { spec: datasource.clone(), auth })
 }

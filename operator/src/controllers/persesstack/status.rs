@@ -43,6 +43,8 @@ pub mod condition {
     pub const API: &str = "ApiReady";
     /// The credentials of all declared datasources are there; present only when datasources are declared.
     pub const DATASOURCES: &str = "DatasourcesReady";
+    /// Every declared way to sign in is handed to the server; present only when something can be missing for one.
+    pub const AUTH: &str = "AuthReady";
     /// The service is reached from outside; present only when something exposes it, or should.
     pub const EXPOSURE: &str = "ExposureReady";
     /// What Prometheus needs to watch the stack is in place; present only when something is, or should be.
@@ -108,6 +110,7 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
                 conditions,
                 url: exposure::url(validated, report.workloads.exposure.as_ref(), old.url, &host),
                 api: api_status(report.workloads),
+                auth: sign_in::configured(validated),
                 database: Some(DatabaseStatus { type_: validated.database_type }),
                 endpoints: Some(endpoints(validated, old.endpoints, &host)),
                 exposure: match &validated.exposure {
@@ -120,6 +123,17 @@ pub fn compute(stack: &PersesStack, report: &Report<'_>, now: Timestamp) -> Pers
             }
         }
     }
+}
+
+/// The status of a stack that is being deleted and cannot go yet: only what is known of that changes.
+pub fn leaving(stack: &PersesStack, why: &str, now: Timestamp) -> PersesStackStatus {
+    let old = stack.status.clone().unwrap_or_default();
+    let message =
+        format!("being deleted; what is outside the namespace could not be removed: {why}; it is tried again");
+    let finding = Finding::new(condition::RECONCILING, true, "RequestFailed", message);
+    let mut conditions = merge(&old.conditions, &[finding], stack.metadata.generation, now);
+    conditions.extend(old.conditions.iter().filter(|found| found.type_ != condition::RECONCILING).cloned());
+    PersesStackStatus { conditions, ..old }
 }
 
 fn endpoints(validated: &Validated, old: Option<EndpointsStatus>, host: &impl Fn(String) -> String) -> EndpointsStatus {
@@ -184,6 +198,7 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
             }
             parts.push(held(waits, Part::Api, api(planned, report.workloads)));
             parts.extend(datasources(planned.validated));
+            parts.extend(sign_in::finding(planned.validated));
             parts.extend(exposure::finding(planned.validated, report.workloads.exposure.as_ref()));
             parts.extend(monitoring::finding(planned.validated, &report.workloads.monitoring));
             parts.push(budget(planned.sizing));
@@ -236,6 +251,9 @@ fn datasources(validated: &Validated) -> Option<Finding> {
             reason,
             format!("{} of {declared} datasources are handed to the server; {message}", validated.datasources.len()),
         ),
+        None if validated.bindings_forbidden && super::datasources::uses_openshift(&validated.spec) => {
+            Finding::new(type_, Status::Unknown, "BindingForbidden", sign_in::forbidden(validated))
+        }
         None => Finding::new(type_, true, "Resolved", format!("all {declared} datasources are handed to the server")),
     })
 }
@@ -363,13 +381,14 @@ fn stalled(report: &Report<'_>, parts: &[Finding]) -> Finding {
 }
 
 /// Conditions whose changes become events.
-pub const TOLD: [&str; 9] = [
+pub const TOLD: [&str; 10] = [
     condition::READY,
     condition::STALLED,
     condition::CONFLICT,
     condition::DATABASE,
     condition::CACHE,
     condition::DATASOURCES,
+    condition::AUTH,
     condition::EXPOSURE,
     condition::MONITORING,
     condition::SUSPENDED,
@@ -394,6 +413,7 @@ pub fn news<'a>(old: &[Condition], new: &'a [Condition]) -> Vec<(&'a Condition, 
         .collect()
 }
 
+mod sign_in;
 mod sleep;
 #[cfg(test)]
 mod tests;

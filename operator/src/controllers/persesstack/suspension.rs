@@ -9,6 +9,7 @@
 //! deactivation"). While suspended `spec.replicas` of the API Deployment is ours; an annotation on it says so, and tells
 //! our zero from one that somebody else has set.
 
+use super::crunchy::ClusterState;
 use super::observed::{WorkloadState, Workloads};
 
 /// What becomes of the pods of one part.
@@ -44,7 +45,7 @@ pub struct Running {
     pub pooler: Pods,
     /// Shared cache.
     pub cache: Pods,
-    /// Standalone database.
+    /// Database, standalone or a PostgresCluster.
     pub database: Pods,
     /// The API pods were stopped by us and start now: their number is ours this once.
     pub wakes_api: bool,
@@ -54,8 +55,10 @@ pub struct Running {
 
 /// Decides for every part from the wish and from what runs. A part that this stack does not have is no hindrance.
 pub fn running(suspend: bool, workloads: &Workloads) -> Running {
-    let Workloads { api, pgbouncer: pooler, redis: cache, database, .. } = workloads;
-    let (api, pooler, cache, database) = (api.as_ref(), pooler.as_ref(), cache.as_ref(), database.as_ref());
+    let Workloads { api, pgbouncer: pooler, redis: cache, database, cluster, .. } = workloads;
+    let cluster = cluster.as_ref().map(ClusterState::instances);
+    let (api, pooler, cache) = (api.as_ref(), pooler.as_ref(), cache.as_ref());
+    let database = database.as_ref().or(cluster.as_ref());
     if suspend {
         let (no_api, no_pooler, no_cache) = (gone(api), gone(pooler), gone(cache));
         return Running {
@@ -147,6 +150,25 @@ mod tests {
         found.pgbouncer = pods(2, 2);
         let step = running(false, &found);
         assert!(letters(step) == "apcd" && step.wakes_api);
+    }
+
+    #[test]
+    fn a_cluster_of_crunchy_is_the_database() {
+        let cluster = |shutdown: bool, ready: i32| {
+            let mut cluster = ClusterState { shutdown, ..ClusterState::well() };
+            cluster.sets[0].replicas = ready;
+            cluster.sets[0].ready = ready;
+            Some(cluster)
+        };
+        let mut found = Workloads { database: None, cluster: cluster(false, 1), ..all(0, 0) };
+        assert_eq!(running(true, &found).database, Pods::Stop);
+        found.api.as_mut().unwrap().suspended = true;
+        found.cluster = cluster(true, 0);
+        assert_eq!((letters(running(false, &found)).as_str(), running(false, &found).holds_migration), ("d", true));
+        found.cluster = cluster(false, 0);
+        assert_eq!(letters(running(false, &found)), "d");
+        found.cluster = cluster(false, 1);
+        assert_eq!(letters(running(false, &found)), "cd");
     }
 
     #[test]

@@ -9,10 +9,11 @@ use super::build::names::Names;
 use super::exposure::{self, Exposed};
 use super::observed::{Availability, Capabilities, Observed, SecretData};
 use super::provider::ClusterPlan;
-use super::references::{self, RedisLogin, external_endpoint, pooler_certificate, redis_login, resolve_datasource};
+use super::references::{self, RedisLogin, external_endpoint, pooler_certificate, redis_login};
+use super::sign_in::{self, SignIn, WayIn};
 use super::suspension::{Running, running};
 use super::waits::{Part, Waits};
-use super::{crunchy, generated, inputs, monitoring, provider};
+use super::{crunchy, datasources, generated, inputs, monitoring, provider};
 use crate::api::v1alpha1::{CacheType, DatabaseType, Datasource, ExposureType, PersesStack, PersesStackSpec};
 use crate::apply::kind::Kind;
 use crate::settings::{DefaultImages, Entropy, Settings};
@@ -123,8 +124,12 @@ impl fmt::Debug for Generated {
 pub struct ResolvedDatasource {
     /// As declared.
     pub spec: Datasource,
+    /// Its base URL.
+    pub url: String,
     /// Resolved credentials.
     pub auth: Option<ResolvedAuth>,
+    /// Resolved certificates.
+    pub tls: Option<ResolvedTls>,
 }
 
 /// Credentials of a datasource.
@@ -134,6 +139,21 @@ pub enum ResolvedAuth {
     Basic(Login),
     /// Bearer token.
     Bearer(Redacted),
+    /// The token of the API pods' account.
+    ServiceAccount,
+}
+
+/// TLS towards a datasource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedTls {
+    /// Authority (PEM).
+    pub ca: Option<String>,
+    /// Certificate and private key (PEM) that the server shows.
+    pub client: Option<(String, Redacted)>,
+    /// Name that the certificate must have.
+    pub server_name: Option<String>,
+    /// Any certificate is taken.
+    pub insecure: bool,
 }
 
 /// Certificate of the API pods.
@@ -174,6 +194,14 @@ pub struct Validated {
     pub generated: Generated,
     /// Datasources with credentials, without those whose credentials are waited for.
     pub datasources: Vec<ResolvedDatasource>,
+    /// Names of the other ones: what the server has of them stays.
+    pub held_datasources: Vec<String>,
+    /// What the server was given last.
+    pub provisioned: SecretData,
+    /// Ways to sign in, without the providers that are waited for.
+    pub sign_in: SignIn,
+    /// The operator may not read the bindings to cluster roles that are needed: they are not built.
+    pub bindings_forbidden: bool,
     /// What exposes the service; `None` while that cannot be told.
     pub exposure: Option<Exposed>,
     /// What the API pods are configured for: the same, and what it was before while it cannot be told. Never `Auto`.
@@ -288,9 +316,12 @@ pub fn validate(
         (Some(external), CacheType::External) => waits.hold(redis_login(external, observed), Part::WITH_KEYS)?,
         _ => None,
     };
-    let mut datasources = Vec::new();
+    let (mut datasources, mut held_datasources) = (Vec::new(), Vec::new());
     for datasource in &spec.datasources {
-        datasources.extend(waits.hold(resolve_datasource(datasource, observed), Part::WITH_DATASOURCE)?);
+        match waits.hold(datasources::resolve(datasource, observed), Part::WITH_DATASOURCE)? {
+            Some(resolved) => datasources.push(resolved),
+            None => held_datasources.push(datasource.name.clone()),
+        }
     }
     let classes = observed.ingress_classes.as_deref();
     let chosen = exposure::choose(&spec.exposure, observed.capabilities, classes);
@@ -307,6 +338,13 @@ pub fn validate(
         service_monitor: made(spec.monitoring.service_monitor, "spec.monitoring.serviceMonitor", Kind::ServiceMonitor)?,
         rules: made(spec.monitoring.rules, "spec.monitoring.rules", Kind::PrometheusRule)?,
     };
+    let before = stack.status.as_ref().and_then(|status| status.auth.as_ref());
+    let way_in = match exposure.as_ref().map(Exposed::kind) {
+        None => WayIn::Unknown,
+        Some(None) => WayIn::Nothing,
+        Some(Some(kind)) => WayIn::Kind(kind),
+    };
+    let sign_in = sign_in::resolve(&spec, observed, way_in, before, &mut waits)?;
 
     Ok(Validated {
         namespace,
@@ -320,6 +358,10 @@ pub fn validate(
         redis_login,
         generated,
         datasources,
+        held_datasources,
+        provisioned: observed.provisioned.clone(),
+        sign_in,
+        bindings_forbidden: observed.bindings_forbidden,
         exposure,
         configured_exposure,
         serving_tls: serving_tls.flatten(),

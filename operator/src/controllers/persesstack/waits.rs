@@ -23,6 +23,8 @@ pub enum Part {
     Monitoring,
     /// One datasource; the others and every object go on.
     Datasource,
+    /// One provider of sign-in; the others and every object go on.
+    Auth,
 }
 
 impl Part {
@@ -48,6 +50,10 @@ impl Part {
     pub(super) const WITH_MONITORING: &[Self] = &[Self::Monitoring];
     /// A datasource with credentials.
     pub(super) const WITH_DATASOURCE: &[Self] = &[Self::Datasource];
+    /// A provider of sign-in that the pods do not have yet.
+    pub(super) const WITH_AUTH: &[Self] = &[Self::Auth];
+    /// A provider of sign-in that the pods have: it is not taken from them.
+    pub(super) const WITH_RUNNING_AUTH: &[Self] = &[Self::Auth, Self::Api];
 }
 
 /// Something that is missing, unusable or somebody else's.

@@ -40,16 +40,30 @@ impl Operator {
         Self::set_up(config, space, faults, Settings::default())
     }
 
+    /// Starts one for every namespace of a cluster that no other test uses.
+    pub(crate) fn everywhere(space: &Space) -> Self {
+        Self::watching(None, space.plane.config(), space, Faults::none(), Settings::default())
+    }
+
     /// Starts one with other settings than those of every test; its namespaces are set here.
     pub(crate) fn set_up(config: kube::Config, space: &Space, faults: Faults, settings: Settings) -> Self {
+        Self::watching(Some(space.namespace.clone()), config, space, faults, settings)
+    }
+
+    fn watching(
+        watch_namespace: Option<String>,
+        config: kube::Config,
+        space: &Space,
+        faults: Faults,
+        settings: Settings,
+    ) -> Self {
         let options = ClientOptions {
             user_agent: format!("operator-of-{}", space.namespace),
             faults: Some(faults.clone()),
             ..ClientOptions::default()
         };
         let (metrics, stop) = (Metrics::new(), CancellationToken::new());
-        let settings =
-            Settings { watch_namespace: Some(space.namespace.clone()), namespace: space.namespace.clone(), ..settings };
+        let settings = Settings { watch_namespace, namespace: space.namespace.clone(), ..settings };
         let manager = Manager {
             client: build(config, &options).unwrap(),
             settings,

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{Container, Secret, Service, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::labels::Component;
 use super::meta;
 use super::pod::{self, Pod, Timing};
-use super::{Api, Migration, hpa, limits_file, pod_template, provisioning, server_config, target};
+use super::{Api, Migration, account, hpa, limits_file, pod_template, provisioning, server_config, sign_in, target};
 use crate::api::v1alpha1::{CacheType, ServingTlsType};
 use crate::controllers::persesstack::suspension::Pods;
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
@@ -44,10 +45,15 @@ pub(super) fn build(v: &Validated, sizing: &Sizing, migration: Option<&Migration
     Ok(Api {
         provisioning: provisioning::secret(v)?,
         service_account: ServiceAccount {
-            metadata: meta::owned(v, name.clone(), Component::Api),
+            metadata: ObjectMeta {
+                annotations: sign_in::annotations(v),
+                ..meta::owned(v, name.clone(), Component::Api)
+            },
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         },
+        bindings: account::bindings(v),
+        service_authority: account::service_authority(v),
         service: service(v),
         deployment,
         hpa: hpa::build(v, sizing),
@@ -129,6 +135,18 @@ fn deployment(
             volumes.push(pod::secret_volume("redis-ca", &ca.secret, &[(&ca.key, "ca.crt")]));
             mounts.push(pod::mount("redis-ca", server_config::REDIS_AUTHORITY, true));
         }
+    }
+    if let Some(volume) = sign_in::volume(v) {
+        mounts.push(pod::mount(&volume.name, sign_in::FOLDER, true));
+        volumes.push(volume);
+    }
+    if let Some(volume) = account::volume(v) {
+        mounts.push(pod::mount(&volume.name, account::FOLDER, true));
+        volumes.push(volume);
+    }
+    if account::service_authority(v).is_some() {
+        volumes.push(pod::config_map_volume("service-ca", &v.names.service_ca()));
+        mounts.push(pod::mount("service-ca", account::SERVICE_FOLDER, true));
     }
     if let Some(tls) = &v.serving_tls {
         volumes.push(pod::secret_volume("tls", &tls.secret, &[("tls.crt", "tls.crt"), ("tls.key", "tls.key")]));

@@ -10,6 +10,7 @@ use crate::api::v1alpha1::{BackupType, Backups, Crunchy, Exporter, PoolerType};
 use crate::apply::kind::Kind;
 use crate::controllers::persesstack::crunchy::{SET, USER};
 use crate::controllers::persesstack::provider::{ClusterPlan, READ_ONLY};
+use crate::controllers::persesstack::suspension::Pods;
 use crate::controllers::persesstack::validate::Validated;
 use crate::sizing::{Compute, DatabaseSizing, PoolerSizing};
 
@@ -71,6 +72,9 @@ pub(super) fn build(
     }
     if let Some(pooler) = pooler.filter(|_| v.spec.pooler.type_ == PoolerType::Crunchy) {
         spec["proxy"] = proxy(&name, sizing, pooler);
+    }
+    if v.running.database == Pods::Stop {
+        spec["shutdown"] = json!(true);
     }
     meta::custom(Kind::PostgresCluster, metadata, &spec)
 }

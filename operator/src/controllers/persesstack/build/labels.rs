@@ -13,6 +13,9 @@ pub const STACK_KEY: &str = "persesstack.io/stack";
 /// Label key of the part of the stack.
 pub const COMPONENT_KEY: &str = "app.kubernetes.io/component";
 
+/// Label key of the stack's namespace, on objects that are in none.
+pub const NAMESPACE_KEY: &str = "persesstack.io/namespace";
+
 /// Every label key that the operator sets.
 pub const KEYS: [&str; 5] =
     ["app.kubernetes.io/name", INSTANCE_KEY, COMPONENT_KEY, "app.kubernetes.io/part-of", MANAGED_BY_KEY];

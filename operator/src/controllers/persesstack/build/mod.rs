@@ -1,5 +1,6 @@
 //! PURE: from a validated spec and its sizing to every object that should exist.
 
+pub mod account;
 mod api;
 mod crunchy;
 mod exposure;
@@ -19,6 +20,7 @@ mod provisioning;
 mod quota;
 mod redis;
 mod server_config;
+mod sign_in;
 mod target;
 
 pub use meta::{CONFIG_HASH, MIGRATION, SUSPENDED, hosts};
@@ -29,6 +31,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceQuota, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::DynamicObject;
 
 use self::labels::Component;
@@ -163,6 +166,10 @@ pub struct Api {
     pub provisioning: Secret,
     /// Without a token.
     pub service_account: ServiceAccount,
+    /// Its bindings to cluster roles: outside the namespace, kept by [`crate::apply::cluster`].
+    pub bindings: Vec<ClusterRoleBinding>,
+    /// Authority of OpenShift's services, filled in by OpenShift.
+    pub service_authority: Option<ConfigMap>,
     /// Service `http` 8080.
     pub service: Service,
     /// `spec.replicas` is set only when the Deployment does not exist yet: afterwards the HPA owns it. The annotation

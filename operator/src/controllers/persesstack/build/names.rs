@@ -47,6 +47,17 @@ impl Names {
         format!("{}-provisioning", self.stack)
     }
 
+    /// ConfigMap into which OpenShift writes the authority of its services.
+    pub fn service_ca(&self) -> String {
+        format!("{}-service-ca", self.stack)
+    }
+
+    /// Binding of the API pods' account to a cluster role. No name of a namespace or stack has a colon, so no two stacks
+    /// share one.
+    pub fn cluster_binding(&self, namespace: &str, role: &str) -> String {
+        format!("persesstack:{namespace}:{}:{role}", self.stack)
+    }
+
     /// Secret with the encryption key; generated once.
     pub fn keys(&self) -> String {
         format!("{}-keys", self.stack)

@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::labels::Component;
 use super::meta;
 use crate::api::v1alpha1::{CacheType, DatabaseType, NetworkPolicyMode, PoolerType};
+use crate::controllers::persesstack::datasources;
 use crate::controllers::persesstack::validate::Validated;
 
 /// Label of namespaces whose pods may call the API: set it to `allowed` on the namespace of a router or of Prometheus.
@@ -129,7 +130,7 @@ fn from_api(v: &Validated) -> Vec<NetworkPolicyEgressRule> {
     }
     rules.extend(to_database(v, false));
     for datasource in &v.spec.datasources {
-        let Ok(url) = datasource.url.parse::<Uri>() else { continue };
+        let Ok(url) = datasources::url(datasource).unwrap_or_default().parse::<Uri>() else { continue };
         let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
         rules.extend(to_host(url.host().unwrap_or_default(), port.into()));
     }
@@ -147,6 +148,10 @@ fn from_api(v: &Validated) -> Vec<NetworkPolicyEgressRule> {
 
 /// Whether people sign in at a provider, or with a token that the cluster reviews.
 fn signs_in_elsewhere(v: &Validated) -> bool {
+    let auth = &v.spec.auth;
+    if !auth.oidc.is_empty() || !auth.oauth.is_empty() || auth.openshift.is_some() || auth.kubernetes.is_some() {
+        return true;
+    }
     let config = v.spec.api.config.as_ref();
     let providers = config.and_then(|config| config.get("security")?.get("authentication")?.get("providers"));
     providers.and_then(|found| found.as_object()).is_some_and(|found| found.keys().any(|key| key != "enable_native"))

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::api::drain as api_drain;
 use super::limits_file;
 use super::pgbouncer::drain;
+use super::sign_in;
 use super::target::{self, Address, Target};
 use crate::api::v1alpha1::{CacheType, ExposureType, PoolerType, RedisMode};
 use crate::controllers::persesstack::references::RedisCredentials;
@@ -38,23 +39,15 @@ pub(super) fn serve(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Resu
             "enable_auth": true,
             "cookie": { "same_site": "lax", "secure": secure_cookies(v) },
             "encryption_key_file": "/etc/perses/keys/encryption-key",
-            "authentication": {
-                "access_token_ttl": "15m",
-                "refresh_token_ttl": "1d",
-                "disable_sign_up": true,
-                "providers": { "enable_native": true },
-                "initial_admin": {
-                    "username_file": "/etc/perses/admin/username",
-                    "password_file": "/etc/perses/admin/password",
-                },
-            },
+            "authentication": sign_in::authentication(v),
+            "authorization": sign_in::authorization(v),
         },
         "database": { "postgres": database },
         "cache": cache,
         "query": { "timeout": "1m", "cache": true, "ttl": { "realtime": "30s", "recent": "5m", "historical": "15m" } },
         "server": server(v),
         "limits_file": format!("{}/{}", limits_file::FOLDER, limits_file::FILE),
-        "provisioning": { "folders": ["/etc/perses/provisioning"], "interval": "1m" },
+        "provisioning": { "folders": ["/etc/perses/provisioning"], "interval": "1m", "prune": true },
     });
     if let Some(most) = v.spec.limits.rate.as_ref().and_then(|rate| rate.max_connections) {
         config["server"]["max_connections"] = json!(most);

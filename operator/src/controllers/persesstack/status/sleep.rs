@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::condition;
 use crate::api::v1alpha1::{PersesStack, SuspensionStatus};
 use crate::conditions::{Finding, Status};
+use crate::controllers::persesstack::crunchy::ClusterState;
 use crate::controllers::persesstack::observed::{WorkloadState, Workloads};
 use crate::controllers::persesstack::suspension::Pods;
 use crate::controllers::persesstack::validate::Validated;
@@ -52,7 +53,10 @@ pub(super) fn mark(parts: &mut Vec<Finding>, validated: &Validated, workloads: &
         (condition::API, running.api),
         (condition::POOLER, running.pooler),
         (condition::CACHE, running.cache),
-        (condition::DATABASE, if workloads.database.is_some() { running.database } else { Pods::Run }),
+        (
+            condition::DATABASE,
+            if workloads.database.is_some() || workloads.cluster.is_some() { running.database } else { Pods::Run },
+        ),
     ];
     for (type_, pods) in stopped {
         let Some(part) = parts.iter_mut().find(|part| part.type_ == type_ && pods == Pods::Stop) else { continue };
@@ -62,10 +66,13 @@ pub(super) fn mark(parts: &mut Vec<Finding>, validated: &Validated, workloads: &
             Finding::new(type_, false, "Waking", "starts when what it needs is ready")
         };
     }
-    let Workloads { api, pgbouncer, redis, database, .. } = workloads;
-    let all = [("API", api), ("PgBouncer", pgbouncer), ("Redis", redis), ("PostgreSQL", database)];
-    let left = |state: &Option<WorkloadState>| state.as_ref().is_some_and(|state| state.desired > 0 || state.total > 0);
-    let left: Vec<_> = all.iter().filter(|(_, state)| left(state)).map(|(name, _)| *name).collect();
+    let Workloads { api, pgbouncer, redis, database, cluster, .. } = workloads;
+    let cluster = cluster.as_ref().map(ClusterState::instances);
+    let database = database.as_ref().or(cluster.as_ref());
+    let all =
+        [("API", api.as_ref()), ("PgBouncer", pgbouncer.as_ref()), ("Redis", redis.as_ref()), ("PostgreSQL", database)];
+    let left = |state: Option<&WorkloadState>| state.is_some_and(|state| state.desired > 0 || state.total > 0);
+    let left: Vec<_> = all.iter().filter(|(_, state)| left(*state)).map(|(name, _)| *name).collect();
     parts.push(if !suspend {
         let text = "the parts start one after the other: database, cache, pooler, API";
         Finding::new(condition::SUSPENDED, false, "Waking", text)
