@@ -116,8 +116,10 @@ pub fn plan(resources: &Resources) -> Plan {
         }
         None => undecided.extend([Kind::Route, Kind::HttpRoute, Kind::Ingress]),
     }
-    let Monitoring { service_monitor, rules } = monitoring;
-    for (kind, object) in [(Kind::ServiceMonitor, service_monitor), (Kind::PrometheusRule, rules)] {
+    let Monitoring { service_monitor, pod_monitor, rules } = monitoring;
+    let monitoring =
+        [(Kind::ServiceMonitor, service_monitor), (Kind::PodMonitor, pod_monitor), (Kind::PrometheusRule, rules)];
+    for (kind, object) in monitoring {
         match object {
             Some(object) => base.extend(object.iter().map(|object| Child::custom(kind, Applied, object))),
             None => undecided.push(kind),

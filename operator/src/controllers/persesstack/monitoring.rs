@@ -5,7 +5,7 @@ use super::observed::Capabilities;
 use super::status::condition;
 use super::validate::{Invalid, Validated};
 use super::waits::Part;
-use crate::api::v1alpha1::{PersesStackSpec, Switch};
+use crate::api::v1alpha1::{DatabaseType, Exporter, PersesStackSpec, Switch};
 use crate::apply::inventory::Inventory;
 use crate::apply::kind::Kind;
 use crate::conditions::{Finding, Status};
@@ -15,6 +15,8 @@ use crate::conditions::{Finding, Status};
 pub struct Choice {
     /// The ServiceMonitor.
     pub service_monitor: Option<bool>,
+    /// The PodMonitor of the database's exporters.
+    pub pod_monitor: Option<bool>,
     /// The PrometheusRule.
     pub rules: Option<bool>,
 }
@@ -22,7 +24,11 @@ pub struct Choice {
 impl Choice {
     /// The kinds of the objects that are made.
     pub fn kinds(self) -> impl Iterator<Item = Kind> {
-        let choices = [(self.service_monitor, Kind::ServiceMonitor), (self.rules, Kind::PrometheusRule)];
+        let choices = [
+            (self.service_monitor, Kind::ServiceMonitor),
+            (self.pod_monitor, Kind::PodMonitor),
+            (self.rules, Kind::PrometheusRule),
+        ];
         choices.into_iter().filter(|(made, _)| *made == Some(true)).map(|(_, kind)| kind)
     }
 }
@@ -50,6 +56,12 @@ pub(super) fn made(switch: Switch, field: &str, kind: Kind, capabilities: Capabi
     }
 }
 
+/// Whether an exporter runs beside each instance of the database.
+pub(super) fn has_exporter(spec: &PersesStackSpec, database: DatabaseType) -> bool {
+    let exporter = spec.database.crunchy.as_ref().map_or_else(Exporter::default, |crunchy| crunchy.exporter);
+    database == DatabaseType::Crunchy && exporter == Exporter::Enabled
+}
+
 /// Whether the dashboard about the stack is provisioned: it needs a datasource, and something that scrapes.
 pub(super) fn wants_dashboard(spec: &PersesStackSpec) -> bool {
     spec.monitoring.service_monitor != Switch::Disabled && spec.datasources.iter().any(|datasource| datasource.default)
@@ -57,7 +69,11 @@ pub(super) fn wants_dashboard(spec: &PersesStackSpec) -> bool {
 
 /// The kinds of which the stack's object exists.
 pub(super) fn present(inventory: &Inventory, names: &Names) -> Vec<Kind> {
-    let objects = [(Kind::ServiceMonitor, names.api()), (Kind::PrometheusRule, names.rules())];
+    let objects = [
+        (Kind::ServiceMonitor, names.api()),
+        (Kind::PodMonitor, names.database()),
+        (Kind::PrometheusRule, names.rules()),
+    ];
     objects.into_iter().filter(|(kind, name)| inventory.get(*kind, name).is_some()).map(|(kind, _)| kind).collect()
 }
 

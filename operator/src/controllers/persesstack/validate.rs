@@ -336,6 +336,11 @@ pub fn validate(
     };
     let monitoring = monitoring::Choice {
         service_monitor: made(spec.monitoring.service_monitor, "spec.monitoring.serviceMonitor", Kind::ServiceMonitor)?,
+        pod_monitor: if monitoring::has_exporter(&spec, database_type) {
+            made(spec.monitoring.service_monitor, "spec.monitoring.serviceMonitor", Kind::PodMonitor)?
+        } else {
+            Some(false)
+        },
         rules: made(spec.monitoring.rules, "spec.monitoring.rules", Kind::PrometheusRule)?,
     };
     let before = stack.status.as_ref().and_then(|status| status.auth.as_ref());

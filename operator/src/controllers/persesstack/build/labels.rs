@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
 /// Value of `app.kubernetes.io/managed-by`; watches select on it.
 pub const MANAGED_BY: &str = "persesstack-operator";
 /// Label key that watches select on.
@@ -62,4 +64,10 @@ pub fn labels(stack: &str, component: Component) -> BTreeMap<String, String> {
     labels.insert("app.kubernetes.io/part-of".to_owned(), "perses-stack".to_owned());
     labels.insert(MANAGED_BY_KEY.to_owned(), MANAGED_BY.to_owned());
     labels
+}
+
+/// Selects the pods that Crunchy's operator makes for a PostgresCluster.
+pub fn cluster_selector(cluster: &str) -> LabelSelector {
+    let labels = [("postgres-operator.crunchydata.com/cluster".to_owned(), cluster.to_owned())];
+    LabelSelector { match_labels: Some(labels.into()), match_expressions: None }
 }

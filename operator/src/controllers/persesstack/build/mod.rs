@@ -153,6 +153,8 @@ pub struct Exposure {
 pub struct Monitoring {
     /// Where to scrape.
     pub service_monitor: Option<Option<DynamicObject>>,
+    /// The exporters beside the instances of a PostgresCluster.
+    pub pod_monitor: Option<Option<DynamicObject>>,
     /// What to alert on.
     pub rules: Option<Option<DynamicObject>>,
 }

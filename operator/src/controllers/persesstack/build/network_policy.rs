@@ -13,7 +13,7 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::labels::Component;
+use super::labels::{self, Component};
 use super::meta;
 use crate::api::v1alpha1::{CacheType, DatabaseType, NetworkPolicyMode, PoolerType};
 use crate::controllers::persesstack::datasources;
@@ -36,6 +36,8 @@ const API: i32 = 8080;
 const POSTGRES: i32 = 5432;
 const PGBOUNCER: i32 = 6432;
 const REDIS: i32 = 6379;
+/// The exporter beside each instance of a PostgresCluster.
+const EXPORTER: i32 = 9187;
 /// Identity providers, and the Kubernetes API as pods reach it.
 const SIGN_IN: [i32; 2] = [443, 6443];
 
@@ -61,6 +63,9 @@ pub(super) fn build(v: &Validated) -> Vec<NetworkPolicy> {
             all.then(Vec::new),
         ));
     }
+    if v.database_type == DatabaseType::Crunchy {
+        policies.push(cluster(v));
+    }
     if cache {
         let rules = ingress(v, &[Component::Api], REDIS);
         policies.push(policy(v, v.names.redis(), Component::Redis, rules, all.then(Vec::new)));
@@ -75,6 +80,26 @@ pub(super) fn build(v: &Validated) -> Vec<NetworkPolicy> {
         policies.push(policy(v, v.names.migrations(), Component::Migration, Vec::new(), Some(to_database(v, true))));
     }
     policies
+}
+
+/// The pods of the PostgresCluster, which talk with each other; the stack asks PostgreSQL or Crunchy's pooler, and monitoring
+/// the exporter. Patroni needs the Kubernetes API and backups their store: whom they call stays open.
+fn cluster(v: &Validated) -> NetworkPolicy {
+    let pods = labels::cluster_selector(&v.names.database());
+    let inside = NetworkPolicyPeer { pod_selector: Some(pods.clone()), ..NetworkPolicyPeer::default() };
+    let mut rules = ingress(v, &[Component::Api, Component::PgBouncer, Component::Migration], POSTGRES);
+    rules.push(NetworkPolicyIngressRule { from: Some(vec![inside]), ports: None });
+    let monitoring = vec![namespace(OPENSHIFT[2].0, OPENSHIFT[2].1), namespace(ACCESS_KEY, "allowed")];
+    rules.push(NetworkPolicyIngressRule { from: Some(monitoring), ports: Some(vec![tcp(EXPORTER)]) });
+    NetworkPolicy {
+        metadata: meta::owned(v, v.names.database(), Component::Database),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(pods),
+            policy_types: Some(vec!["Ingress".to_owned()]),
+            ingress: Some(rules),
+            egress: None,
+        }),
+    }
 }
 
 /// A policy over one part. Without `egress` it may call whom it likes.

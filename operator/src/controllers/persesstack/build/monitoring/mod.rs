@@ -63,12 +63,14 @@ pub(super) fn build(v: &Validated) -> Monitoring {
         metadata
     };
     let monitor = || meta::custom(Kind::ServiceMonitor, metadata(v.names.api()), &service_monitor(v));
+    let exporters = || meta::custom(Kind::PodMonitor, metadata(v.names.database()), &pod_monitor(v));
     let rules = || {
         let spec = prometheus_rule(&Scope::new(&v.namespace, v.names.stack()));
         meta::custom(Kind::PrometheusRule, metadata(v.names.rules()), &spec)
     };
     Monitoring {
         service_monitor: v.monitoring.service_monitor.map(|made| made.then(monitor)),
+        pod_monitor: v.monitoring.pod_monitor.map(|made| made.then(exporters)),
         rules: v.monitoring.rules.map(|made| made.then(rules)),
     }
 }
@@ -90,6 +92,17 @@ fn service_monitor(v: &Validated) -> Value {
     json!({
         "selector": {"matchLabels": labels::selector(v.names.stack(), Component::Api)},
         "endpoints": [endpoint],
+    })
+}
+
+/// `spec` of the PodMonitor of the exporters that Crunchy's operator runs beside PostgreSQL.
+fn pod_monitor(v: &Validated) -> Value {
+    let mut selector = labels::cluster_selector(&v.names.database());
+    let exporter = ("postgres-operator.crunchydata.com/crunchy-postgres-exporter".to_owned(), "true".to_owned());
+    selector.match_labels.get_or_insert_default().extend([exporter]);
+    json!({
+        "selector": selector,
+        "podMetricsEndpoints": [{"port": "exporter", "path": "/metrics", "interval": INTERVAL}],
     })
 }
 
