@@ -107,7 +107,7 @@ async fn an_optional_kind_that_may_not_be_read_holds_back_nothing_else() {
     let space = Space::on(plane, "denied").await;
     let config = account(&space, Scope::Cluster, "routes").await;
     let (_world, operator) = (World::start(&space), Operator::on(config, &space, Faults::none()));
-    space.create(&json!({"users": 10})).await;
+    space.create(&json!({"users": 10, "database": {"type": "Standalone"}})).await;
     let message = space.condition("ExposureReady", "Unknown", "ApiUnavailable").await;
     assert!(message.contains("the operator's role"), "{message}");
     space.condition("Ready", "True", "PodsReady").await;

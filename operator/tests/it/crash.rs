@@ -49,7 +49,7 @@ impl Story {
             let operator = Operator::start(space);
             let ingress = json!({"type": "Ingress", "host": "a.example", "ingress": {"className": "web"}});
             let exposure = if matches!(self, Self::Expose) { ingress } else { json!({"type": "None"}) };
-            space.create(&json!({"users": 10, "exposure": exposure})).await;
+            space.create(&json!({"users": 10, "database": {"type": "Standalone"}, "exposure": exposure})).await;
             space.settled().await;
             operator.stop().await;
         }

@@ -66,7 +66,7 @@ async fn every_way_in_takes_the_place_of_the_one_before() {
     gateway(&space).await;
     let (_world, operator) = (World::start(&space), Operator::start(&space));
     let ingress = json!({"type": "Ingress", "host": "a.example", "ingress": {"className": "web"}});
-    space.create(&json!({"users": 10, "exposure": ingress})).await;
+    space.create(&json!({"users": 10, "database": {"type": "Standalone"}, "exposure": ingress})).await;
     let object = made(&space, Kind::Ingress).await;
     assert_eq!(object["spec"]["ingressClassName"], "web");
     is_repaired(&space, Kind::Ingress).await;

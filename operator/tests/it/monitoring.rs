@@ -190,7 +190,10 @@ async fn the_objects_follow_the_switches() {
 
     let datasource = json!({"name": "metrics", "url": "http://prometheus:9090", "default": true});
     let labels = json!({"release": "kube-prometheus"});
-    space.create(&json!({"users": 10, "monitoring": {"labels": labels}, "datasources": [datasource]})).await;
+    let database = json!({"type": "Standalone"});
+    let spec =
+        json!({"users": 10, "database": database, "monitoring": {"labels": labels}, "datasources": [datasource]});
+    space.create(&spec).await;
     space.settled().await;
     let message = space.condition("MonitoringReady", "True", "Applied").await;
     assert!(message.contains("ServiceMonitor and PrometheusRule"), "{message}");
