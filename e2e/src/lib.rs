@@ -11,6 +11,7 @@ pub mod demo;
 pub mod fixtures;
 pub mod images;
 pub mod load;
+pub mod lua;
 pub mod paths;
 pub mod perses;
 pub mod progress;

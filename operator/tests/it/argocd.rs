@@ -1,7 +1,5 @@
-//! Argo CD's health checks, run by Lua 5.1 as Argo CD does: `obj` is the object, the answer is a status and a message.
+//! Argo CD's health checks.
 
-use mlua::serde::SerializeOptions;
-use mlua::{Lua, LuaSerdeExt};
 use serde_json::{Value, json};
 
 use crate::files;
@@ -11,14 +9,7 @@ fn script(name: &str) -> String {
 }
 
 fn health(name: &str, object: &Value) -> (String, String) {
-    let lua = Lua::new();
-    // A null is absent, as for Argo CD.
-    let options = SerializeOptions::new().serialize_none_to_null(false).serialize_unit_to_null(false);
-    let object = lua.to_value_with(object, options).unwrap();
-    lua.globals().set("obj", object).unwrap();
-    let answer: Value = lua.from_value(lua.load(script(name)).eval().unwrap()).unwrap();
-    let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
-    (text("status"), text("message"))
+    e2e::lua::health(&script(name), object).unwrap()
 }
 
 fn stack(observed: i64, conditions: &[(&str, &str)]) -> Value {
