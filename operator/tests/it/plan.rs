@@ -191,10 +191,10 @@ async fn strangers_refusals_and_what_is_missing_are_told() {
     let secrets: Api<Secret> = Api::namespaced(space.client.clone(), &space.namespace);
     assert!(secrets.get_opt("pg").await.unwrap().is_none());
 
-    // Rules about changes are the API server's.
+    // What the API server refuses is told as it says it: the file does not take `external` away.
     space.create(&external).await;
     let switch = planned(&space, &file(&json!({"users": 10, "database": {"type": "Standalone"}}))).await.unwrap_err();
-    assert!(switch.to_string().contains("type cannot change"), "{switch}");
+    assert!(switch.to_string().contains("external must be set when type is External"), "{switch}");
     let nowhere = file(&json!({"users": 10}))
         .replace("\"name\":\"perses\"", "\"name\":\"perses\",\"namespace\":\"no-such-namespace\"");
     let error = planned(&space, &nowhere).await.unwrap_err().to_string();

@@ -334,7 +334,8 @@ async fn drive(kind: Kind, controller: Controller<DynamicObject>, context: Arc<C
     // kube's graceful shutdown waits for the first list, which nobody reads any more: before it nothing runs that could end.
     let early = async {
         stop.cancelled().await;
-        if store.wait_until_ready().now_or_never().is_some() {
+        // An error: the reader of the list went away before it had come.
+        if let Some(Ok(())) = store.wait_until_ready().now_or_never() {
             std::future::pending::<()>().await;
         }
     };
