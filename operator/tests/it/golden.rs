@@ -5,16 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum as _;
-use kube::api::{Patch, PatchParams, ValidationDirective};
-use persesstack_operator::apply::kind::Kind;
 use persesstack_operator::cli::OptionalApi;
 use persesstack_operator::controllers::persesstack::observed::Capabilities;
 use persesstack_operator::settings::Settings;
 use persesstack_operator::sizing::price::PriceTable;
 use persesstack_operator::{explain, render};
-use serde_json::json;
 
-use crate::cluster::{Space, equipped};
 use crate::files::{self, updating};
 
 /// The optional APIs of the case's cluster: the words of `--assume-api` in its file `apis`, if it has one.
@@ -165,30 +161,4 @@ fn passwords_stand_in_secrets_only() {
         assert!(!render::yaml(&stack).expect("YAML").contains("s3cret-of-"));
         assert!(!format!("{:?}", stack.validated).contains("s3cret-of-"), "Debug shows one");
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_object_is_accepted_by_the_api_server() {
-    let Some(plane) = equipped() else { return };
-    let space = Space::on(plane, "golden").await;
-    let params =
-        PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply("golden").dry_run() };
-    let mut seen = 0;
-    for case in cases() {
-        let input = fs::read_to_string(case.join("input.yaml")).expect("input");
-        for stack in render::render(&input, &Settings::default(), capabilities(&case)).expect("render") {
-            for mut object in render::objects(&stack).expect("objects") {
-                object["metadata"]["namespace"] = json!(space.namespace);
-                let what = format!("{} {} of {}", object["kind"], object["metadata"]["name"], case.display());
-                // Bindings to cluster roles are tried in `accepted`.
-                let kind = Kind::all().find(|kind| object["kind"] == kind.name());
-                let Some(kind) = kind else { continue };
-                let name = object["metadata"]["name"].as_str().expect("name").to_owned();
-                let answer = space.api(kind).patch(&name, &params, &Patch::Apply(&object)).await;
-                answer.unwrap_or_else(|error| panic!("{what}: {error}"));
-                seen += 1;
-            }
-        }
-    }
-    assert!(seen > 100, "{seen} objects");
 }
