@@ -6,6 +6,7 @@ mod numbers;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use persesstack_operator::apply::kind::Kind;
 use persesstack_operator::controllers::persesstack::observed::Capabilities;
 use persesstack_operator::explain::{self, Explanation};
 use persesstack_operator::render::{self, Rendered};
@@ -22,19 +23,21 @@ const USERS: [i32; 7] = [5, 50, 100, 250, 500, 1_000, 5_000];
 
 /// A stack with the database that runs without anything else installed.
 pub(crate) fn stack(users: i32) -> Rendered {
+    stack_on("Standalone", users)
+}
+
+/// A stack with this database.
+fn stack_on(database: &str, users: i32) -> Rendered {
     let document = json!({"apiVersion": "persesstack.io/v1alpha1", "kind": "PersesStack",
         "metadata": {"name": "perses", "namespace": "a"},
-        "spec": {"users": users, "database": {"type": "Standalone"}, "quota": "Enabled"}});
-    render::render(&document.to_string(), &Settings::default(), Capabilities::with(&[])).unwrap().remove(0)
+        "spec": {"users": users, "database": {"type": database}, "quota": "Enabled"}});
+    let capabilities = Capabilities::with(&[Kind::PostgresCluster]);
+    render::render(&document.to_string(), &Settings::default(), capabilities).unwrap().remove(0)
 }
 
 pub(crate) fn bill(rendered: &Rendered) -> Cost {
     let egress = rendered.sizing.demand.egress.value;
     cost(&rendered.footprint, egress, rendered.validated.inputs.users, &PriceTable::default())
-}
-
-fn explanation(users: i32) -> Explanation {
-    explain::of(&stack(users), &PriceTable::default())
 }
 
 #[test]
@@ -51,7 +54,7 @@ fn every_number_of_the_seed_is_ours_or_differs_for_a_reason() {
 }
 
 /// Pods and costs by users, as a table and as bars.
-fn overview() -> String {
+fn overview(database: &str) -> String {
     let head = [
         "users",
         "requests/s",
@@ -63,10 +66,10 @@ fn overview() -> String {
     ];
     let mut table = vec![head.map(str::to_owned)];
     let mut bars = String::new();
-    let most = bill(&stack(USERS[USERS.len() - 1])).most_per_user.max(bill(&stack(USERS[0])).most_per_user);
-    for users in USERS {
-        let rendered = stack(users);
-        let (api, bill) = (&rendered.sizing.api, bill(&rendered));
+    let stacks: Vec<Rendered> = USERS.into_iter().map(|users| stack_on(database, users)).collect();
+    let most = stacks.iter().map(|rendered| bill(rendered).most_per_user).fold(0.0, f64::max);
+    for (users, rendered) in USERS.into_iter().zip(&stacks) {
+        let (api, bill) = (&rendered.sizing.api, bill(rendered));
         table.push([
             users.to_string(),
             api.request_rate.value.to_string(),
@@ -88,24 +91,17 @@ fn overview() -> String {
     format!("{}\n```text\n{bars}```\n", table::markdown(&table))
 }
 
-fn reference() -> String {
-    let mut out = String::from(
-        "<!-- Generated from operator/tests/it/seed by `UPDATE=1 cargo test --workspace --test operator -- generated`; do not edit. -->\n\
-         # Sizing, number by number\n\n\
-         Capacity model `v1`, stacks with `database.type: Standalone` and defaults otherwise. What the numbers mean is in\n\
-         [sizing.md](../sizing.md); `persesstack-operator explain -f FILE` prints them for a stack of yours.\n\n\
-         ## Pods and costs by users\n\n\
-         USD per month, prices of the built-in table.\n\n",
-    );
-    out += &overview();
-    out += "\n## Every number by users\n\n";
-    let all: BTreeMap<i32, Explanation> = USERS.into_iter().map(|users| (users, explanation(users))).collect();
+/// Every number of the model by users, then the formulas.
+fn numbers_by_users(database: &str) -> String {
+    let all: BTreeMap<i32, Explanation> = USERS
+        .into_iter()
+        .map(|users| (users, explain::of(&stack_on(database, users), &PriceTable::default())))
+        .collect();
     let mut table: Vec<[String; 8]> = vec![std::array::from_fn(|column| match column {
         0 => "field".to_owned(),
         _ => USERS[column - 1].to_string(),
     })];
-    let fields = all[&500].numbers.iter().map(|number| number.field);
-    for field in fields {
+    for field in all[&500].numbers.iter().map(|number| number.field) {
         table.push(std::array::from_fn(|column| {
             if column == 0 {
                 return format!("`{field}`");
@@ -114,8 +110,6 @@ fn reference() -> String {
             numbers.iter().find(|number| number.field == field).map(|number| number.value.clone()).unwrap_or_default()
         }));
     }
-    out += &table::markdown(&table);
-    out += "\n## Formulas\n\n";
     let mut formulas = vec![["field", "formula", "decided at 500 users by"].map(str::to_owned)];
     formulas.extend(
         all[&500]
@@ -123,7 +117,24 @@ fn reference() -> String {
             .iter()
             .map(|number| [format!("`{}`", number.field), number.formula.to_owned(), number.limiting_factor.clone()]),
     );
-    out += &table::markdown(&formulas);
+    format!("{}\n{}", table::markdown(&table), table::markdown(&formulas))
+}
+
+fn reference() -> String {
+    let mut out = String::from(
+        "<!-- Generated from operator/tests/it/seed by `UPDATE=1 cargo test --workspace --test operator -- generated`; do not edit. -->\n\
+         # Sizing, number by number\n\n\
+         Capacity model `v1`, stacks with defaults but for the database. What the numbers mean is in [sizing.md](../sizing.md);\n\
+         `persesstack-operator explain -f FILE` prints them for a stack of yours. Costs are USD per month by the prices of the\n\
+         built-in table.\n",
+    );
+    for (title, database) in [
+        ("A database that is part of the stack (`Standalone`)", "Standalone"),
+        ("Highly available databases (`Crunchy`)", "Crunchy"),
+    ] {
+        let _ = writeln!(out, "\n## {title}\n\n{}", overview(database));
+        out += &numbers_by_users(database);
+    }
     out += "\n## The design's numbers and ours, 500 users\n\n\
             The design document's own number, ours, and why they differ where they do. A test compares each row.\n";
     let mut section = "";
@@ -159,5 +170,5 @@ fn generated_overview_of_the_guide_is_current() {
     let text = std::fs::read_to_string(path).unwrap();
     let (before, rest) = text.split_once(BEGIN).expect("the comment before the table");
     let (_, after) = rest.split_once(END).expect("the comment after the table");
-    files::generated("docs/sizing.md", "the model", &format!("{before}{BEGIN}{}{END}{after}", overview()));
+    files::generated("docs/sizing.md", "the model", &format!("{before}{BEGIN}{}{END}{after}", overview("Standalone")));
 }
