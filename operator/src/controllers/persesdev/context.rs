@@ -8,6 +8,7 @@ use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
+use tokio::sync::watch;
 
 use super::Pace;
 use super::kind::Kind;
@@ -45,16 +46,24 @@ pub(super) struct Context {
     pub(super) pace: Pace,
     /// Instances of upstream's operator; `None` where its CRD is not installed.
     pub(super) instances: Option<Store<WatchedInstance>>,
+    /// Whether the first lists of both are in.
+    pub(super) listed: watch::Receiver<bool>,
 }
 
 impl Context {
     /// Waits until the first lists are in: before that a stack would look deleted, or an instance absent.
     pub(super) async fn ready(&self) {
-        // A writer that is gone ends this term anyway.
+        // A sender that is gone ends this term anyway.
+        let _ = self.listed.clone().wait_for(|listed| *listed).await;
+    }
+
+    /// Tells all who wait in [`Self::ready`]. A store of kube 5 wakes only the last of the tasks that wait for it, so one waits.
+    pub(super) async fn tell_when_listed(&self, listed: watch::Sender<bool>) {
         let _ = self.stacks.wait_until_ready().await;
         if let Some(instances) = &self.instances {
             let _ = instances.wait_until_ready().await;
         }
+        listed.send_replace(true);
     }
 
     /// The stacks now.

@@ -167,6 +167,7 @@ async fn term_of(sync: &Sync, kinds: &[Kind], has_instances: bool, stop: Cancell
         }
     };
     let reporter = Reporter { controller: MANAGED_BY.to_owned(), instance: Some(sync.identity.clone()) };
+    let (first_lists, listed) = watch::channel(false);
     let context = Arc::new(Context {
         client: sync.client.clone(),
         metrics: sync.metrics.clone(),
@@ -176,6 +177,7 @@ async fn term_of(sync: &Sync, kinds: &[Kind], has_instances: bool, stop: Cancell
         stacks,
         instances: instance_writer.as_ref().map(reflector::store::Writer::as_reader),
         pace: sync.pace,
+        listed,
     });
     // Rises when a stack or an instance changes in a way that may change what is synced where.
     let (news, heard) = watch::channel(0_u64);
@@ -196,7 +198,8 @@ async fn term_of(sync: &Sync, kinds: &[Kind], has_instances: bool, stop: Cancell
     }
     let sweeps = sweeps(&context, &known, namespace, heard);
     // What feeds and sweeps never ends by itself; the controllers end when they are told to.
-    let background = std::pin::pin!(async { tokio::join!(watched, instances, sweeps) });
+    let background =
+        std::pin::pin!(async { tokio::join!(watched, instances, sweeps, context.tell_when_listed(first_lists)) });
     select(background, std::pin::pin!(join_all(controllers))).await;
 }
 

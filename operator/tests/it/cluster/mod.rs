@@ -117,6 +117,14 @@ async fn install_storage_class(client: &Client) {
     classes.patch("standard", &PatchParams::apply("test").force(), &Patch::Apply(&class)).await.unwrap();
 }
 
+/// A test that fails shows what the operator said; `RUST_LOG` chooses what.
+fn logged() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| "persesstack_operator=debug,kube_runtime=info,kube_client=info".into());
+    // Only the first of a process is taken.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer().try_init();
+}
+
 /// A namespace of its own for one test.
 pub(crate) struct Space {
     /// A client that is not the operator's.
@@ -136,6 +144,7 @@ impl Space {
     /// Makes a namespace.
     pub(crate) async fn on(plane: &'static ControlPlane, purpose: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        logged();
         let namespace = format!("{purpose}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let client = plane.client().unwrap();
         let namespaces: Api<Namespace> = Api::all(client.clone());
