@@ -11,12 +11,10 @@ use tokio::process::{Child, Command};
 
 use crate::backends::migrated;
 use crate::http;
-use crate::replicas::{STALE_LIMIT, eventually};
+use crate::replicas::{SLACK, STALE_LIMIT, eventually};
 
 /// COMMIT as PostgreSQL's simple query: type, length, text.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
-/// Timers and scheduling of a busy machine are not what is measured.
-const SLACK: Duration = Duration::from_millis(500);
 
 /// A running program.
 pub struct Process {
