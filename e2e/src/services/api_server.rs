@@ -24,12 +24,34 @@ pub struct ApiServer {
     folder: TempDir,
     user: String,
     password: String,
+    /// Who signed its certificate, when it serves TLS.
+    authority: Option<String>,
+}
+
+/// A server's certificate with its key and who signed it, all PEM.
+#[derive(Debug, Clone, Copy)]
+pub struct Tls<'a> {
+    /// The certificate, for 127.0.0.1.
+    pub certificate: &'a str,
+    /// Its private key.
+    pub key: &'a str,
+    /// The authority's certificate.
+    pub authority: &'a str,
 }
 
 impl ApiServer {
     /// Starts a server whose first user is an administrator of this name and password. `more` is merged over the
     /// configuration, key by key at the top; a `database.postgres` in it is migrated first.
     pub async fn start(user: &str, password: &str, more: &Value) -> Result<Self> {
+        Self::launch(user, password, more, None).await
+    }
+
+    /// As [`Self::start`], serving TLS with this certificate.
+    pub async fn start_with_tls(user: &str, password: &str, tls: Tls<'_>) -> Result<Self> {
+        Self::launch(user, password, &json!({}), Some(tls)).await
+    }
+
+    async fn launch(user: &str, password: &str, more: &Value, tls: Option<Tls<'_>>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("username"), user)?;
@@ -50,6 +72,9 @@ impl ApiServer {
         for (key, value) in more.as_object().into_iter().flatten() {
             config[key] = value.clone();
         }
+        if tls.is_some() {
+            config["server"]["tls"] = json!({"cert_file": path("tls.crt"), "key_file": path("tls.key")});
+        }
         // JSON is YAML.
         std::fs::write(path("config.yaml"), config.to_string())?;
         if config["database"]["postgres"].is_object() {
@@ -61,14 +86,26 @@ impl ApiServer {
             }
         }
         let (user, password) = (user.to_owned(), password.to_owned());
-        let mut server = Self { child: None, port: Port::reserve()?, folder, user, password };
+        let mut server = Self { child: None, port: Port::reserve()?, folder, user, password, authority: None };
+        if let Some(tls) = tls {
+            server.present(tls)?;
+        }
         server.start_again().await?;
         Ok(server)
     }
 
     /// The base address.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port.number())
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port.number())
+    }
+
+    /// Gives a server that serves TLS this certificate, for its next start.
+    pub fn present(&mut self, tls: Tls<'_>) -> Result<()> {
+        std::fs::write(self.folder.path().join("tls.crt"), tls.certificate)?;
+        std::fs::write(self.folder.path().join("tls.key"), tls.key)?;
+        self.authority = Some(tls.authority.to_owned());
+        Ok(())
     }
 
     /// The port, on loopback.
@@ -111,7 +148,11 @@ impl ApiServer {
 
     /// A client that is signed in as the administrator.
     pub async fn client(&self) -> Result<Perses> {
-        Perses::new(&self.url())?.sign_in(&self.user, &self.password).await
+        let client = match &self.authority {
+            Some(authority) => Perses::trusting(&self.url(), authority),
+            None => Perses::new(&self.url()),
+        };
+        client?.sign_in(&self.user, &self.password).await
     }
 
     /// Runs `perses-api-server lint --strict` on a document; an error when it finds anything.

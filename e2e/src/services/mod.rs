@@ -21,7 +21,7 @@ pub mod shared;
 
 use std::{fmt::Write as _, time::Duration};
 
-pub use api_server::ApiServer;
+pub use api_server::{ApiServer, Tls};
 pub use identity_provider::IdentityProvider;
 pub use mariadb::MariaDb;
 pub use pgbouncer::{PgBouncer, PoolSettings};

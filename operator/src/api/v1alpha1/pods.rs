@@ -56,7 +56,8 @@ pub struct ServingTls {
     /// Where the certificate comes from.
     #[serde(rename = "type")]
     pub type_: ServingTlsType,
-    /// Secret of type `kubernetes.io/tls` (`tls.crt`, `tls.key`). Its `ca.crt`, when it has one, is given to a Route.
+    /// Secret of type `kubernetes.io/tls` (`tls.crt`, `tls.key`). Its `ca.crt`, when it has one, is given to a Route and to
+    /// Prometheus and trusted by the operator: the certificate must then be one for `<stack>-api.<namespace>.svc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<LocalReference>,
 }

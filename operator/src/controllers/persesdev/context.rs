@@ -12,9 +12,9 @@ use tokio::sync::watch;
 
 use super::Pace;
 use super::kind::Kind;
-use super::select::{Instance, Stack};
+use super::select::{Authority, Instance, Stack};
 use super::server::Servers;
-use crate::api::v1alpha1::PersesStack;
+use crate::api::v1alpha1::{PersesStack, ServingTls};
 use crate::backoff::Backoff;
 use crate::conditions::is_true;
 use crate::controllers::persesstack::status::condition::READY;
@@ -89,9 +89,13 @@ pub(super) fn summary(stack: &WatchedStack) -> Option<Stack> {
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
         labels: metadata.labels.clone().unwrap_or_default(),
-        tls: stack.0.as_ref().is_ok_and(|stack| stack.spec.api.tls.is_some()),
+        tls: stack.0.as_ref().ok().and_then(|stack| stack.spec.api.tls.as_ref()).map(authority),
         ready: status.is_some_and(|status| is_true(&status.conditions, READY)),
     })
+}
+
+fn authority(tls: &ServingTls) -> Authority {
+    tls.secret.as_ref().map_or(Authority::OpenShift, |secret| Authority::Secret(secret.name.clone()))
 }
 
 fn instance_of(instance: &WatchedInstance) -> Instance {

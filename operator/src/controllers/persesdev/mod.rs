@@ -18,6 +18,7 @@ pub mod server;
 pub mod source;
 mod sweep;
 mod sync;
+mod transport;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

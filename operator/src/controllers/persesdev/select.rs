@@ -19,8 +19,17 @@ pub struct Stack {
     pub labels: BTreeMap<String, String>,
     /// Whether its API pods answer (`Ready=True`).
     pub ready: bool,
-    /// Whether its API pods serve TLS (`spec.api.tls`).
-    pub tls: bool,
+    /// Who vouches for its API pods, when they serve TLS (`spec.api.tls`).
+    pub tls: Option<Authority>,
+}
+
+/// Where the certificate is of who signed that of the API pods.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Authority {
+    /// In this Secret, under `ca.crt`; the public authorities when it has none.
+    Secret(String),
+    /// OpenShift's service CA.
+    OpenShift,
 }
 
 impl Stack {
@@ -83,7 +92,7 @@ mod tests {
 
     fn stack(name: &str, pairs: &[(&str, &str)]) -> Stack {
         let (namespace, name) = ("obs".to_owned(), name.to_owned());
-        Stack { namespace, uid: name.clone(), name, labels: labels(pairs), ready: true, tls: false }
+        Stack { namespace, uid: name.clone(), name, labels: labels(pairs), ready: true, tls: None }
     }
 
     fn source(selector: Selector, copies: &[&str]) -> Source {

@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 
 use super::document::Place;
 use super::select::Stack;
+use super::transport;
 use crate::backoff::delay;
 use crate::controllers::persesstack::build::names::Names;
+use crate::leader::Chain;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The wait after a sign-in that was refused: the server slows down who fails often.
 const SIGN_IN_PAUSE: Duration = Duration::from_secs(30);
 const LOGIN: &str = "/api/auth/providers/native/login";
@@ -33,7 +33,7 @@ pub type Addresses = Arc<dyn Fn(&Stack) -> String + Send + Sync>;
 /// The Services of the stacks.
 pub fn services() -> Addresses {
     Arc::new(|stack| {
-        let scheme = if stack.tls { "https" } else { "http" };
+        let scheme = if stack.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}.{}.svc:8080", Names::new(stack.name.clone()).api(), stack.namespace)
     })
 }
@@ -76,6 +76,7 @@ pub enum Look {
 /// The servers of all stacks.
 pub struct Servers {
     kube: Client,
+    /// For servers without TLS, or with a certificate that the public authorities vouch for.
     http: reqwest::Client,
     addresses: Addresses,
     /// By UID of the stack.
@@ -92,6 +93,8 @@ struct Session {
 
 #[derive(Clone)]
 struct Token {
+    /// Trusts who signs the server's certificate, as it was at the sign-in.
+    http: reqwest::Client,
     /// `None` when the server has no sign-in.
     bearer: Option<Arc<str>>,
     /// Key of the fingerprints.
@@ -112,15 +115,7 @@ impl Servers {
     /// # Errors
     /// When the HTTP client cannot be built.
     pub fn new(kube: Client, addresses: Addresses) -> reqwest::Result<Self> {
-        let http = reqwest::Client::builder()
-            // Services of the cluster.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .user_agent(concat!("persesstack-operator/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { kube, http, addresses, sessions: Mutex::default() })
+        Ok(Self { kube, http: transport::builder().build()?, addresses, sessions: Mutex::default() })
     }
 
     /// The server of a stack.
@@ -262,7 +257,7 @@ impl Server<'_> {
         body: Option<&Value>,
         token: &Token,
     ) -> Result<Answer, Fault> {
-        let mut request = self.servers.http.request(method.clone(), format!("{}{path}", self.address()));
+        let mut request = token.http.request(method.clone(), format!("{}{path}", self.address()));
         if let Some(bearer) = &token.bearer {
             request = request.bearer_auth(bearer);
         }
@@ -272,7 +267,12 @@ impl Server<'_> {
         if let Some(body) = body {
             request = request.json(body);
         }
-        read(request).await
+        let answer = read(request).await;
+        if answer.is_err() && self.stack.tls.is_some() {
+            // The certificate may be another authority's by now: with the next sign-in it is asked for again.
+            *self.session.token.lock().await = None;
+        }
+        answer
     }
 
     fn address(&self) -> String {
@@ -308,7 +308,8 @@ impl Server<'_> {
         let (user, password) = (word("username")?, word("password")?);
         let seal = blake3::derive_key("persesstack.io fingerprints of synced credentials v1", password.as_bytes());
         let url = format!("{}{LOGIN}", self.address());
-        let answer = read(self.servers.http.post(url).json(&json!({"login": user, "password": password}))).await?;
+        let http = transport::client(&self.servers.kube, self.stack, &self.servers.http).await?;
+        let answer = read(http.post(url).json(&json!({"login": user, "password": password}))).await?;
         match answer.status {
             StatusCode::OK => {
                 #[derive(Deserialize)]
@@ -317,10 +318,10 @@ impl Server<'_> {
                 }
                 let body: Body = serde_json::from_slice(&answer.body)
                     .map_err(|_| Fault::Unreachable("the answer to the sign-in is not understood".to_owned()))?;
-                Ok(Token { bearer: Some(body.access_token.into()), seal })
+                Ok(Token { http, bearer: Some(body.access_token.into()), seal })
             }
             // The server runs without sign-in.
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(Token { bearer: None, seal }),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(Token { http, bearer: None, seal }),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 Err(Fault::Unreachable(format!("the sign-in is answered with {status}")))
             }
@@ -335,9 +336,7 @@ impl Server<'_> {
 async fn read(request: reqwest::RequestBuilder) -> Result<Answer, Fault> {
     let away = |error: reqwest::Error| {
         // Without the address, which is in every message of reqwest and says nothing here.
-        let error = error.without_url();
-        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-        Fault::Unreachable(format!("the server does not answer ({error}{source})"))
+        Fault::Unreachable(format!("the server does not answer ({})", Chain(&error.without_url())))
     };
     let response = request.send().await.map_err(away)?;
     let status = response.status();
@@ -372,6 +371,7 @@ fn parse(body: &[u8]) -> Result<Value, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::select::Authority;
     use super::*;
 
     #[test]
@@ -395,8 +395,8 @@ mod tests {
     #[test]
     fn the_default_address_is_the_service() {
         let (namespace, name) = ("obs".to_owned(), "perses".to_owned());
-        let stack = Stack { namespace, name, uid: String::new(), labels: [].into(), ready: true, tls: false };
+        let stack = Stack { namespace, name, uid: String::new(), labels: [].into(), ready: true, tls: None };
         assert_eq!(services()(&stack), "http://perses-api.obs.svc:8080");
-        assert_eq!(services()(&Stack { tls: true, ..stack }), "https://perses-api.obs.svc:8080");
+        assert_eq!(services()(&Stack { tls: Some(Authority::OpenShift), ..stack }), "https://perses-api.obs.svc:8080");
     }
 }

@@ -123,7 +123,7 @@ mod tests {
             uid: "1".to_owned(),
             labels: [("env".to_owned(), "prod".to_owned())].into(),
             ready: true,
-            tls: false,
+            tls: None,
         };
         let object = |selector: Value, annotations: Value| -> DynamicObject {
             serde_json::from_value(json!({"metadata": {"name": "a", "annotations": annotations},

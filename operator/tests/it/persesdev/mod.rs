@@ -6,6 +6,7 @@ mod credentials;
 mod deletion;
 mod lifecycle;
 mod syncing;
+mod tls;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -92,13 +93,16 @@ impl Fixture {
 
     /// A stack whose server answers at this address.
     async fn stack_at(&self, name: &str, address: &str) {
+        self.stack_with(name, address, &json!({"users": 5})).await;
+    }
+
+    async fn stack_with(&self, name: &str, address: &str, spec: &Value) {
         let namespace = &self.space.namespace;
         self.addresses.lock().insert(format!("{namespace}/{name}"), address.to_owned());
         let secret = json!({"metadata": {"name": format!("{name}-admin")},
                             "stringData": {"username": "admin", "password": PASSWORD}});
         self.secrets().create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
-        let stack =
-            json!({"metadata": {"name": name, "labels": {"test": namespace, "stack": name}}, "spec": {"users": 5}});
+        let stack = json!({"metadata": {"name": name, "labels": {"test": namespace, "stack": name}}, "spec": spec});
         let stack: PersesStack = serde_json::from_value(stack).unwrap();
         self.space.stacks().create(&PostParams::default(), &stack).await.unwrap();
         self.ready(name, true).await;

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::labels::{Component, NAMESPACE_KEY, labels};
 use super::meta;
-use crate::api::v1alpha1::PersesStackSpec;
+use crate::api::v1alpha1::{PersesStackSpec, ServingTlsType};
 use crate::controllers::persesstack::datasources;
 use crate::controllers::persesstack::validate::Validated;
 
@@ -24,6 +24,8 @@ pub(super) const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/to
 pub(super) const AUTHORITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 /// Folder of the authority of OpenShift's services.
 pub(super) const SERVICE_FOLDER: &str = "/etc/perses/service-ca";
+/// Key of the ConfigMap under which OpenShift writes it.
+pub const SERVICE_AUTHORITY_KEY: &str = "service-ca.crt";
 /// Authority of OpenShift's services.
 pub(super) const SERVICE_AUTHORITY: &str = "/etc/perses/service-ca/service-ca.crt";
 
@@ -114,9 +116,11 @@ pub(super) fn volume(v: &Validated) -> Option<Volume> {
     })
 }
 
-/// The ConfigMap into which OpenShift writes the authority of its services; `None` when nothing needs it.
+/// The ConfigMap into which OpenShift writes the authority of its services: for the pods where a datasource is one, and for
+/// Prometheus and the operator where the pods are. `None` when nothing needs it.
 pub(super) fn service_authority(v: &Validated) -> Option<ConfigMap> {
-    datasources::uses_openshift(&v.spec).then(|| {
+    let serves = v.spec.api.tls.as_ref().is_some_and(|tls| tls.type_ == ServingTlsType::OpenShift);
+    (serves || datasources::uses_openshift(&v.spec)).then(|| {
         let mut metadata = meta::owned(v, v.names.service_ca(), Component::Api);
         let annotation = ("service.beta.openshift.io/inject-cabundle".to_owned(), "true".to_owned());
         metadata.annotations = Some(BTreeMap::from([annotation]));

@@ -12,6 +12,7 @@ use super::meta;
 use super::pod::{self, Pod, Timing};
 use super::{Api, Migration, account, hpa, limits_file, pod_template, provisioning, server_config, sign_in, target};
 use crate::api::v1alpha1::{CacheType, ServingTlsType};
+use crate::controllers::persesstack::datasources;
 use crate::controllers::persesstack::suspension::Pods;
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 use crate::controllers::persesstack::waits::Part;
@@ -144,7 +145,7 @@ fn deployment(
         mounts.push(pod::mount(&volume.name, account::FOLDER, true));
         volumes.push(volume);
     }
-    if account::service_authority(v).is_some() {
+    if datasources::uses_openshift(&v.spec) {
         volumes.push(pod::config_map_volume("service-ca", &v.names.service_ca()));
         mounts.push(pod::mount("service-ca", account::SERVICE_FOLDER, true));
     }

@@ -7,9 +7,11 @@ mod slo;
 use serde_json::{Value, json};
 
 use self::rules::Labels;
+use super::account::SERVICE_AUTHORITY_KEY;
 use super::labels::{self, Component};
 use super::names::Names;
 use super::{Monitoring, meta};
+use crate::api::v1alpha1::ServingTlsType;
 use crate::apply::kind::Kind;
 use crate::controllers::persesstack::validate::Validated;
 
@@ -79,12 +81,15 @@ pub(super) fn build(v: &Validated) -> Monitoring {
 fn service_monitor(v: &Validated) -> Value {
     let mut endpoint = json!({"port": "http", "path": "/metrics", "interval": INTERVAL});
     if let Some(tls) = &v.serving_tls {
+        let openshift = v.spec.api.tls.as_ref().is_some_and(|tls| tls.type_ == ServingTlsType::OpenShift);
+        let authority = if openshift {
+            Some(json!({"configMap": {"name": v.names.service_ca(), "key": SERVICE_AUTHORITY_KEY}}))
+        } else {
+            tls.ca.as_ref().map(|_| json!({"secret": {"name": tls.secret, "key": "ca.crt"}}))
+        };
         endpoint["scheme"] = json!("https");
-        endpoint["tlsConfig"] = match tls.ca {
-            Some(_) => json!({
-                "ca": {"secret": {"name": tls.secret, "key": "ca.crt"}},
-                "serverName": format!("{}.{}.svc", v.names.api(), v.namespace),
-            }),
+        endpoint["tlsConfig"] = match authority {
+            Some(ca) => json!({"ca": ca, "serverName": format!("{}.{}.svc", v.names.api(), v.namespace)}),
             // Whose authority is not known. A scrape sends no credentials, and what it reads is no secret.
             None => json!({"insecureSkipVerify": true}),
         };
