@@ -146,13 +146,15 @@ fn deployment(input: &Input) -> Result<(Value, String), BundleError> {
 }
 
 /// Name, variable and image of what a stack runs.
-fn related(images: &DefaultImages) -> [(&'static str, &'static str, &str); 4] {
-    let DefaultImages { api_server, redis, pgbouncer, postgres } = images;
+fn related(images: &DefaultImages) -> [(&'static str, &'static str, &str); 6] {
+    let DefaultImages { api_server, redis, pgbouncer, postgres, pgbouncer_exporter, redis_exporter } = images;
     [
         ("api-server", "RELATED_IMAGE_API_SERVER", api_server),
         ("redis", "RELATED_IMAGE_REDIS", redis),
         ("pgbouncer", "RELATED_IMAGE_PGBOUNCER", pgbouncer),
         ("postgres", "RELATED_IMAGE_POSTGRES", postgres),
+        ("pgbouncer-exporter", "RELATED_IMAGE_PGBOUNCER_EXPORTER", pgbouncer_exporter),
+        ("redis-exporter", "RELATED_IMAGE_REDIS_EXPORTER", redis_exporter),
     ]
 }
 

@@ -243,8 +243,10 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
         push_some(&mut out, http_route.as_ref())?;
         push_some(&mut out, ingress.as_ref())?;
     }
-    let build::Monitoring { service_monitor, pod_monitor, rules } = monitoring;
-    push_some(&mut out, service_monitor.as_ref().and_then(Option::as_ref))?;
+    let build::Monitoring { service_monitors, pod_monitor, rules } = monitoring;
+    for monitor in service_monitors.iter().flatten() {
+        push(&mut out, monitor)?;
+    }
     push_some(&mut out, pod_monitor.as_ref().and_then(Option::as_ref))?;
     push_some(&mut out, rules.as_ref().and_then(Option::as_ref))?;
 

@@ -13,6 +13,10 @@ pub struct DefaultImages {
     pub pgbouncer: String,
     /// PostgreSQL 17.
     pub postgres: String,
+    /// Prometheus exporter for PgBouncer.
+    pub pgbouncer_exporter: String,
+    /// Prometheus exporter for Redis.
+    pub redis_exporter: String,
 }
 
 impl Default for DefaultImages {
@@ -22,6 +26,8 @@ impl Default for DefaultImages {
             redis: "docker.io/library/redis:8.2.1".to_owned(),
             pgbouncer: "docker.io/edoburu/pgbouncer:v1.24.1-p1".to_owned(),
             postgres: "docker.io/library/postgres:17.6".to_owned(),
+            pgbouncer_exporter: "quay.io/prometheuscommunity/pgbouncer-exporter:v0.12.1".to_owned(),
+            redis_exporter: "docker.io/oliver006/redis_exporter:v1.74.0".to_owned(),
         }
     }
 }
@@ -50,6 +56,8 @@ impl Settings {
                 redis: value("RELATED_IMAGE_REDIS").unwrap_or(defaults.redis),
                 pgbouncer: value("RELATED_IMAGE_PGBOUNCER").unwrap_or(defaults.pgbouncer),
                 postgres: value("RELATED_IMAGE_POSTGRES").unwrap_or(defaults.postgres),
+                pgbouncer_exporter: value("RELATED_IMAGE_PGBOUNCER_EXPORTER").unwrap_or(defaults.pgbouncer_exporter),
+                redis_exporter: value("RELATED_IMAGE_REDIS_EXPORTER").unwrap_or(defaults.redis_exporter),
             },
             watch_namespace: value("WATCH_NAMESPACE"),
             namespace: value("POD_NAMESPACE").unwrap_or_else(|| "default".to_owned()),

@@ -116,12 +116,15 @@ pub fn plan(resources: &Resources) -> Plan {
         }
         None => undecided.extend([Kind::Route, Kind::HttpRoute, Kind::Ingress]),
     }
-    let Monitoring { service_monitor, pod_monitor, rules } = monitoring;
-    let monitoring =
-        [(Kind::ServiceMonitor, service_monitor), (Kind::PodMonitor, pod_monitor), (Kind::PrometheusRule, rules)];
-    for (kind, object) in monitoring {
-        match object {
-            Some(object) => base.extend(object.iter().map(|object| Child::custom(kind, Applied, object))),
+    let Monitoring { service_monitors, pod_monitor, rules } = monitoring;
+    let monitoring = [
+        (Kind::ServiceMonitor, service_monitors.as_deref()),
+        (Kind::PodMonitor, pod_monitor.as_ref().map(Option::as_slice)),
+        (Kind::PrometheusRule, rules.as_ref().map(Option::as_slice)),
+    ];
+    for (kind, objects) in monitoring {
+        match objects {
+            Some(objects) => base.extend(objects.iter().map(|object| Child::custom(kind, Applied, object))),
             None => undecided.push(kind),
         }
     }

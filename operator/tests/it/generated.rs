@@ -37,6 +37,8 @@ fn the_bundle_is_current() {
         redis: digest("redis"),
         pgbouncer: digest("pgbouncer"),
         postgres: digest("postgres"),
+        pgbouncer_exporter: digest("pgbouncer-exporter"),
+        redis_exporter: digest("redis-exporter"),
     };
     let files = bundle::files(&input).expect("digests");
     let csv: Value = serde_saphyr::from_str(&files[0].1).expect("YAML");
@@ -127,6 +129,8 @@ fn the_manager_names_the_built_in_images() {
     assert_eq!(value("RELATED_IMAGE_REDIS"), images.redis);
     assert_eq!(value("RELATED_IMAGE_PGBOUNCER"), images.pgbouncer);
     assert_eq!(value("RELATED_IMAGE_POSTGRES"), images.postgres);
+    assert_eq!(value("RELATED_IMAGE_PGBOUNCER_EXPORTER"), images.pgbouncer_exporter);
+    assert_eq!(value("RELATED_IMAGE_REDIS_EXPORTER"), images.redis_exporter);
     let version = images.api_server.rsplit(':').next().expect("tag");
     assert_eq!(container["image"], format!("ghcr.io/perses-stack/operator:{version}"));
 }

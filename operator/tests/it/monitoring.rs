@@ -230,11 +230,34 @@ async fn the_objects_follow_the_switches() {
     let writes = log.writes_since(mark, |event| event.user_agent == agent).unwrap();
     assert!(writes.is_empty(), "{writes:#?}");
 
+    space.change(&json!({"monitoring": {"exporters": "Enabled"}})).await;
+    for name in ["perses-pgbouncer", "perses-redis"] {
+        let what = format!("the ServiceMonitor {name}");
+        let monitor = within(&what, DEADLINE, async || space.get(Kind::ServiceMonitor, name).await).await;
+        let endpoint = &monitor["spec"]["endpoints"][0]["port"];
+        let service = space.get(Kind::Service, name).await.unwrap();
+        for (key, value) in monitor["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+            assert_eq!(service["metadata"]["labels"][key], *value, "{name}");
+        }
+        let ports = service["spec"]["ports"].as_array().unwrap();
+        let port = ports.iter().find(|port| port["name"] == *endpoint).unwrap();
+        let deployment = space.get(Kind::Deployment, name).await.unwrap();
+        let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap();
+        let exporter = containers.iter().find(|container| container["name"] == "exporter").unwrap();
+        assert_eq!(exporter["ports"][0]["name"], port["targetPort"], "{name}");
+        let argument = format!("--web.listen-address=:{}", exporter["ports"][0]["containerPort"]);
+        assert!(exporter["args"].as_array().unwrap().contains(&json!(argument)), "{name}: {argument}");
+    }
+    space.settled().await;
+
     space.change(&json!({"monitoring": {"serviceMonitor": "Disabled", "rules": "Disabled"}})).await;
-    within("both to go", DEADLINE, async || {
-        let gone = space.get(Kind::ServiceMonitor, "perses-api").await.is_none()
-            && space.get(Kind::PrometheusRule, "perses-rules").await.is_none();
-        gone.then_some(())
+    within("all to go", DEADLINE, async || {
+        for name in ["perses-api", "perses-pgbouncer", "perses-redis"] {
+            if space.get(Kind::ServiceMonitor, name).await.is_some() {
+                return None;
+            }
+        }
+        space.get(Kind::PrometheusRule, "perses-rules").await.is_none().then_some(())
     })
     .await;
     space

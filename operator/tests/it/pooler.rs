@@ -52,6 +52,14 @@ async fn pgbouncer_takes_the_files_and_speaks_tls_to_both_sides() {
         assert_eq!(answer, database.name, "{name}");
         assert!(pooler.sql(name, "word", "disable", "SELECT 1").await.is_err(), "{name}: without TLS nobody gets in");
     }
+    // What the exporter asks, as the pooler's one client; and no more.
+    let console = async |command: &str| pooler.sql("pgbouncer", "word", "require", command).await;
+    let pools = console("\\pset tuples_only off\nSHOW POOLS;").await.unwrap();
+    let columns: Vec<_> = pools.lines().next().unwrap_or_default().split('|').collect();
+    for column in ["database", "cl_waiting", "maxwait", "sv_active"] {
+        assert!(columns.contains(&column), "{column} in {pools}");
+    }
+    assert!(console("PAUSE;").await.is_err(), "only looking is allowed");
     let encrypted = "SELECT count(*) > 0 AND bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                      WHERE usename = 'perses'";
     wait_until("connections to the server to be encrypted", Duration::from_secs(10), || async {

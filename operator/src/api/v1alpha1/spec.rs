@@ -202,6 +202,14 @@ pub struct Images {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub postgres: Option<String>,
+    /// The exporter of prometheus-community for PgBouncer, started by its own entry point.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub pgbouncer_exporter: Option<String>,
+    /// The exporter `redis_exporter`, started by its own entry point.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub redis_exporter: Option<String>,
 }
 
 /// When the kubelet pulls an image.

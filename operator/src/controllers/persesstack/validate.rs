@@ -416,6 +416,8 @@ fn images(spec: &PersesStackSpec, settings: &Settings) -> DefaultImages {
         redis: or(&spec.images.redis, &settings.images.redis),
         pgbouncer: or(&spec.images.pgbouncer, &settings.images.pgbouncer),
         postgres: or(&spec.images.postgres, &settings.images.postgres),
+        pgbouncer_exporter: or(&spec.images.pgbouncer_exporter, &settings.images.pgbouncer_exporter),
+        redis_exporter: or(&spec.images.redis_exporter, &settings.images.redis_exporter),
     }
 }
 

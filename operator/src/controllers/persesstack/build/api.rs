@@ -183,6 +183,7 @@ fn deployment(
             component: Component::Api,
             config_hash: None,
             container,
+            sidecars: Vec::new(),
             volumes,
             grace_seconds: drain::GRACE_SECONDS,
             data_user: false,

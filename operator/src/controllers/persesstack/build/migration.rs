@@ -60,6 +60,7 @@ pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Inv
             component: Component::Migration,
             config_hash: None,
             container,
+            sidecars: Vec::new(),
             volumes,
             grace_seconds: 30,
             data_user: false,

@@ -3,6 +3,7 @@
 pub mod account;
 mod api;
 mod crunchy;
+mod exporter;
 mod exposure;
 mod hpa;
 pub mod labels;
@@ -151,8 +152,8 @@ pub struct Exposure {
 /// What Prometheus needs to watch the stack. Each is `None` while it is not known what is wanted of it.
 #[derive(Clone, Debug)]
 pub struct Monitoring {
-    /// Where to scrape.
-    pub service_monitor: Option<Option<DynamicObject>>,
+    /// Where to scrape: the API pods, and the exporters.
+    pub service_monitors: Option<Vec<DynamicObject>>,
     /// The exporters beside the instances of a PostgresCluster.
     pub pod_monitor: Option<Option<DynamicObject>>,
     /// What to alert on.

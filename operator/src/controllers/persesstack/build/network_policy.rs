@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::labels::{self, Component};
-use super::meta;
+use super::{exporter, meta};
 use crate::api::v1alpha1::{CacheType, DatabaseType, NetworkPolicyMode, PoolerType};
 use crate::controllers::persesstack::datasources;
 use crate::controllers::persesstack::validate::Validated;
@@ -67,11 +67,13 @@ pub(super) fn build(v: &Validated) -> Vec<NetworkPolicy> {
         policies.push(cluster(v));
     }
     if cache {
-        let rules = ingress(v, &[Component::Api], REDIS);
+        let mut rules = ingress(v, &[Component::Api], REDIS);
+        rules.extend(to_exporter(v, exporter::REDIS));
         policies.push(policy(v, v.names.redis(), Component::Redis, rules, all.then(Vec::new)));
     }
     if pooler {
-        let rules = ingress(v, &[Component::Api], PGBOUNCER);
+        let mut rules = ingress(v, &[Component::Api], PGBOUNCER);
+        rules.extend(to_exporter(v, exporter::PGBOUNCER));
         let egress = all.then(|| to_database(v, false));
         policies.push(policy(v, v.names.pgbouncer(), Component::PgBouncer, rules, egress));
     }
@@ -89,8 +91,7 @@ fn cluster(v: &Validated) -> NetworkPolicy {
     let inside = NetworkPolicyPeer { pod_selector: Some(pods.clone()), ..NetworkPolicyPeer::default() };
     let mut rules = ingress(v, &[Component::Api, Component::PgBouncer, Component::Migration], POSTGRES);
     rules.push(NetworkPolicyIngressRule { from: Some(vec![inside]), ports: None });
-    let monitoring = vec![namespace(OPENSHIFT[2].0, OPENSHIFT[2].1), namespace(ACCESS_KEY, "allowed")];
-    rules.push(NetworkPolicyIngressRule { from: Some(monitoring), ports: Some(vec![tcp(EXPORTER)]) });
+    rules.push(from_monitoring(EXPORTER));
     NetworkPolicy {
         metadata: meta::owned(v, v.names.database(), Component::Database),
         spec: Some(NetworkPolicySpec {
@@ -100,6 +101,16 @@ fn cluster(v: &Validated) -> NetworkPolicy {
             egress: None,
         }),
     }
+}
+
+/// The way of Prometheus to the exporter of a pod, when there is one.
+fn to_exporter(v: &Validated, port: i32) -> Option<NetworkPolicyIngressRule> {
+    exporter::wanted(v).then(|| from_monitoring(port))
+}
+
+fn from_monitoring(port: i32) -> NetworkPolicyIngressRule {
+    let monitoring = vec![namespace(OPENSHIFT[2].0, OPENSHIFT[2].1), namespace(ACCESS_KEY, "allowed")];
+    NetworkPolicyIngressRule { from: Some(monitoring), ports: Some(vec![tcp(port)]) }
 }
 
 /// A policy over one part. Without `egress` it may call whom it likes.

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::labels::Component;
 use super::pod::{self, Pod, Timing};
-use super::{Pooler, meta};
+use super::{Pooler, exporter, meta};
 use crate::api::v1alpha1::Spread;
 use crate::controllers::persesstack::provider::READ_ONLY;
 use crate::controllers::persesstack::validate::{Endpoint, Validated};
@@ -46,7 +46,8 @@ pub(super) fn build(v: &Validated, sizing: &PoolerSizing) -> Pooler {
     let needs = v.endpoint.as_ref().zip(v.generated.pooler_client(&v.names)).filter(|_| !held);
     let pods = needs.map(|(endpoint, client)| {
         let certificate = v.pooler_certificate.as_ref();
-        let (ini, users) = (ini(endpoint, sizing, certificate.is_some()), userlist(client));
+        let watcher = exporter::wanted(v).then_some(client.0);
+        let (ini, users) = (ini(endpoint, sizing, certificate.is_some(), watcher), userlist(client));
         let mut parts = vec![ini.as_bytes(), users.as_bytes()];
         // Both are read at the start only.
         parts.extend(endpoint.ca.as_ref().map(|ca| ca.pem.as_slice()));
@@ -55,9 +56,10 @@ pub(super) fn build(v: &Validated, sizing: &PoolerSizing) -> Pooler {
         (config(v, ini, users), deployment(v, sizing, endpoint, hash))
     });
     let (config, deployment) = pods.unzip();
+    let service = meta::service(v, name.clone(), Component::PgBouncer, "postgres", 5432);
     Pooler {
         config,
-        service: meta::service(v, name.clone(), Component::PgBouncer, "postgres", 5432),
+        service: exporter::served(v, service, exporter::PGBOUNCER),
         deployment,
         pdb: meta::pdb(v, name, Component::PgBouncer),
     }
@@ -71,13 +73,15 @@ fn config(v: &Validated, ini: String, users: String) -> Secret {
     meta::secret(meta::owned(v, v.names.pgbouncer(), Component::PgBouncer), data, false)
 }
 
-fn ini(e: &Endpoint, sizing: &PoolerSizing, tls: bool) -> String {
+/// `watcher` may look at the console.
+fn ini(e: &Endpoint, sizing: &PoolerSizing, tls: bool, watcher: Option<&str>) -> String {
     let pool = sizing.default_pool_size.value;
     let reserve = sizing.reserve_pool_size.value;
     let login = sign_in(e);
     let replicas = e.read.as_ref().map_or_else(String::new, |(host, port)| {
         format!("{READ_ONLY} = host='{host}' port={port} dbname='{}' {login}\n", e.dbname)
     });
+    let watcher = watcher.map_or_else(String::new, |user| format!("stats_users = {user}\n"));
     let authority = e.ca.as_ref().map_or_else(String::new, |_| format!("server_tls_ca_file = {AUTHORITY}/ca.crt\n"));
     let client = if tls {
         format!(
@@ -101,7 +105,7 @@ fn ini(e: &Endpoint, sizing: &PoolerSizing, tls: bool) -> String {
          auth_type = scram-sha-256\n\
          auth_file = /etc/perses/pgbouncer/userlist.txt\n\
          pool_mode = transaction\n\
-         max_prepared_statements = 200\n\
+         {watcher}max_prepared_statements = 200\n\
          max_client_conn = {clients}\n\
          default_pool_size = {pool}\n\
          reserve_pool_size = {reserve}\n\
@@ -193,6 +197,7 @@ fn deployment(v: &Validated, sizing: &PoolerSizing, endpoint: &Endpoint, hash: S
                     component: Component::PgBouncer,
                     config_hash: Some(hash),
                     container,
+                    sidecars: exporter::pgbouncer(v).into_iter().collect(),
                     volumes,
                     grace_seconds: drain::GRACE_SECONDS,
                     data_user: true,

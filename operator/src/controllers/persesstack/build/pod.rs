@@ -29,6 +29,8 @@ pub(super) struct Pod {
     pub config_hash: Option<String>,
     /// The container; security context and pull policy are filled in.
     pub container: Container,
+    /// More containers, treated as the first one.
+    pub sidecars: Vec<Container>,
     /// Volumes.
     pub volumes: Vec<Volume>,
     /// Seconds from the request to stop until the kill.
@@ -50,7 +52,8 @@ pub(super) fn template(v: &Validated, pod: Pod) -> PodTemplateSpec {
     let Pod {
         component,
         config_hash,
-        mut container,
+        container,
+        sidecars,
         volumes,
         grace_seconds,
         data_user,
@@ -59,14 +62,17 @@ pub(super) fn template(v: &Validated, pod: Pod) -> PodTemplateSpec {
         spread,
         priority_class,
     } = pod;
-    container.image_pull_policy = Some(v.spec.image_pull_policy.as_str().to_owned());
-    container.security_context = Some(SecurityContext {
-        allow_privilege_escalation: Some(false),
-        read_only_root_filesystem: Some(true),
-        run_as_non_root: Some(true),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-        ..SecurityContext::default()
-    });
+    let mut containers = [vec![container], sidecars].concat();
+    for container in &mut containers {
+        container.image_pull_policy = Some(v.spec.image_pull_policy.as_str().to_owned());
+        container.security_context = Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            ..SecurityContext::default()
+        });
+    }
     // OpenShift assigns ids from the namespace's range and refuses others.
     let user = (data_user && !v.openshift).then_some(DATA_USER);
     let pull_secrets: Vec<_> =
@@ -96,7 +102,7 @@ pub(super) fn template(v: &Validated, pod: Pod) -> PodTemplateSpec {
             affinity: spread.map(|spread| anti_affinity(v, component, spread)),
             topology_spread_constraints: spread.map(|spread| spread_constraints(v, component, spread)),
             priority_class_name: priority_class,
-            containers: vec![container],
+            containers,
             volumes: Some(volumes),
             ..PodSpec::default()
         }),

@@ -142,6 +142,7 @@ fn stateful_set(v: &Validated, sizing: &DatabaseSizing, hash: String) -> Statefu
                     component: Component::Database,
                     config_hash: Some(hash),
                     container,
+                    sidecars: Vec::new(),
                     volumes: vec![
                         data,
                         pod::config_map_volume("config", &name),

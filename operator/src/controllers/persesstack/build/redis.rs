@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Container;
 
 use super::labels::Component;
 use super::pod::{self, Pod, Timing};
-use super::{Cache, meta};
+use super::{Cache, exporter, meta};
 use crate::controllers::persesstack::validate::Validated;
 use crate::sizing::{Bytes, RedisSizing};
 
@@ -14,7 +14,8 @@ pub(super) fn build(v: &Validated, sizing: &RedisSizing) -> Cache {
     let name = v.names.redis();
     // Without the Secret there is nothing to sign in with.
     let deployment = v.generated.text(&name, "users.acl").map(|acl| deployment(v, sizing, acl));
-    Cache { service: meta::service(v, name, Component::Redis, "redis", 6379), deployment }
+    let service = meta::service(v, name, Component::Redis, "redis", 6379);
+    Cache { service: exporter::served(v, service, exporter::REDIS), deployment }
 }
 
 fn deployment(v: &Validated, sizing: &RedisSizing, acl: &str) -> Deployment {
@@ -80,6 +81,7 @@ fn deployment(v: &Validated, sizing: &RedisSizing, acl: &str) -> Deployment {
                     component: Component::Redis,
                     config_hash: Some(meta::hash([acl.as_bytes()])),
                     container,
+                    sidecars: exporter::redis(v).into_iter().collect(),
                     volumes: vec![
                         pod::secret_volume("acl", &name, &[("users.acl", "users.acl")]),
                         // Survives a restart of the container, not of the pod: it is a cache.

@@ -10,8 +10,8 @@ use self::rules::Labels;
 use super::account::SERVICE_AUTHORITY_KEY;
 use super::labels::{self, Component};
 use super::names::Names;
-use super::{Monitoring, meta};
-use crate::api::v1alpha1::ServingTlsType;
+use super::{Monitoring, exporter, meta};
+use crate::api::v1alpha1::{CacheType, PoolerType, ServingTlsType};
 use crate::apply::kind::Kind;
 use crate::controllers::persesstack::validate::Validated;
 
@@ -26,15 +26,23 @@ const INTERVAL: &str = "15s";
 pub struct Scope {
     namespace: String,
     stack: String,
-    /// Name of the Service.
+    /// Names of the Services.
     job: String,
+    pooler: String,
+    cache: String,
 }
 
 impl Scope {
     /// The series of one stack.
     pub fn new(namespace: &str, stack: &str) -> Self {
-        let job = Names::new(stack).api();
-        Self { namespace: namespace.to_owned(), stack: stack.to_owned(), job }
+        let names = Names::new(stack);
+        Self {
+            namespace: namespace.to_owned(),
+            stack: stack.to_owned(),
+            job: names.api(),
+            pooler: names.pgbouncer(),
+            cache: names.redis(),
+        }
     }
 
     /// A selector of a metric, with more matchers. Recorded series carry the stack's labels instead of the target's.
@@ -48,6 +56,11 @@ impl Scope {
         format!("{metric}{{{own}{and}{filter}}}")
     }
 
+    /// A selector of a metric of the exporters behind one Service.
+    fn exported(&self, job: &str, metric: &str) -> String {
+        format!(r#"{metric}{{namespace="{}",job="{job}"}}"#, self.namespace)
+    }
+
     /// Labels of every rule.
     fn labels(&self) -> Labels {
         [("namespace", self.namespace.clone()), ("stack", self.stack.clone())].into()
@@ -56,23 +69,29 @@ impl Scope {
 
 /// What the choice asks for.
 pub(super) fn build(v: &Validated) -> Monitoring {
-    let metadata = |name: String| {
-        let mut metadata = meta::owned(v, name, Component::Api);
+    let metadata = |name: String, component: Component| {
+        let mut metadata = meta::owned(v, name, component);
         let mut all = v.spec.monitoring.labels.clone();
         // Ours last: watches and clean-up select on them.
         all.extend(metadata.labels.take().unwrap_or_default());
         metadata.labels = Some(all);
         metadata
     };
-    let monitor = || meta::custom(Kind::ServiceMonitor, metadata(v.names.api()), &service_monitor(v));
-    let exporters = || meta::custom(Kind::PodMonitor, metadata(v.names.database()), &pod_monitor(v));
+    let monitors = || {
+        let api = meta::custom(Kind::ServiceMonitor, metadata(v.names.api(), Component::Api), &service_monitor(v));
+        let beside = exporters(v).into_iter().map(|(name, component)| {
+            meta::custom(Kind::ServiceMonitor, metadata(name, component), &exporter_monitor(v, component))
+        });
+        std::iter::once(api).chain(beside).collect()
+    };
+    let instances = || meta::custom(Kind::PodMonitor, metadata(v.names.database(), Component::Api), &pod_monitor(v));
     let rules = || {
         let spec = prometheus_rule(&Scope::new(&v.namespace, v.names.stack()));
-        meta::custom(Kind::PrometheusRule, metadata(v.names.rules()), &spec)
+        meta::custom(Kind::PrometheusRule, metadata(v.names.rules(), Component::Api), &spec)
     };
     Monitoring {
-        service_monitor: v.monitoring.service_monitor.map(|made| made.then(monitor)),
-        pod_monitor: v.monitoring.pod_monitor.map(|made| made.then(exporters)),
+        service_monitors: v.monitoring.service_monitor.map(|made| if made { monitors() } else { Vec::new() }),
+        pod_monitor: v.monitoring.pod_monitor.map(|made| made.then(instances)),
         rules: v.monitoring.rules.map(|made| made.then(rules)),
     }
 }
@@ -97,6 +116,24 @@ fn service_monitor(v: &Validated) -> Value {
     json!({
         "selector": {"matchLabels": labels::selector(v.names.stack(), Component::Api)},
         "endpoints": [endpoint],
+    })
+}
+
+/// The Services in front of exporters.
+fn exporters(v: &Validated) -> Vec<(String, Component)> {
+    let parts = [
+        (v.spec.pooler.type_ == PoolerType::PgBouncer, v.names.pgbouncer(), Component::PgBouncer),
+        (v.spec.cache.type_ == CacheType::Standalone, v.names.redis(), Component::Redis),
+    ];
+    let there = parts.into_iter().filter(|(there, _, _)| *there && exporter::wanted(v));
+    there.map(|(_, name, component)| (name, component)).collect()
+}
+
+/// `spec` of the ServiceMonitor of an exporter.
+fn exporter_monitor(v: &Validated, component: Component) -> Value {
+    json!({
+        "selector": {"matchLabels": labels::selector(v.names.stack(), component)},
+        "endpoints": [{"port": exporter::PORT, "path": "/metrics", "interval": INTERVAL}],
     })
 }
 

@@ -167,6 +167,36 @@ fn symptoms(scope: &Scope) -> Vec<Alert> {
             "{{ $labels.replica }} is {{ $value | humanizeDuration }} behind its primary; over 5 s the server reads from the \
              primary instead.",
         ),
+        warning(
+            "PersesPoolerClientsWait",
+            format!(
+                "max by (pod, database) ({}) > 0",
+                scope.exported(&scope.pooler, "pgbouncer_pools_client_waiting_connections")
+            ),
+            "5m",
+            "Clients of the pooler wait for connections to the database.",
+            "{{ $value }} clients of {{ $labels.pod }} have waited for a connection to {{ $labels.database }} at every look for 5 \
+             minutes.",
+        ),
+        warning(
+            "PersesCacheEvicts",
+            format!("sum by (pod) (rate({}[15m])) > 1", scope.exported(&scope.cache, "redis_evicted_keys_total")),
+            "30m",
+            "Redis throws entries away before their time.",
+            "{{ $labels.pod }} evicts {{ $value | humanize }} keys per second: the cache is too small for the workload.",
+        ),
+        warning(
+            "PersesCacheMemoryHigh",
+            // maxmemory is 60 % of the limit.
+            format!(
+                "max by (pod) ({}) / max by (pod) ({} > 0) > 1.5",
+                scope.exported(&scope.cache, "redis_memory_used_rss_bytes"),
+                scope.exported(&scope.cache, "redis_memory_max_bytes")
+            ),
+            "15m",
+            "Redis comes near the memory limit of its pod.",
+            "The process in {{ $labels.pod }} takes {{ $value | humanize }} times maxmemory; at 1.67 times it is killed.",
+        ),
     ]
 }
 
