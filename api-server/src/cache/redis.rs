@@ -3,6 +3,7 @@
 //! While Redis is away every call returns at once; a task tries to connect again, so no request pays for a probe.
 
 mod client;
+mod connection;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -11,14 +12,14 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures::StreamExt;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, RedisError};
+use redis::RedisError;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
 pub use self::client::RedisConfigError;
 use self::client::Source;
+pub(crate) use self::connection::Connection;
 use crate::config;
 use crate::telemetry::traces;
 
@@ -76,14 +77,6 @@ struct Link {
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("address", &self.address).finish_non_exhaustive()
-    }
-}
-
-struct Connection(MultiplexedConnection);
-
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Connection")
     }
 }
 
@@ -152,11 +145,11 @@ impl RedisTier {
     pub(crate) async fn run<T>(
         &self,
         name: &'static str,
-        command: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+        command: impl AsyncFnOnce(Connection) -> Result<T, RedisError>,
     ) -> Outcome<T> {
         let Some(connection) = self.link.connection.load_full() else { return Outcome::Away };
         let span = traces::redis(name);
-        let answer = timeout(COMMAND_TIMEOUT, command(connection.0.clone())).instrument(span.clone()).await;
+        let answer = timeout(COMMAND_TIMEOUT, command(Connection::clone(&connection))).instrument(span.clone()).await;
         if !matches!(answer, Ok(Ok(_))) {
             traces::failed(&span);
         }
@@ -166,7 +159,7 @@ impl RedisTier {
                 Outcome::Answer(answer)
             }
             Ok(Err(error)) => {
-                if is_connection_error(&error) {
+                if connection.is_lost(&error) {
                     self.link.give_up(&connection, &error.to_string());
                 } else {
                     tracing::debug!(%error, "Redis refused a command");
@@ -183,15 +176,6 @@ impl RedisTier {
     }
 }
 
-/// Whether the connection is of no more use; other errors are answers of a working Redis.
-fn is_connection_error(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_connection_dropped()
-        || error.is_timeout()
-        || matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::Parse)
-        || matches!(error.code(), Some("NOAUTH" | "LOADING" | "READONLY" | "MASTERDOWN"))
-}
-
 impl Link {
     fn give_up(&self, connection: &Arc<Connection>, reason: &str) {
         let before = self.connection.compare_and_swap(connection, None);
@@ -201,16 +185,10 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, String> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(CONNECT_TIMEOUT));
+    async fn connect(&self) -> Result<Connection, String> {
         let connect = async {
-            let client = self.source.client().await?;
-            let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-            let mut connection = connection.map_err(|error| error.to_string())?;
-            let ping = redis::cmd("PING").query_async::<()>(&mut connection).await;
-            ping.map(|()| connection).map_err(|error| error.to_string())
+            let mut connection = self.source.connection(CONNECT_TIMEOUT).await?;
+            connection.ping().await.map(|()| connection).map_err(|error| error.to_string())
         };
         timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| Err("it does not answer in time".to_owned()))
     }
@@ -223,11 +201,8 @@ async fn keep_connected(weak: Weak<Link>) {
     loop {
         let Some(link) = weak.upgrade() else { return };
         if let Some(connection) = link.connection.load_full() {
-            let ping = async {
-                let mut connection = connection.0.clone();
-                redis::cmd("PING").query_async::<()>(&mut connection).await
-            };
-            match timeout(PING_INTERVAL, ping).await {
+            let mut pinged = Connection::clone(&connection);
+            match timeout(PING_INTERVAL, pinged.ping()).await {
                 Ok(Ok(())) => link.timeouts.store(0, Ordering::Relaxed),
                 Ok(Err(error)) => link.give_up(&connection, &error.to_string()),
                 Err(_) => link.give_up(&connection, "it does not answer in time"),
@@ -241,7 +216,7 @@ async fn keep_connected(weak: Weak<Link>) {
         match link.connect().await {
             Ok(connection) => {
                 link.timeouts.store(0, Ordering::Relaxed);
-                link.connection.store(Some(Arc::new(Connection(connection))));
+                link.connection.store(Some(Arc::new(connection)));
                 tracing::info!(address = %link.address, "connected to Redis");
                 (pause, reported) = (BACKOFF.0, false);
             }

@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use parking_lot::Mutex;
 use redis::Script;
 
@@ -26,7 +27,7 @@ const PREFIX: &str = "v1:dashboard:config:";
 const TOMBSTONE_LIFE: Duration = Duration::from_mins(1);
 /// Invalidations remembered while Redis is away; beyond that the whole family is dropped when it is back.
 const MOST_PENDING: usize = 10_000;
-/// Invalidations in one script.
+/// Invalidations that are sent together.
 const BATCH: usize = 256;
 /// Digits of a revision at the start of a value; fixed, so that texts compare like numbers.
 const REVISION_DIGITS: usize = 19;
@@ -41,15 +42,12 @@ static FILL: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Puts tombstones unless what is there is as new.
+/// Puts a tombstone unless what is there is as new. One key at a time: in a cluster each may be at another server.
 static INVALIDATE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        r"for i, key in ipairs(KEYS) do
-            local revision = ARGV[i + 1]
-            local present = redis.call('GETRANGE', key, 0, #revision - 1)
-            if present == '' or present < revision then redis.call('SET', key, revision, 'PX', ARGV[1]) end
-          end
-          return #KEYS",
+        r"local present = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+          if present == '' or present < ARGV[1] then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+          return 1",
     )
 });
 
@@ -204,11 +202,13 @@ impl Shared {
     }
 
     async fn put_tombstones(&self, batch: &[(Key, i64)]) -> bool {
+        let puts = batch.iter().map(|(key, revision)| self.put_tombstone(key, *revision));
+        join_all(puts).await.into_iter().all(|put| put)
+    }
+
+    async fn put_tombstone(&self, key: &Key, revision: i64) -> bool {
         let mut invocation = INVALIDATE.prepare_invoke();
-        invocation.arg(millis(TOMBSTONE_LIFE));
-        for (key, revision) in batch {
-            invocation.key(redis_key(key)).arg(revision_text(*revision));
-        }
+        invocation.key(redis_key(key)).arg(revision_text(revision)).arg(millis(TOMBSTONE_LIFE));
         self.redis
             .run("EVALSHA", async |mut connection| invocation.invoke_async::<i64>(&mut connection).await)
             .await
@@ -217,40 +217,30 @@ impl Shared {
     }
 
     async fn drop_all(&self) -> bool {
-        let mut cursor = 0_u64;
-        loop {
-            let scanned = self
-                .redis
-                .run("SCAN", async |mut connection| {
-                    redis::cmd("SCAN")
-                        .arg(cursor)
-                        .arg("MATCH")
-                        .arg(format!("{PREFIX}*"))
-                        .arg("COUNT")
-                        .arg(500)
-                        .query_async::<(u64, Vec<Bytes>)>(&mut connection)
-                        .await
-                })
-                .await;
-            let Outcome::Answer((next, keys)) = scanned else { return false };
-            if !keys.is_empty() {
-                let mut command = redis::cmd("UNLINK");
-                for key in &keys {
-                    command.arg(&key[..]);
-                }
-                let unlinked = self
-                    .redis
-                    .run("UNLINK", async |mut connection| command.query_async::<()>(&mut connection).await)
-                    .await;
-                if unlinked.answer().is_none() {
-                    return false;
-                }
+        let pattern = format!("{PREFIX}*");
+        let scanned = self.redis.run("SCAN", async |mut connection| connection.scan(&pattern).await).await;
+        let Outcome::Answer(mut pages) = scanned else { return false };
+        while let Some(page) = pages.pop() {
+            if !self.unlink(&page.keys).await {
+                return false;
             }
-            if next == 0 {
-                return true;
-            }
-            cursor = next;
+            let next = self.redis.run("SCAN", async |mut connection| connection.scan_on(&page, &pattern).await).await;
+            let Outcome::Answer(next) = next else { return false };
+            pages.extend(next);
         }
+        true
+    }
+
+    async fn unlink(&self, keys: &[Bytes]) -> bool {
+        if keys.is_empty() {
+            return true;
+        }
+        let mut command = redis::cmd("UNLINK");
+        for key in keys {
+            command.arg(&key[..]);
+        }
+        let run = self.redis.run("UNLINK", async |mut connection| command.query_async::<()>(&mut connection).await);
+        run.await.answer().is_some()
     }
 }
 

@@ -111,7 +111,7 @@ impl Default for Cache {
     }
 }
 
-/// `cache.redis`: a server, or sentinels that know it.
+/// `cache.redis`: a server, sentinels that know it, or servers of a cluster.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
@@ -120,6 +120,9 @@ pub struct Redis {
     /// Sentinels, in place of `addr`: they are asked for the primary at every connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sentinel: Option<RedisSentinel>,
+    /// A Redis Cluster, in place of `addr`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<RedisCluster>,
     /// TLS to the servers, and to the sentinels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<RedisTls>,
@@ -144,6 +147,14 @@ pub struct RedisSentinel {
     pub username: Option<String>,
     /// File with the password at the sentinels; read again when it changes.
     pub password_file: Option<PathBuf>,
+}
+
+/// `cache.redis.cluster`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisCluster {
+    /// `host:port` of some of its servers, which name the others.
+    pub addrs: Vec<String>,
 }
 
 /// `cache.redis.tls`.

@@ -30,6 +30,7 @@ mod provisioning;
 mod proxy;
 mod query;
 mod rbac;
+mod redis_cluster;
 mod replica;
 mod replicas;
 mod resources;

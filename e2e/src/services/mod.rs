@@ -15,6 +15,7 @@ mod prometheus;
 mod promtool;
 mod proxy;
 mod redis;
+mod redis_cluster;
 pub mod root;
 mod sandbox;
 pub mod shared;
@@ -31,6 +32,7 @@ pub use prometheus::{Prometheus, Scrape};
 pub use promtool::promtool;
 pub use proxy::TcpProxy;
 pub use redis::{Redis, RedisSettings, Sentinel};
+pub use redis_cluster::RedisCluster;
 
 /// How long a started service may take until it answers; generous, since tests share few cores.
 const READY_TIMEOUT: Duration = Duration::from_mins(1);

@@ -149,6 +149,7 @@ fn members_go_with_their_type() {
         backups(json!({ "type": "None" })),
         json!({ "users": 5, "pooler": { "tls": {} } }),
         redis(json!({ "addresses": ["redis.example:6379"], "tls": {} })),
+        redis(json!({ "mode": "Cluster", "addresses": ["a.example:6379", "b.example:6379"] })),
     ] {
         render::accept(&stack("perses", &spec)).unwrap_or_else(|problems| panic!("{spec}: {problems:?}"));
     }

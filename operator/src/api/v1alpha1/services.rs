@@ -116,7 +116,7 @@ pub struct ExternalRedis {
     /// How the servers work together.
     #[serde(default)]
     pub mode: RedisMode,
-    /// `host:port` of the server; of the sentinels in mode Sentinel.
+    /// `host:port` of the server; of the sentinels in mode Sentinel; of some servers in mode Cluster, which name the others.
     #[schemars(
         length(min = 1, max = 16),
         inner(length(min = 3, max = 260), regex(pattern = r"^[A-Za-z0-9.:\[\]_-]+:[0-9]{1,5}$"))
@@ -141,6 +141,8 @@ pub enum RedisMode {
     Single,
     /// Sentinels say who the primary is.
     Sentinel,
+    /// A Redis Cluster.
+    Cluster,
 }
 
 /// Credentials of Redis.

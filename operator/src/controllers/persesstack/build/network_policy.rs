@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::labels::{self, Component};
 use super::{exporter, meta};
-use crate::api::v1alpha1::{CacheType, DatabaseType, NetworkPolicyMode, PoolerType};
+use crate::api::v1alpha1::{CacheType, DatabaseType, NetworkPolicyMode, PoolerType, RedisMode};
 use crate::controllers::persesstack::datasources;
 use crate::controllers::persesstack::validate::Validated;
 
@@ -164,6 +164,7 @@ fn from_api(v: &Validated) -> Vec<NetworkPolicyEgressRule> {
     for (_, component, port) in parts.into_iter().filter(|(there, _, _)| *there) {
         rules.push(NetworkPolicyEgressRule { to: Some(vec![part(v, component)]), ports: Some(vec![tcp(port)]) });
     }
+    rules.extend(to_external_cache(v));
     rules.extend(to_database(v, false));
     for datasource in &v.spec.datasources {
         let Ok(url) = datasources::url(datasource).unwrap_or_default().parse::<Uri>() else { continue };
@@ -180,6 +181,19 @@ fn from_api(v: &Validated) -> Vec<NetworkPolicyEgressRule> {
         }
     }
     distinct
+}
+
+/// The way to a Redis that somebody else runs.
+fn to_external_cache(v: &Validated) -> Vec<NetworkPolicyEgressRule> {
+    let external = v.spec.cache.external.as_ref().filter(|_| v.spec.cache.type_ == CacheType::External);
+    let Some(external) = external else { return Vec::new() };
+    let named = external.addresses.iter().filter_map(|address| address.rsplit_once(':'));
+    let mut rules: Vec<_> = named.flat_map(|(host, port)| to_host(host, port.parse().unwrap_or(REDIS))).collect();
+    if external.mode == RedisMode::Sentinel {
+        // Sentinels name the server by an address that nobody knows before.
+        rules.push(NetworkPolicyEgressRule { to: None, ports: Some(vec![tcp(REDIS)]) });
+    }
+    rules
 }
 
 /// Whether people sign in at a provider, or with a token that the cluster reviews.

@@ -151,6 +151,7 @@ fn redis(v: &Validated) -> Option<Value> {
             redis["sentinel"] = json!({ "addrs": external.addresses, "master_name": sentinel.master_name });
             sign_in(&mut redis["sentinel"], login.sentinel.as_ref(), SENTINEL);
         }
+        (RedisMode::Cluster, _) => redis["cluster"] = json!({ "addrs": external.addresses }),
         _ => redis["addr"] = json!(external.addresses.first()),
     }
     if external.tls.is_some() {
