@@ -16,6 +16,7 @@ mod promtool;
 mod proxy;
 mod redis;
 mod redis_cluster;
+mod redis_exporter;
 pub mod root;
 mod sandbox;
 pub mod shared;
@@ -33,6 +34,7 @@ pub use promtool::promtool;
 pub use proxy::TcpProxy;
 pub use redis::{Redis, RedisSettings, Sentinel};
 pub use redis_cluster::RedisCluster;
+pub use redis_exporter::RedisExporter;
 
 /// How long a started service may take until it answers; generous, since tests share few cores.
 const READY_TIMEOUT: Duration = Duration::from_mins(1);

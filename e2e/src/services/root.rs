@@ -44,6 +44,16 @@ chown 999:999 "$1/data"
 "#,
 };
 
+/// The exporter beside Redis, likewise.
+const EXPORTERS: Recipe = Recipe {
+    packages: &["prometheus-redis-exporter"],
+    finish: r#"set -eu
+rm -rf "$1"/var/cache/* "$1"/var/log/* "$1"/var/lib/apt/lists/*
+mkdir -p "$1/data"
+chown 999:999 "$1/data"
+"#,
+};
+
 /// User and group `postgres` of the root, the only user that services run as.
 pub const UID: u32 = 999;
 
@@ -93,6 +103,11 @@ pub fn ensure() -> Result<PathBuf> {
 /// As [`ensure`], with MariaDB only.
 pub(super) fn ensure_mariadb() -> Result<PathBuf> {
     Ok(ensure_folder(MARIADB)?.join("root"))
+}
+
+/// As [`ensure`], with exporters only.
+pub(super) fn ensure_exporters() -> Result<PathBuf> {
+    Ok(ensure_folder(EXPORTERS)?.join("root"))
 }
 
 /// The same root as one uncompressed tar archive: the layer of the services image.

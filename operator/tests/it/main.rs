@@ -11,6 +11,7 @@ mod crash;
 mod crunchy;
 mod drift;
 mod election;
+mod exporters;
 mod exposure;
 mod feasible;
 mod files;
