@@ -11,6 +11,7 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod program;
 pub mod server;
 pub mod state;
 

@@ -43,6 +43,9 @@ pub struct OverTls;
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub async fn serve(config: Config, address: SocketAddr, ui_dir: Option<PathBuf>) -> Result<(), String> {
+    // First of all: the first process of a container never hears of a signal that it does not listen for, and would stay for
+    // the whole grace period of its pod.
+    let stop = stop_signal();
     if !config.security.enable_auth && !address.ip().is_loopback() {
         tracing::warn!(%address, "sign-in is off: everybody who reaches this address can read and change everything");
     }
@@ -50,7 +53,7 @@ pub async fn serve(config: Config, address: SocketAddr, ui_dir: Option<PathBuf>)
     let state = AppState::build(config, ui_dir)?;
     let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     tracing::info!(%address, version = crate::state::VERSION, tls = tls.is_some(), "serving");
-    run_over(listener, tls, state, stop_signal()).await;
+    run_over(listener, tls, state, stop).await;
     Ok(())
 }
 
@@ -224,15 +227,18 @@ impl Connections {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn stop_signal() {
+/// Listens for SIGTERM and SIGINT from now on; resolves at the first.
+fn stop_signal() -> impl Future<Output = ()> + Send {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("cannot listen for signals: the server will not stop gracefully");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            tracing::error!("cannot listen for signals: the server will not stop gracefully");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }

@@ -71,6 +71,17 @@ impl Process {
         &self.client
     }
 
+    /// Runs `migrate` with the configuration of this process; its status, and what it complains about.
+    pub async fn migrate(&self) -> (Option<i32>, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_perses-api-server"))
+            .arg("migrate")
+            .arg(format!("--config={}", self.folder.path().join("config.yaml").display()))
+            .output()
+            .await
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// SIGKILL.
     async fn kill(&mut self) {
         self.child.start_kill().unwrap();

@@ -213,4 +213,19 @@ async fn a_release_with_more_columns_is_rolled_out_and_an_old_pod_restarts() {
     })
     .await
     .unwrap();
+    // So does its `migrate`, by a status of its own: the operator need not try again and again.
+    let (status, text) = late.migrate().await;
+    assert!(status == Some(3) && text.contains("use a newer server"), "{status:?} {text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_told_to_stop_while_it_starts_does_so_in_good_order() {
+    let server = shared::postgres().await.unwrap();
+    let database = migrated(server).await;
+    let process = Process::spawn(server, &database, server.port(), None);
+    // The first thing that it says, before anything that takes time.
+    wait_until("the first line of the log", Duration::from_secs(30), || async { Ok(process.log().contains('\n')) })
+        .await
+        .unwrap();
+    process.terminate().await;
 }

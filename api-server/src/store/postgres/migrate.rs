@@ -1,6 +1,7 @@
 //! `migrate`: brings the schema up to date. Several may run at once; each migration is one transaction.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
@@ -8,22 +9,25 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 
 use super::credentials::{Credentials, connect_options};
 use super::error::{classify, code};
-use super::schema::{self, Found};
+use super::schema::{self, Found, Misfit};
 use super::{owner, search, statements};
 use crate::config;
 use crate::store::StoreError;
 
 /// One file of `migrations/`.
 #[derive(Debug)]
-struct Migration {
-    version: i64,
-    name: &'static str,
+pub struct Migration {
+    /// Number of the schema that it makes.
+    pub version: i64,
+    /// Name of the file without its ending; begins with the number.
+    pub name: &'static str,
     /// The schema that a program must at least know to work with this one: how far back servers may be.
-    needs: i64,
-    sql: &'static str,
+    pub needs: i64,
+    /// Statements, run in one transaction.
+    pub sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const RELEASED: [Migration; 3] = [
     Migration {
         version: 1,
         name: "0001_documents",
@@ -34,8 +38,23 @@ const MIGRATIONS: [Migration; 3] = [
     Migration { version: 3, name: "0003_audit", needs: 1, sql: include_str!("../../../migrations/0003_audit.sql") },
 ];
 
+static LATER: OnceLock<&'static [Migration]> = OnceLock::new();
+
+/// Makes this process a later release: it knows these migrations too. For rehearsals of upgrades
+/// (`examples/later_release.rs`); the first call counts.
+pub fn rehearse(later: &'static [Migration]) {
+    let _ = LATER.set(later);
+}
+
+/// Every migration that this program knows, in order.
+fn known() -> impl Iterator<Item = &'static Migration> {
+    RELEASED.iter().chain(LATER.get().copied().unwrap_or_default())
+}
+
 /// Newest schema that this program knows.
-pub(super) const LATEST: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+pub(super) fn latest() -> i64 {
+    known().map(|migration| migration.version).max().unwrap_or_default()
+}
 
 /// How long `migrate` waits for a database that is not there yet.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
@@ -87,9 +106,20 @@ impl fmt::Display for Report {
     }
 }
 
+/// Why `migrate` did not reach its end.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The schema is that of a later release, with which this program cannot work. It was left as it is.
+    #[error("{0}")]
+    TooNew(String),
+    /// Anything else.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Brings the schema up to date, past any pooler when `direct` is set. Waits for a database that is just starting, and for
 /// another `migrate`. Interrupted at any point it can be run again.
-pub async fn migrate(config: &config::Postgres) -> Result<Report, StoreError> {
+pub async fn migrate(config: &config::Postgres) -> Result<Report, MigrateError> {
     let credentials = Credentials::read(config)?;
     let options = connect_options(config, &credentials, config.direct.as_ref());
     let mut connection = connect(&options).await?;
@@ -119,7 +149,7 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError>
     }
 }
 
-async fn run(connection: &mut PgConnection) -> Result<Report, StoreError> {
+async fn run(connection: &mut PgConnection) -> Result<Report, MigrateError> {
     let (owner, advice) = in_transaction(connection, async |connection| {
         let ownership = owner::prepare(connection).await?;
         execute(connection, VERSIONS).await?;
@@ -127,8 +157,11 @@ async fn run(connection: &mut PgConnection) -> Result<Report, StoreError> {
     })
     .await?;
     let before = schema::find(connection, false).await.map_err(|error| classify(&error))?;
+    if let Err(Misfit::TooNew(text)) = schema::check(before) {
+        return Err(MigrateError::TooNew(text));
+    }
     let mut applied = Vec::new();
-    for migration in &MIGRATIONS {
+    for migration in known() {
         let done = in_transaction(connection, async |connection| {
             owner::become_owner(connection, &owner).await?;
             apply(connection, migration).await
@@ -138,7 +171,7 @@ async fn run(connection: &mut PgConnection) -> Result<Report, StoreError> {
     }
     let unindexed_search = index_search(connection, &owner).await?;
     let after: Found = schema::find(connection, false).await.map_err(|error| classify(&error))?;
-    schema::check(after).map_err(StoreError::Failed)?;
+    schema::check(after).map_err(|misfit| StoreError::Failed(misfit.into_text()))?;
     Ok(Report { from: before.version, to: after.version, applied, owner, advice, unindexed_search })
 }
 
@@ -243,11 +276,11 @@ mod tests {
 
     #[test]
     fn migrations_are_numbered_without_gaps_and_never_ask_for_what_is_not_there_yet() {
-        for (index, migration) in MIGRATIONS.iter().enumerate() {
+        for (index, migration) in RELEASED.iter().enumerate() {
             assert_eq!(migration.version, i64::try_from(index).unwrap() + 1);
             assert!(migration.name.starts_with(&format!("{:04}_", migration.version)));
             assert!(migration.needs <= migration.version);
         }
-        assert!(MIGRATIONS.is_sorted_by_key(|migration| migration.needs));
+        assert!(RELEASED.is_sorted_by_key(|migration| migration.needs));
     }
 }

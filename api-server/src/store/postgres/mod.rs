@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use sqlx::{Connection as _, PgConnection};
 
-pub use self::migrate::{Report, migrate};
+pub use self::migrate::{MigrateError, Migration, Report, migrate, rehearse};
 use self::pool::{Database, Frame, POINT_LIMIT};
 use self::position::{Known, Look};
 use self::replica::Replica;
@@ -306,7 +306,7 @@ impl Store for PostgresStore {
             .await;
         match found {
             Ok(found) => {
-                schema::check(found).map_err(StoreError::Unavailable)?;
+                schema::check(found).map_err(|misfit| StoreError::Unavailable(misfit.into_text()))?;
                 self.was_ready.store(true, Ordering::Release);
                 Ok(())
             }

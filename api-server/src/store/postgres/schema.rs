@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, Row};
 
-use super::migrate::LATEST;
+use super::migrate;
 
 /// Oldest schema that this program works with.
 const OLDEST: i64 = 2;
@@ -24,26 +24,44 @@ pub(super) async fn find(connection: &mut PgConnection, persistent: bool) -> Res
     Ok(Found { version: row.try_get(0)?, needs: row.try_get(1)? })
 }
 
-/// Whether a program that knows schemas `oldest` to `latest` works with what was found; the error says what to do.
-fn check_range(found: Found, oldest: i64, latest: i64) -> Result<(), String> {
+/// Why a program does not work with what was found. The text says what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Misfit {
+    /// Migrations are missing.
+    TooOld(String),
+    /// A later release has changed what this program needs.
+    TooNew(String),
+}
+
+impl Misfit {
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::TooOld(text) | Self::TooNew(text) => text,
+        }
+    }
+}
+
+/// Whether a program that knows schemas `oldest` to `latest` works with what was found.
+fn check_range(found: Found, oldest: i64, latest: i64) -> Result<(), Misfit> {
     if found.version < oldest {
-        return Err(format!(
+        return Err(Misfit::TooOld(format!(
             "the database has schema {}, this server needs {oldest} or later: run `perses-api-server migrate`",
             found.version
-        ));
+        )));
     }
     if found.needs > latest {
-        return Err(format!(
-            "the database has schema {}, which needs a server that knows schema {}; this one knows up to {latest}: use a newer server",
+        return Err(Misfit::TooNew(format!(
+            "the database has schema {}, which needs a server that knows schema {}; this one knows up to {latest}: use a \
+             newer server, or restore a backup from before that schema",
             found.version, found.needs
-        ));
+        )));
     }
     Ok(())
 }
 
 /// Whether this program works with what was found.
-pub(super) fn check(found: Found) -> Result<(), String> {
-    check_range(found, OLDEST, LATEST)
+pub(super) fn check(found: Found) -> Result<(), Misfit> {
+    check_range(found, OLDEST, migrate::latest())
 }
 
 #[cfg(test)]
@@ -55,8 +73,10 @@ mod tests {
         let found = |version, needs| Found { version, needs };
         assert_eq!(check_range(found(3, 2), 2, 3), Ok(()));
         assert_eq!(check_range(found(9, 3), 2, 3), Ok(()), "additive migrations of a newer server");
-        assert!(check_range(found(9, 4), 2, 3).unwrap_err().contains("use a newer server"));
-        assert!(check_range(found(1, 1), 2, 3).unwrap_err().contains("migrate"));
-        assert!(check_range(found(0, 0), 1, 1).unwrap_err().contains("has schema 0"));
+        let too_new = check_range(found(9, 4), 2, 3).unwrap_err();
+        assert!(matches!(&too_new, Misfit::TooNew(text) if text.contains("use a newer server")), "{too_new:?}");
+        let too_old = check_range(found(1, 1), 2, 3).unwrap_err();
+        assert!(matches!(&too_old, Misfit::TooOld(text) if text.contains("migrate")), "{too_old:?}");
+        assert!(check_range(found(0, 0), 1, 1).unwrap_err().into_text().contains("has schema 0"));
     }
 }
