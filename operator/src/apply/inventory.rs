@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::ApiResource;
 use serde::de::DeserializeOwned;
@@ -11,13 +12,16 @@ use serde_json::Value;
 
 use super::kind::Kind;
 use super::{ApplyError, verb};
-use crate::controllers::persesstack::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY};
+use crate::controllers::persesstack::build::labels::{
+    COMPONENT_KEY, Component, INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY,
+};
 use crate::controllers::persesstack::observed::{Availability, Capabilities};
 
 /// Every object with the labels of one stack, by kind and name.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
     objects: BTreeMap<(Kind, String), Value>,
+    pods: BTreeMap<String, i32>,
 }
 
 impl Inventory {
@@ -52,7 +56,7 @@ impl Inventory {
                 None => capabilities.set(kind, Availability::Unknown),
             }
         }
-        Ok(Self { objects })
+        Ok(Self { objects, pods: BTreeMap::new() })
     }
 
     /// An object as the API server sent it.
@@ -73,6 +77,23 @@ impl Inventory {
     /// All objects.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, &str, &Value)> {
         self.objects.iter().map(|((kind, name), value)| (*kind, name.as_str(), value))
+    }
+
+    /// Counts the pods of each component. Those that are about to end are among them, which the status of a workload leaves out.
+    pub async fn count_pods(&mut self, client: &kube::Client, namespace: &str, stack: &str) -> Result<(), ApplyError> {
+        let selector = ListParams::default().labels(&format!("{INSTANCE_KEY}={stack},{MANAGED_BY_KEY}={MANAGED_BY}"));
+        for (_, pod) in list(client, namespace, &ApiResource::erase::<Pod>(&()), &selector).await? {
+            let ended = ["Succeeded", "Failed"].contains(&pod["status"]["phase"].as_str().unwrap_or_default());
+            if let (false, Some(component)) = (ended, pod["metadata"]["labels"][COMPONENT_KEY].as_str()) {
+                *self.pods.entry(component.to_owned()).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many pods of a component were counted.
+    pub fn pods(&self, component: Component) -> i32 {
+        self.pods.get(component.as_str()).copied().unwrap_or_default()
     }
 
     /// Adds an object, or replaces it by a newer state.

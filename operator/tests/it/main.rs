@@ -32,6 +32,7 @@ mod seed;
 mod sign_in;
 mod sizing;
 mod suspension;
+mod too_new;
 mod turns;
 mod validate;
 mod waits;

@@ -159,3 +159,40 @@ async fn a_stack_can_be_born_asleep_and_change_its_image_in_its_sleep() {
     assert_eq!(images, ["example.com/api:2"], "only the schema of the image that starts was made");
     drop(operator);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_still_ends_keeps_what_it_needs() {
+    let space = Space::new("ending").await;
+    let (_world, operator) = (World::start(&space), Operator::start(&space));
+    space.create(&json!({"users": 10})).await;
+    space.settled().await;
+    let pods: Api<Pod> = Api::namespaced(space.client.clone(), &space.namespace);
+    let api = kube::api::ListParams::default().labels("app.kubernetes.io/component=api");
+    let last = pods.list(&api).await.unwrap().items.remove(0).name_any();
+    let hold = async |finalizers: serde_json::Value| {
+        let patch = kube::api::Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+        pods.patch(&last, &kube::api::PatchParams::default(), &patch).await.unwrap();
+    };
+    hold(json!(["example.com/requests-in-flight"])).await;
+    space.change(&json!({"suspend": true})).await;
+    within("the Deployment to have no pod that stays", DEADLINE, async || {
+        let pod = pods.get(&last).await.unwrap();
+        let deployment = space.get(Kind::Deployment, "perses-api").await.unwrap();
+        let none = deployment["status"]["replicas"].as_i64().unwrap_or_default() == 0;
+        (pod.metadata.deletion_timestamp.is_some() && none).then_some(())
+    })
+    .await;
+    // Looked at from the beginning since then.
+    operator.reconciled("waiting").await;
+    operator.reconciled("waiting").await;
+    let message = space.condition("Suspended", "False", "Suspending").await;
+    assert!(message.contains("left: API, PgBouncer, Redis, PostgreSQL"), "{message}");
+    let others =
+        [(Kind::Deployment, "perses-pgbouncer"), (Kind::Deployment, "perses-redis"), (Kind::StatefulSet, "perses-db")];
+    for (kind, name) in others {
+        let replicas = space.get(kind, name).await.unwrap()["spec"]["replicas"].clone();
+        assert_ne!(replicas, 0, "{name} was stopped under the API's last pod");
+    }
+    hold(json!([])).await;
+    space.condition("Suspended", "True", "Suspended").await;
+}

@@ -15,6 +15,7 @@ mod frontends;
 mod generated;
 mod inputs;
 mod leave;
+mod migration;
 pub mod monitoring;
 pub mod observe;
 pub mod observed;

@@ -11,6 +11,7 @@ use kube::api::Api;
 use super::admission;
 use super::build::SUSPENDED;
 use super::build::account::{CLUSTER_ROLES, cluster_roles};
+use super::build::labels::Component;
 use super::build::names::Names;
 use super::context::Context;
 use super::crunchy::ClusterState;
@@ -54,7 +55,10 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     context.config_maps.set(id, config_maps.clone());
     let (read, facts) =
         tokio::join!(inventory(context, id), survey::facts(&context.client, &context.cluster, &id.namespace));
-    let (inventory, capabilities) = read?;
+    let (mut inventory, capabilities) = read?;
+    if stack.spec.suspend {
+        inventory.count_pods(&context.client, &id.namespace, &id.name).await?;
+    }
     let mut observed = Observed { capabilities, facts, ..Observed::default() };
     for name in generated.iter().chain(&referenced) {
         if let Some((secret, owner)) = secret(context, id, &inventory, name).await? {
@@ -209,13 +213,24 @@ async fn bindings(context: &Context, stack: &PersesStack, id: &StackId, names: &
 
 /// Readiness of what runs. `wanted` is the kind that is to expose the service, `listeners` those of its Gateway. PURE.
 pub fn workloads(inventory: &Inventory, names: &Names, wanted: Option<Kind>, listeners: &[Listener]) -> Workloads {
-    let deployment = |name: &str| inventory.typed(Kind::Deployment, name).map(|found| deployment_state(&found));
+    let counted = |state: WorkloadState, component| {
+        let total = state.total.max(inventory.pods(component));
+        WorkloadState { total, ..state }
+    };
+    let deployment = |name: &str, component| {
+        let found = inventory.typed(Kind::Deployment, name)?;
+        Some(counted(deployment_state(&found), component))
+    };
+    let stateful_set = |name: &str, component| {
+        let found = inventory.typed(Kind::StatefulSet, name)?;
+        Some(counted(stateful_set_state(&found), component))
+    };
     Workloads {
-        api: deployment(&names.api()),
-        redis: deployment(&names.redis()),
-        pgbouncer: deployment(&names.pgbouncer()),
+        api: deployment(&names.api(), Component::Api),
+        redis: deployment(&names.redis(), Component::Redis),
+        pgbouncer: deployment(&names.pgbouncer(), Component::PgBouncer),
         cluster: inventory.get(Kind::PostgresCluster, &names.database()).map(ClusterState::of),
-        database: inventory.typed(Kind::StatefulSet, &names.database()).map(|found| stateful_set_state(&found)),
+        database: stateful_set(&names.database(), Component::Database),
         migrations: jobs(inventory),
         exposure: admission::state(inventory, names, wanted, listeners),
         monitoring: monitoring::present(inventory, names),
@@ -265,8 +280,11 @@ fn jobs(inventory: &Inventory) -> BTreeMap<String, JobState> {
         let job: Job = inventory.typed(Kind::Job, name)?;
         let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
         let is = |type_: &str| conditions.iter().find(|found| found.type_ == type_ && found.status == "True");
-        let failed = is("Failed").map(|found| found.message.clone().unwrap_or_else(|| "the Job failed".to_owned()));
-        Some((name.to_owned(), JobState { complete: is("Complete").is_some(), failed }))
+        let failed = is("Failed");
+        // The Job's policy knows one exit status (`build::migration`).
+        let too_new = failed.is_some_and(|found| found.reason.as_deref() == Some("PodFailurePolicy"));
+        let failed = failed.map(|found| found.message.clone().unwrap_or_else(|| "the Job failed".to_owned()));
+        Some((name.to_owned(), JobState { complete: is("Complete").is_some(), failed, too_new }))
     };
     inventory.of_kind(Kind::Job).filter_map(state).collect()
 }

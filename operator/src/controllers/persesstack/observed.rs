@@ -203,7 +203,7 @@ pub struct WorkloadState {
     pub current: bool,
     /// `spec.replicas`.
     pub desired: i32,
-    /// Pods, those of older templates included.
+    /// Pods, those of older templates included; of a suspended stack also those that are about to end.
     pub total: i32,
     /// Pods of the latest template.
     pub updated: i32,
@@ -231,6 +231,8 @@ pub struct JobState {
     pub complete: bool,
     /// Message of condition `Failed`.
     pub failed: Option<String>,
+    /// It failed because the schema is one of a later release.
+    pub too_new: bool,
 }
 
 /// State of the autoscaler.

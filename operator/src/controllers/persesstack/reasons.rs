@@ -198,6 +198,11 @@ pub const REASONS: &[(&str, &str, &str)] = &[
         "look at the newest pod; the message is the controller's",
     ),
     ("SchemaReady", "The database answers and has the schema of this image", "nothing"),
+    (
+        "SchemaTooNew",
+        "The image is older than the schema of the database allows; pods of the later image go on",
+        "set `spec.images.apiServer` to the later release again, or restore a backup from before it",
+    ),
     ("SecretInvalid", "A Secret has a value that cannot be used", "correct the key that the message names"),
     ("SecretNotFound", "A Secret or a key in it is missing; only what needs it waits", "create it"),
     ("Settled", "The spec is in place", "nothing"),

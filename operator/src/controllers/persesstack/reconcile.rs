@@ -19,6 +19,7 @@ use super::build::{build, hosts};
 use super::context::Context;
 use super::feasible::{self, Feasibility, judge};
 use super::leave::unbind;
+use super::migration::{self, Verdict};
 use super::observe::{Picture, observe, workloads};
 use super::observed::{ForeignObject, Observed};
 use super::status::{self, Planned, Report, condition};
@@ -45,8 +46,8 @@ const RESYNC: Duration = Duration::from_mins(10);
 const WAITING: Duration = Duration::from_mins(1);
 /// A stack that waits for its turn to roll asks again after this time.
 const TURN: Duration = Duration::from_secs(5);
-/// A failed migration is started again after this time.
-const MIGRATION_RETRY: Duration = Duration::from_mins(1);
+/// A stack that falls asleep is looked at this often: nobody tells when the last pod of a part is gone.
+const STOPPING: Duration = Duration::from_secs(2);
 
 /// Failures of a reconcile. The status says the same where it could be written.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +178,9 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
         (Ok(ready), _) if ready.held => (Action::requeue(WAITING), "infeasible"),
         (Ok(_), Some(wait)) => (Action::requeue(wait), "migration-failed"),
         (Ok(_), None) if applied.waits_turn => (Action::requeue(TURN), "waiting"),
+        (Ok(_), None) if stack.spec.suspend && !is_true(&status.conditions, condition::SUSPENDED) => {
+            (Action::requeue(STOPPING), "waiting")
+        }
         (Ok(ready), None) if ready.validated.waits.first().is_some() => (Action::requeue(WAITING), "waiting"),
         (Ok(_), None) => (Action::requeue(RESYNC), "ok"),
     })
@@ -367,27 +371,20 @@ fn told(outcome: Outcome, name: &str, kind: &str, applied: &mut Applied) {
 /// Whether the schema for this image and database is there. A migration that failed is started again after a while.
 async fn migrated(applier: &mut Applier<'_>, plan: &Plan, applied: &mut Applied) -> Result<bool, ApplyError> {
     // Without one the Deployment is held back, and what is left needs no schema.
-    let Some(migration) = &plan.migration else { return Ok(true) };
+    let Some(name) = &plan.migration else { return Ok(true) };
     // Pods for this migration have been started before: its Job did complete, wherever it is now.
-    if plan.deployed_for(migration, applier.inventory) {
+    if plan.deployed_for(name, applier.inventory) {
         return Ok(true);
     }
-    let Some(job) = applier.inventory.typed::<k8s_openapi::api::batch::v1::Job>(Kind::Job, migration) else {
-        return Ok(false);
-    };
-    let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
-    let is = |type_: &str| conditions.iter().find(|found| found.type_ == type_ && found.status == "True");
-    if is("Complete").is_some() {
-        return Ok(true);
-    }
-    if let Some(failed) = is("Failed") {
-        let since = failed.last_transition_time.as_ref().map_or_else(Timestamp::now, |time| time.0);
-        let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
-        if let Some(wait) = MIGRATION_RETRY.checked_sub(age) {
-            applied.retry_migration = Some(wait.max(Duration::from_secs(1)));
-        } else if let Some(live) = applier.inventory.get(Kind::Job, migration).cloned() {
-            applier.delete(Kind::Job, migration, &live).await?;
-            applied.terminating.push(format!("Job {migration}"));
+    match migration::judge(applier.inventory, name, Timestamp::now()) {
+        Verdict::Ready => return Ok(true),
+        Verdict::Wait => {}
+        Verdict::RetryIn(wait) => applied.retry_migration = Some(wait),
+        Verdict::Again => {
+            if let Some(live) = applier.inventory.get(Kind::Job, name).cloned() {
+                applier.delete(Kind::Job, name, &live).await?;
+                applied.terminating.push(format!("Job {name}"));
+            }
         }
     }
     Ok(false)

@@ -185,7 +185,7 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
     match &report.plan {
         Ok(planned) => {
             let waits = &planned.validated.waits;
-            parts.push(database::finding(planned, report.workloads, old));
+            parts.push(database::finding(planned, report.workloads, old, stack.metadata.generation));
             if planned.validated.spec.pooler.type_ == PoolerType::Crunchy {
                 parts.push(held(waits, Part::Pooler, database::crunchy_pooler(report.workloads)));
             } else if planned.sizing.pooler.is_some() {
@@ -329,6 +329,9 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
             }
         }
     }
+    if too_new(parts).is_some() {
+        return Finding::new(type_, false, "Stalled", "waits for a changed spec, or for another schema");
+    }
     if report.waits_turn {
         let message = "the operator has a newer template for the pods, and other stacks are being replaced now: this one \
                        goes on as it is until it is its turn";
@@ -361,6 +364,11 @@ fn reconciling(stack: &PersesStack, report: &Report<'_>, parts: &[Finding]) -> F
     Finding::new(type_, false, "Settled", format!("generation {generation} of the spec is in place"))
 }
 
+/// The wished image cannot work with the schema.
+fn too_new(parts: &[Finding]) -> Option<&Finding> {
+    parts.iter().find(|part| part.type_ == condition::DATABASE && part.reason == database::TOO_NEW)
+}
+
 fn stalled(report: &Report<'_>, parts: &[Finding]) -> Finding {
     let type_ = condition::STALLED;
     if let Err(invalid) = &report.plan
@@ -373,6 +381,9 @@ fn stalled(report: &Report<'_>, parts: &[Finding]) -> Finding {
     }
     if !report.foreign.is_empty() {
         return Finding::new(type_, true, "NameConflict", conflict(report.foreign));
+    }
+    if let Some(part) = too_new(parts) {
+        return Finding::new(type_, true, part.reason, &part.message);
     }
     if let Some(message) = report.workloads.api.as_ref().and_then(|api| api.message.as_ref()) {
         return Finding::new(type_, true, "RolloutStuck", message);

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 pub(crate) use operator::Operator;
 pub(crate) use snapshot::{generated, normalised, versions as snapshot_versions};
-pub(crate) use world::World;
+pub(crate) use world::{Fate, World};
 
 /// For everything that happens by itself: generous, the machine may compile something.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);

@@ -22,6 +22,11 @@ impl World {
     /// Pods of a component (label `app.kubernetes.io/component`) get well where `works` says so; others do not start, and
     /// those of Jobs fail.
     pub(crate) fn with(space: &Space, works: impl Fn(&str) -> bool + Send + 'static) -> Self {
+        Self::judging(space, move |component, _| if works(component) { Fate::Works } else { Fate::Fails(1) })
+    }
+
+    /// Pods of a component and an image meet what `fate` says.
+    pub(crate) fn judging(space: &Space, fate: impl Fn(&str, &str) -> Fate + Send + 'static) -> Self {
         let pods: Api<Pod> = Api::namespaced(space.client.clone(), &space.namespace);
         let client = space.client.clone();
         Self(tokio::spawn(async move {
@@ -33,7 +38,12 @@ impl World {
                 if started || pod.metadata.deletion_timestamp.is_some() {
                     continue;
                 }
-                if let Some(status) = fate(&component, works(&component)) {
+                let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+                let (name, image) = container
+                    .map(|container| (container.name.clone(), container.image.clone().unwrap_or_default()))
+                    .unwrap_or_default();
+                let fate = fate(&component, &image);
+                if let Some(status) = status(&component, &name, fate) {
                     set(&client, &pod, &status).await;
                 }
             }
@@ -47,16 +57,27 @@ impl Drop for World {
     }
 }
 
-fn fate(component: &str, works: bool) -> Option<Value> {
+/// What becomes of a pod.
+#[derive(Clone, Copy)]
+pub(crate) enum Fate {
+    /// It gets ready; that of a Job succeeds.
+    Works,
+    /// It does not start; the container of a Job ends with this status.
+    Fails(i32),
+}
+
+fn status(component: &str, container: &str, fate: Fate) -> Option<Value> {
     let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let job = component == "migration";
-    match (job, works) {
-        (true, true) => Some(json!({"phase": "Succeeded", "startTime": now})),
-        (true, false) => Some(json!({"phase": "Failed", "startTime": now})),
-        (false, true) => Some(json!({"phase": "Running", "startTime": now, "conditions": [
+    match (job, fate) {
+        (true, Fate::Works) => Some(json!({"phase": "Succeeded", "startTime": now})),
+        (true, Fate::Fails(code)) => Some(json!({"phase": "Failed", "startTime": now, "containerStatuses": [
+            {"name": container, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+             "state": {"terminated": {"exitCode": code, "reason": "Error", "startedAt": now, "finishedAt": now}}}]})),
+        (false, Fate::Works) => Some(json!({"phase": "Running", "startTime": now, "conditions": [
             {"type": "Ready", "status": "True", "lastTransitionTime": now},
             {"type": "ContainersReady", "status": "True", "lastTransitionTime": now}]})),
-        (false, false) => None,
+        (false, Fate::Fails(_)) => None,
     }
 }
 

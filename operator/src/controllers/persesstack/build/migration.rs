@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
+};
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -11,6 +13,14 @@ use super::labels::Component;
 use super::pod::{self, Pod};
 use super::{Migration, meta, server_config};
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
+
+const CONTAINER: &str = "migrate";
+
+/// Exit status of the server's `migrate` on the schema of a later release. Trying again is of no use then.
+const TOO_NEW: i32 = 3;
+
+/// Pods that may fail before the Job gives up, ten minutes in sum by the pauses of the Job's controller.
+const ATTEMPTS: i32 = 6;
 
 /// The Job and its configuration.
 pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Invalid> {
@@ -33,7 +43,7 @@ pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Inv
         pod::mount("tmp", "/tmp", false),
     ];
     let container = Container {
-        name: "migrate".to_owned(),
+        name: CONTAINER.to_owned(),
         image: Some(v.images.api_server.clone()),
         command: Some(pod::words(&[PROGRAM])),
         args: Some(pod::words(&["migrate", "--config=/etc/perses/config/config.yaml"])),
@@ -65,8 +75,8 @@ pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Inv
             grace_seconds: 30,
             data_user: false,
             service_account: Some(v.names.api()),
-            // The pod stays and its container is started again with a growing pause.
-            restart_policy: Some("OnFailure"),
+            // Only so the policy below sees how a container ended.
+            restart_policy: Some("Never"),
             spread: None,
             priority_class: None,
         },
@@ -74,7 +84,22 @@ pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Inv
     let job = Job {
         metadata: meta::owned(v, name, Component::Migration),
         // Kept when done: its presence says that this image's schema is there.
-        spec: Some(JobSpec { backoff_limit: Some(20), template, ..JobSpec::default() }),
+        spec: Some(JobSpec {
+            backoff_limit: Some(ATTEMPTS),
+            pod_failure_policy: Some(PodFailurePolicy {
+                rules: vec![PodFailurePolicyRule {
+                    action: "FailJob".to_owned(),
+                    on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+                        container_name: Some(CONTAINER.to_owned()),
+                        operator: "In".to_owned(),
+                        values: vec![TOO_NEW],
+                    }),
+                    on_pod_conditions: None,
+                }],
+            }),
+            template,
+            ..JobSpec::default()
+        }),
         status: None,
     };
     Ok(Migration { config, job })

@@ -9,8 +9,16 @@ use crate::controllers::persesstack::crunchy::ProxyState;
 use crate::controllers::persesstack::observed::{JobState, Workloads};
 use crate::controllers::persesstack::waits::Part;
 
+/// The schema is one with which the wished image cannot work.
+pub(super) const TOO_NEW: &str = "SchemaTooNew";
+
 /// Whether the database answers and has the schema of this image.
-pub(super) fn finding(planned: &Planned<'_>, workloads: &Workloads, old: &[Condition]) -> Finding {
+pub(super) fn finding(
+    planned: &Planned<'_>,
+    workloads: &Workloads,
+    old: &[Condition],
+    generation: Option<i64>,
+) -> Finding {
     let type_ = condition::DATABASE;
     let waits = &planned.validated.waits;
     match planned.validated.database_type {
@@ -44,18 +52,35 @@ pub(super) fn finding(planned: &Planned<'_>, workloads: &Workloads, old: &[Condi
             let message = "the database answers and has this image's schema";
             Finding::new(type_, true, "SchemaReady", format!("{message}{}", remark(planned)))
         }
+        Some(JobState { too_new: true, .. }) => too_new(planned),
         Some(JobState { failed: Some(message), .. }) => Finding::new(
             type_,
             false,
             "MigrationFailed",
             format!("Job {migration} failed: {message}; look at its pod's log. It is tried again"),
         ),
+        // The same question again: the answer is not known yet.
+        _ if find(old, type_)
+            .is_some_and(|before| before.reason == TOO_NEW && before.observed_generation == generation) =>
+        {
+            too_new(planned)
+        }
         // During an upgrade the old schema serves on.
         _ if find(old, type_).is_some_and(|before| before.status == "True") && workloads.api.is_some() => {
             Finding::new(type_, true, "Migrating", format!("Job {migration} brings the schema up to date"))
         }
         _ => Finding::new(type_, false, "Migrating", format!("Job {migration} makes the schema")),
     }
+}
+
+fn too_new(planned: &Planned<'_>) -> Finding {
+    let image = &planned.validated.images.api_server;
+    let message = format!(
+        "a later release has changed the schema so that {image} cannot work with it: it is not rolled out, and what runs goes \
+         on. Set spec.images.apiServer back to the later release, or restore a backup from before it; the log of the migration's \
+         pod names the schemas. It is tried again"
+    );
+    Finding::new(condition::DATABASE, false, TOO_NEW, message)
 }
 
 /// What people should know of a store that is ready.

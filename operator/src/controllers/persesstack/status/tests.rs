@@ -39,7 +39,7 @@ fn healthy(migration: &str) -> Workloads {
         redis: one(),
         database: one(),
         pgbouncer: state(2),
-        migrations: [(migration.to_owned(), JobState { complete: true, failed: None })].into(),
+        migrations: [(migration.to_owned(), JobState { complete: true, ..JobState::default() })].into(),
         hpa: None,
         exposure: None,
         monitoring: Vec::new(),
@@ -167,11 +167,45 @@ fn a_failed_migration_during_an_upgrade_keeps_serving() {
         world
             .migrations
             .values_mut()
-            .for_each(|job| *job = JobState { complete: false, failed: Some("boom".to_owned()) });
+            .for_each(|job| *job = JobState { failed: Some("boom".to_owned()), ..JobState::default() });
     };
     let status = status(&stack(), failed);
     assert_eq!(is(&status, condition::DATABASE), "False MigrationFailed");
     assert_eq!(is(&status, condition::READY), "True PodsReady");
+}
+
+#[test]
+fn an_image_that_is_too_old_for_the_schema_stops_and_costs_nobody_his_pods() {
+    let refused = |world: &mut Workloads| {
+        let refused = JobState { failed: Some("exit code 3".to_owned()), too_new: true, ..JobState::default() };
+        world.migrations.values_mut().for_each(|job| *job = refused.clone());
+    };
+    let mut stack = stack();
+    let before = status(&stack, refused);
+    assert_eq!(is(&before, condition::DATABASE), "False SchemaTooNew");
+    assert_eq!(is(&before, condition::STALLED), "True SchemaTooNew");
+    assert_eq!(is(&before, condition::RECONCILING), "False Stalled");
+    assert_eq!(is(&before, condition::READY), "True PodsReady");
+    let message = &find(&before.conditions, condition::STALLED).unwrap().message;
+    assert!(message.contains("api-server") && message.contains("restore a backup"), "{message}");
+
+    // While it is tried again nothing new is said; a changed spec begins anew.
+    stack.status = Some(before.clone());
+    let again = status(&stack, |world| world.migrations.clear());
+    assert_eq!(is(&again, condition::STALLED), "True SchemaTooNew");
+    assert!(news(&before.conditions, &again.conditions).is_empty());
+    stack.metadata.generation = Some(4);
+    let changed = status(&stack, |world| world.migrations.clear());
+    assert_eq!(is(&changed, condition::DATABASE), "False Migrating");
+    assert_eq!(is(&changed, condition::STALLED), "False Proceeding");
+
+    // A new stack over the data of a later release.
+    stack.status = None;
+    let new = status(&stack, |world| {
+        refused(world);
+        world.api = None;
+    });
+    assert_eq!(is(&new, condition::READY), "False SchemaTooNew");
 }
 
 #[test]
