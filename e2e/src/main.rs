@@ -202,7 +202,8 @@ const TEST_CLUSTER: &str = "test";
 
 async fn with_cluster(command: &[OsString]) -> Result<ExitCode> {
     let node = Node::new(TEST_CLUSTER, None)?;
-    let archives = product::write_all(Profile::Dev, &product::default_folder())?;
+    let mut archives = product::write_all(Profile::Dev, &product::default_folder())?;
+    archives.push(product::write_later(&product::default_folder())?);
     // A cluster that an interrupted run left behind may hold a half-made stack.
     node.down()?;
     node.up().await?;

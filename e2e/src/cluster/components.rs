@@ -62,6 +62,9 @@ pub(super) fn apiserver(layout: &Layout) -> Vec<String> {
         format!("--client-ca-file={pki}/ca.crt"),
         "--authorization-mode=Node,RBAC".into(),
         "--enable-admission-plugins=NodeRestriction".into(),
+        // Tests give pods the user ids that OpenShift would give them. On by default from 1.36.
+        "--feature-gates=MutatingAdmissionPolicy=true".into(),
+        "--runtime-config=admissionregistration.k8s.io/v1beta1=true".into(),
         "--allow-privileged=true".into(),
         "--service-account-issuer=https://kubernetes.default.svc".into(),
         format!("--service-account-key-file={pki}/tokens.pub"),

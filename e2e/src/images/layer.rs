@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 /// A finished layer, on disk, with the digest by which an image names it.
+#[derive(Clone)]
 pub struct Layer {
-    file: File,
+    file: Arc<File>,
     digest: String,
     size: u64,
 }
@@ -78,7 +80,7 @@ impl Files {
         }
         let (writer, digest, size) = archive.into_inner()?.finish();
         let file = writer.into_inner().map_err(io::IntoInnerError::into_error).context("writing a layer")?;
-        Ok(Layer { file, digest, size })
+        Ok(Layer { file: Arc::new(file), digest, size })
     }
 }
 
@@ -89,7 +91,7 @@ impl Layer {
         let mut hashing = Hashing::new(io::sink());
         io::copy(&mut file, &mut hashing).with_context(|| format!("reading {}", path.display()))?;
         let (_, digest, size) = hashing.finish();
-        Ok(Self { file, digest, size })
+        Ok(Self { file: Arc::new(file), digest, size })
     }
 
     /// SHA-256 of the uncompressed archive, hexadecimal.
@@ -104,7 +106,7 @@ impl Layer {
 
     /// The archive from its first byte.
     pub(super) fn read(&self) -> Result<impl Read> {
-        let mut file = &self.file;
+        let mut file = &*self.file;
         file.seek(SeekFrom::Start(0))?;
         Ok(file)
     }

@@ -67,6 +67,11 @@ pub fn name(image: &str) -> String {
     format!("localhost/perses-stack/{image}:dev")
 }
 
+/// The name of the server's image as it is one or two releases later (`api-server/examples/later_release.rs`).
+pub fn later(releases: usize) -> String {
+    format!("localhost/perses-stack/api-server:later-{releases}")
+}
+
 /// Compiles both programs and writes all three archives into `folder`. Returns their paths.
 pub fn write_all(profile: Profile, folder: &Path) -> Result<Vec<PathBuf>> {
     step(format!("compiling the programs ({})", profile.folder()));
@@ -74,7 +79,8 @@ pub fn write_all(profile: Profile, folder: &Path) -> Result<Vec<PathBuf>> {
     let mut archives = Vec::new();
     for program in PROGRAMS {
         let path = folder.join(format!("{}.tar", program.image));
-        write_archive(&[program_image(program, profile)?], &path)?;
+        let built = paths::target_dir().join(profile.folder()).join(program.binary);
+        write_archive(&[program_image(program, &built, name(program.image))?], &path)?;
         archives.push(path);
     }
     archives.push(write_services(folder)?);
@@ -85,25 +91,43 @@ pub fn write_all(profile: Profile, folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
+/// Writes one archive with the images of the two releases to come of the server, for tests of upgrades.
+pub fn write_later(folder: &Path) -> Result<PathBuf> {
+    cargo(&["--workspace", "--bins", "--example", LATER])?;
+    let built = paths::target_dir().join(Profile::Dev.folder()).join("examples").join(LATER);
+    let first = program_image(PROGRAMS[0], &built, later(1))?;
+    let mut config = first.config.clone();
+    config.env.push("RELEASES_LATER=2".into());
+    let second = Image { name: later(2), config, layers: first.layers.clone() };
+    let path = folder.join("api-server-later.tar");
+    write_archive(&[first, second], &path)?;
+    Ok(path)
+}
+
+const LATER: &str = "later_release";
+
 fn compile(profile: Profile) -> Result<()> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.arg("build").current_dir(paths::workspace_dir());
-    if profile == Profile::Release {
-        cargo.arg("--release");
-    }
     // The whole workspace: with `--package` cargo would choose other features for shared crates and compile them again.
-    let status = cargo.args(["--workspace", "--bins"]).status().context("starting cargo")?;
+    match profile {
+        Profile::Release => cargo(&["--workspace", "--bins", "--release"]),
+        Profile::Dev => cargo(&["--workspace", "--bins"]),
+    }
+}
+
+fn cargo(what: &[&str]) -> Result<()> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.arg("build").args(what).current_dir(paths::workspace_dir());
+    let status = cargo.status().context("starting cargo")?;
     if !status.success() {
         bail!("cargo build failed ({status}); its messages are above");
     }
     Ok(())
 }
 
-fn program_image(program: Program, profile: Profile) -> Result<Image> {
-    let built = paths::target_dir().join(profile.folder()).join(program.binary);
+fn program_image(program: Program, built: &Path, name: String) -> Result<Image> {
     // Line tables are several times the size of the code and nobody debugs inside the container.
     let stripped = tempfile::NamedTempFile::new()?.into_temp_path();
-    let status = Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(&built).status();
+    let status = Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(built).status();
     if !status.context("starting strip (package binutils)")?.success() {
         bail!("strip could not read {}", built.display());
     }
@@ -119,7 +143,7 @@ fn program_image(program: Program, profile: Profile) -> Result<Image> {
         env: vec!["PATH=/usr/bin".into(), "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt".into()],
         user: "65532:65532".into(),
     };
-    Ok(Image { name: name(program.image), config, layers: vec![files.finish()?] })
+    Ok(Image { name, config, layers: vec![files.finish()?] })
 }
 
 /// What a program expects of any system: users, names, certificates, a place for temporary files. No shell.

@@ -2,6 +2,7 @@
 //! the end-to-end tests.
 
 mod kubectl;
+pub mod openshift;
 
 use std::time::Duration;
 

@@ -4,14 +4,18 @@
 //! window of five minutes: the stories that do not mind come before `tapering`, which waits for it; those that make objects
 //! again or count writes come after.
 
+mod assigned;
 mod autoscaler;
 mod availability;
 mod browser;
 mod clients;
 mod perses_operator;
+mod release;
+mod replica;
 mod steady;
 mod storage;
 mod tapering;
 mod uninstall;
 mod upkeep;
+mod waking;
 mod world;

@@ -101,7 +101,7 @@ async fn postgresql_away_cached_dashboards_are_served_and_writes_wait() -> Resul
 }
 
 /// Creates or replaces a dashboard of the sample project.
-async fn write(perses: &Perses, text: &str) -> Result<e2e::perses::Answer> {
+pub(crate) async fn write(perses: &Perses, text: &str) -> Result<e2e::perses::Answer> {
     let body: Value = json!({"kind": "Dashboard", "metadata": {"name": "scratch", "project": "demo"},
         "spec": {"display": {"name": text}, "duration": "1h", "panels": {}, "layouts": []}});
     let answer = perses.send(Method::PUT, "/api/v1/projects/demo/dashboards/scratch", Some(&body)).await?;

@@ -114,7 +114,7 @@ spec:
   template:
     metadata: {{labels: {{app: guarded}}}}
     spec:
-      securityContext: {{runAsNonRoot: true, runAsUser: 65534}}
+      securityContext: {{runAsNonRoot: true}}
       containers:
         - name: prometheus
           image: localhost/perses-stack/services:dev

@@ -8,15 +8,16 @@ use anyhow::{Context, Result};
 use e2e::cluster::Cluster;
 use e2e::demo;
 use e2e::perses::Perses;
-use e2e::stack::{READY_DEADLINE, Stack};
+use e2e::stack::{READY_DEADLINE, Stack, openshift};
 use e2e::wait::wait_for;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use tokio::sync::{Mutex, MutexGuard};
 
-static TURN: LazyLock<Mutex<Installed>> = LazyLock::new(|| Mutex::new(Installed(false)));
+static TURN: LazyLock<Mutex<Installed>> = LazyLock::new(|| Mutex::new(Installed(None)));
 
-struct Installed(bool);
+/// The id of the user as whom all pods of the stack's namespace run, once all is installed.
+struct Installed(Option<u32>);
 
 /// What a test works with. Holds the turn: no other test runs meanwhile.
 pub(crate) struct World {
@@ -26,6 +27,8 @@ pub(crate) struct World {
     pub(crate) perses: Perses,
     /// Prometheus itself, past the stack.
     pub(crate) prometheus: Perses,
+    /// As whom the platform runs the pods of the stack's namespace.
+    pub(crate) user: u32,
     _turn: MutexGuard<'static, Installed>,
 }
 
@@ -35,14 +38,17 @@ impl World {
         let mut turn = TURN.lock().await;
         let cluster = Cluster::connect().await?;
         let (client, kubectl) = (cluster.client().clone(), cluster.kubectl());
-        let stack = if turn.0 {
+        let (user, stack) = if let Some(user) = turn.0 {
             let stack = Stack { client, kubectl, namespace: demo::NAMESPACE.to_owned(), name: "perses".to_owned() };
             stack.wait_ready(READY_DEADLINE, |_| {}).await?;
-            stack
+            (user, stack)
         } else {
-            demo::up(client, kubectl, |stack| async move { stack.address().await }).await?.0
+            // Before the operator, which asks at its start what platform it is on.
+            openshift::install(&kubectl).await?;
+            let user = openshift::namespace(&client, demo::NAMESPACE).await?;
+            (user, demo::up(client, kubectl, |stack| async move { stack.address().await }).await?.0)
         };
-        turn.0 = true;
+        turn.0 = Some(user);
         let perses = wait_for("sign-in through the Service", Duration::from_secs(30), || {
             let stack = stack.clone();
             async move { Ok(Some(stack.sign_in().await?)) }
@@ -51,7 +57,7 @@ impl World {
         let services: Api<Service> = Api::namespaced(stack.client.clone(), &stack.namespace);
         let address = services.get("prometheus").await?.spec.and_then(|spec| spec.cluster_ip);
         let prometheus = Perses::new(&format!("http://{}:9090", address.context("Prometheus has no cluster IP")?))?;
-        Ok(Self { cluster, stack, perses, prometheus, _turn: turn })
+        Ok(Self { cluster, stack, perses, prometheus, user, _turn: turn })
     }
 
     /// The stack's API, signed in, at each ready pod: (pod, client).
@@ -71,14 +77,24 @@ impl World {
 }
 
 impl World {
-    /// Kills the server in a pod, as the kernel does when memory runs out: no signal that it could handle.
-    pub(crate) async fn kill_server(&self, pod: &str) -> Result<()> {
-        let node = self.cluster.node().context("processes of pods can only be killed on the local cluster")?;
+    /// The processes of a pod on the local cluster, the one that holds its namespaces left out.
+    pub(crate) async fn processes(&self, pod: &str) -> Result<Vec<i32>> {
+        let node = self.cluster.node().context("processes of pods can only be seen on the local cluster")?;
         let pods: Api<Pod> = Api::namespaced(self.stack.client.clone(), &self.stack.namespace);
         let uid = pods.get(pod).await?.metadata.uid.context("a pod without uid")?;
-        let process = node.processes().into_iter().find(|process| {
-            let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
-            read("cgroup").contains(&uid) && read("cmdline").starts_with("/usr/bin/perses-api-server")
+        let read = |process: &i32, file| std::fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
+        let mut found = node.processes();
+        found.retain(|process| {
+            read(process, "cgroup").contains(&uid) && !read(process, "cmdline").starts_with("/pause")
+        });
+        Ok(found)
+    }
+
+    /// Kills the server in a pod, as the kernel does when memory runs out: no signal that it could handle.
+    pub(crate) async fn kill_server(&self, pod: &str) -> Result<()> {
+        let process = self.processes(pod).await?.into_iter().find(|process| {
+            let command = std::fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            command.starts_with("/usr/bin/perses-api-server")
         });
         let process =
             process.and_then(rustix::process::Pid::from_raw).with_context(|| format!("no server runs in {pod}"))?;
