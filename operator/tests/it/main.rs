@@ -30,6 +30,7 @@ mod samples;
 mod seed;
 mod sign_in;
 mod sizing;
+mod stop;
 mod suspension;
 mod turns;
 mod validate;
