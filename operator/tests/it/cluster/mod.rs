@@ -4,6 +4,7 @@
 //! as running or succeeded, and the real controllers do the rest.
 
 mod operator;
+pub(crate) mod pgo;
 pub(crate) mod rights;
 mod snapshot;
 mod world;
@@ -126,6 +127,7 @@ fn logged() {
 }
 
 /// A namespace of its own for one test.
+#[derive(Clone)]
 pub(crate) struct Space {
     /// A client that is not the operator's.
     pub(crate) client: Client,

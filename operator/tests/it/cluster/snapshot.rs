@@ -43,7 +43,9 @@ pub(crate) async fn versions(space: &Space) -> BTreeMap<String, Value> {
 pub(crate) async fn normalised(space: &Space) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     let uid = space.stacks().get_opt(STACK).await.unwrap().and_then(|stack| {
-        let status = serde_json::to_value(&stack.status).unwrap();
+        let status = serde_json::to_string(&stack.status).unwrap();
+        let generation = format!("generation {} of", stack.metadata.generation.unwrap_or_default());
+        let status = serde_json::from_str(&status.replace(&generation, "generation N of")).unwrap();
         all.insert("status".to_owned(), mask(status, &space.namespace));
         stack.metadata.uid
     });
@@ -73,7 +75,7 @@ pub(crate) async fn normalised(space: &Space) -> BTreeMap<String, Value> {
 
 /// Removes what the API server or a controller fills in differently each time.
 fn strip(value: &mut Value) {
-    const VOLATILE: [&str; 9] = [
+    const VOLATILE: [&str; 12] = [
         "clusterIP",
         "clusterIPs",
         "persesstack.io/config-hash",
@@ -83,6 +85,9 @@ fn strip(value: &mut Value) {
         "healthCheckNodePort",
         "lastTransitionTime",
         "observedGeneration",
+        "suspendedAt",
+        "wakingSince",
+        "lastWakeSeconds",
     ];
     match value {
         Value::Object(object) => {
