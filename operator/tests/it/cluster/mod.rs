@@ -67,6 +67,11 @@ fn start(kinds: Vec<Kind>) -> ControlPlane {
             install_crd(&client).await;
             install_storage_class(&client).await;
             rights::install(&control_plane, &client).await;
+            // HTTPRoutes come with Gateways.
+            if kinds.contains(&Kind::HttpRoute) {
+                let folder = e2e::crds::folder().unwrap().unwrap();
+                e2e::crds::install(&client, &folder, "gateways", "gateway.networking.k8s.io").await.unwrap();
+            }
             for kind in kinds {
                 install_kind(&client, kind).await;
             }
