@@ -16,6 +16,7 @@ use persesstack_operator::client::fault::{Failure, Fault, Faults, Write};
 use persesstack_operator::conditions::is_true;
 use serde_json::{Value, json};
 
+use crate::cluster::pgo::Pgo;
 use crate::cluster::{Operator, Space, World, control_plane, equipped, generated, ingress_class, normalised};
 
 /// Creates that run at the same time: they wait for controllers most of the time.
@@ -75,12 +76,15 @@ impl Step {
 struct Place {
     space: Space,
     _world: World,
+    /// Where the cluster has the API.
+    _pgo: Option<Pgo>,
 }
 
 impl Place {
     async fn new(plane: &'static ControlPlane) -> Self {
         let space = Space::on(plane, "crash").await;
-        Self { _world: World::start(&space), space }
+        let pgo = !std::ptr::eq(plane, control_plane());
+        Self { _world: World::start(&space), _pgo: pgo.then(|| Pgo::start(&space)), space }
     }
 
     /// With a stack that runs.
@@ -273,6 +277,17 @@ async fn any_failure_at_any_write_of_a_create() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fault_at_any_write_of_a_create_on_crunchys_operator() {
+    let Some(plane) = equipped() else { return };
+    // What comes before the cluster is as on any other database: one fault for each write is enough.
+    let faults = |writes: &[bool]| {
+        let either = |(at, failure)| if at % 2 == 0 { Fault::CrashAfter(at + 1) } else { failure };
+        failures(writes.len(), 0).enumerate().map(either).collect()
+    };
+    creates(plane, json!({"users": 20, "exposure": {"type": "None"}}), faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_at_any_write_around_a_delete() {
     // How its writes fail is that of a create.
     goes_round(control_plane(), plain(), vec![Step::Recreate(plain())], |writes, _| crashes(writes).collect()).await;
@@ -300,6 +315,14 @@ async fn a_fault_at_any_write_of_a_change_of_size() {
 async fn a_fault_at_any_write_while_a_stack_falls_asleep_and_wakes() {
     let steps = [json!({"suspend": true}), json!({"suspend": false})];
     goes_round(control_plane(), plain(), steps.map(Step::Change).into(), all_faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fault_at_any_write_while_a_cluster_of_crunchys_operator_sleeps_and_wakes() {
+    let Some(plane) = equipped() else { return };
+    let steps = [json!({"suspend": true}), json!({"suspend": false})];
+    goes_round(plane, json!({"users": 20, "exposure": {"type": "None"}}), steps.map(Step::Change).into(), all_faults)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

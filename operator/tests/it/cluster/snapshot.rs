@@ -70,7 +70,20 @@ pub(crate) async fn normalised(space: &Space) -> BTreeMap<String, Value> {
         let value = json!({"labels": object["metadata"]["labels"], "owners": owners, "spec": spec, "data": data, "managers": managers});
         all.insert(id, mask(value, &space.namespace));
     }
-    all
+    // The host of a PostgresCluster has the namespace in it, and so have the hashes of settings that name it.
+    if all.keys().any(|id| id.starts_with("PostgresCluster ")) { without_hashes(all) } else { all }
+}
+
+/// With one word for the hashes in names.
+fn without_hashes(all: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    let hashed = |id: &String| {
+        let name = id.split(' ').nth(1)?;
+        let (stem, _) = name.rsplit_once('-')?;
+        ["perses-migrate", "perses-api-config"].contains(&stem).then(|| (name.to_owned(), format!("{stem}-HASH")))
+    };
+    let names: Vec<_> = all.keys().filter_map(hashed).collect();
+    let masked = |text: String| names.iter().fold(text, |text, (name, masked)| text.replace(name, masked));
+    all.into_iter().map(|(id, value)| (masked(id), serde_json::from_str(&masked(value.to_string())).unwrap())).collect()
 }
 
 /// Removes what the API server or a controller fills in differently each time.
