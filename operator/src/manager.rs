@@ -80,7 +80,7 @@ impl Manager {
             addresses: self.addresses.clone(),
             pace: Pace::default(),
         };
-        let stacks = persesstack::run(Arc::new(context), stop.clone().cancelled_owned());
+        let stacks = persesstack::run(Arc::new(context), stop.clone());
         tokio::join!(stacks, Box::pin(persesdev::run(sync, stop)));
     }
 }

@@ -66,7 +66,7 @@ const GRANTS: &[Grant] = &[
     Grant {
         group: "gateway.networking.k8s.io",
         resources: &["gateways"],
-        verbs: &["get"],
+        verbs: SEE,
         why: "addresses of an HTTPRoute",
     },
     Grant {

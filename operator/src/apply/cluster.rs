@@ -13,17 +13,17 @@ use serde_json::{Value, json};
 
 use super::compare::difference;
 use super::owner::{StackId, terminating};
-use super::ssa::Outcome;
+use super::ssa::{Applier, Outcome};
 use super::{ApplyError, FIELD_MANAGER, verb};
 use crate::api::v1alpha1::PersesStack;
 use crate::controllers::persesstack::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY, NAMESPACE_KEY};
 use crate::controllers::persesstack::observed::ForeignObject;
-use crate::metrics::Metrics;
 
 /// On a stack that may have bindings.
 pub const FINALIZER: &str = "persesstack.io/cluster-role-bindings";
 
-const KIND: &str = "ClusterRoleBinding";
+/// Kind of a binding to a cluster role.
+pub const KIND: &str = "ClusterRoleBinding";
 
 /// The bindings of one stack as last read, and the stack's finalizers.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +66,18 @@ impl Bindings {
         Ok(bindings)
     }
 
+    /// One that exists.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.found.get(name)
+    }
+
+    /// Names of the stack's own that are not `wanted`.
+    pub fn unwanted(&self, wanted: &[Value], stack: &StackId) -> Vec<String> {
+        let is_wanted = |name: &str| wanted.iter().any(|desired| desired["metadata"]["name"] == name);
+        let leaves = |(name, live): &(&String, &Value)| !is_wanted(name) && stranger(live, stack).is_none();
+        self.found.iter().filter(leaves).map(|(name, _)| name.clone()).collect()
+    }
+
     /// The error of an operator that must remove them and may not.
     pub fn refused(&self) -> ApplyError {
         let text =
@@ -75,33 +87,21 @@ impl Bindings {
     }
 }
 
-/// Keeps and removes the bindings of one stack.
-pub struct Binder<'a> {
-    /// Connection.
-    pub client: &'a kube::Client,
-    /// Counters.
-    pub metrics: &'a Metrics,
-    /// Whose bindings these are.
-    pub stack: &'a StackId,
-    /// What exists; follows what is done.
-    pub bindings: &'a mut Bindings,
-}
-
-impl Binder<'_> {
+impl Applier<'_> {
     /// Brings one binding to its desired state. The stack has the finalizer before the first one is made.
     ///
     /// # Errors
     /// The failed request.
-    pub async fn keep(&mut self, desired: &Value) -> Result<Outcome, ApplyError> {
+    pub async fn keep_binding(&mut self, desired: &Value) -> Result<Outcome, ApplyError> {
         let name = desired["metadata"]["name"].as_str().unwrap_or_default();
-        let live = self.bindings.found.get(name).cloned();
-        if let Some(owner) = live.as_ref().and_then(|live| stranger(live, self.stack)) {
-            return Ok(Outcome::Foreign(ForeignObject { kind: KIND.to_owned(), name: name.to_owned(), owner }));
+        let live = self.bindings.get(name).cloned();
+        if let Some(foreign) = live.as_ref().and_then(|live| foreign(name, live, self.stack)) {
+            return Ok(Outcome::Foreign(foreign));
         }
         self.hold().await?;
         let Some(live) = live else {
             // Without force: one that appeared since the look is a conflict, not a victim.
-            self.patch(name, &PatchParams::apply(FIELD_MANAGER), desired).await?;
+            self.patch_binding(name, &PatchParams::apply(FIELD_MANAGER), desired).await?;
             return Ok(Outcome::Created);
         };
         if terminating(&live) {
@@ -110,7 +110,7 @@ impl Binder<'_> {
         let Some(found) = difference(desired, &live, FIELD_MANAGER) else { return Ok(Outcome::Unchanged) };
         let mut body = desired.clone();
         body["metadata"]["uid"] = live["metadata"]["uid"].clone();
-        self.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &body).await?;
+        self.patch_binding(name, &PatchParams::apply(FIELD_MANAGER).force(), &body).await?;
         Ok(Outcome::Changed(found))
     }
 
@@ -118,15 +118,11 @@ impl Binder<'_> {
     ///
     /// # Errors
     /// The failed request; a binding that changed since it was read (409) is one too.
-    pub async fn prune(&mut self, wanted: &[Value]) -> Result<(), ApplyError> {
-        let is_wanted = |name: &str| wanted.iter().any(|desired| desired["metadata"]["name"] == name);
-        let found = std::mem::take(&mut self.bindings.found);
-        let (stay, leave): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            found.into_iter().partition(|(name, live)| is_wanted(name) || stranger(live, self.stack).is_some());
-        self.bindings.found = stay;
-        for (name, live) in &leave {
+    pub async fn prune_bindings(&mut self, wanted: &[Value]) -> Result<(), ApplyError> {
+        for name in self.bindings.unwanted(wanted, self.stack) {
+            let Some(live) = self.bindings.found.remove(&name) else { continue };
             tracing::info!(kind = KIND, name, "deleting what is no longer wanted");
-            self.delete(name, live).await?;
+            self.delete_binding(&name, &live).await?;
         }
         if wanted.is_empty() { self.release().await } else { Ok(()) }
     }
@@ -171,7 +167,7 @@ impl Binder<'_> {
         }
     }
 
-    async fn patch(&mut self, name: &str, params: &PatchParams, body: &Value) -> Result<(), ApplyError> {
+    async fn patch_binding(&mut self, name: &str, params: &PatchParams, body: &Value) -> Result<(), ApplyError> {
         let result = api(self.client).patch(name, params, &Patch::Apply(body)).await;
         self.metrics.wrote(KIND, verb::APPLY, if result.is_ok() { "changed" } else { "error" });
         let failed = |source| ApplyError::new(KIND, name, verb::APPLY, source);
@@ -181,7 +177,7 @@ impl Binder<'_> {
         Ok(())
     }
 
-    async fn delete(&self, name: &str, live: &Value) -> Result<(), ApplyError> {
+    async fn delete_binding(&self, name: &str, live: &Value) -> Result<(), ApplyError> {
         let text = |field: &str| live["metadata"][field].as_str().map(str::to_owned);
         let preconditions = Preconditions { uid: text("uid"), resource_version: text("resourceVersion") };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
@@ -202,8 +198,14 @@ impl Binder<'_> {
     }
 }
 
-fn api(client: &kube::Client) -> Api<DynamicObject> {
+pub(super) fn api(client: &kube::Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &ApiResource::erase::<ClusterRoleBinding>(&()))
+}
+
+/// What is reported of a binding that is not this stack's. PURE.
+pub(super) fn foreign(name: &str, live: &Value, stack: &StackId) -> Option<ForeignObject> {
+    let owner = stranger(live, stack)?;
+    Some(ForeignObject { kind: KIND.to_owned(), name: name.to_owned(), owner })
 }
 
 /// Whose a binding is, when it is not this stack's. PURE.

@@ -3,7 +3,8 @@
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::Value;
 
-use super::compare::lists_with_strangers;
+use super::cluster::{self, foreign};
+use super::compare::{difference, lists_with_strangers};
 use super::owner::{Claim, claim, terminating};
 use super::ssa::{Applier, Child, Lifecycle, hands_over_replicas, needed};
 use super::{ApplyError, FIELD_MANAGER, verb};
@@ -89,6 +90,38 @@ impl Applier<'_> {
             }
             Err(error) => refusal(Err(error)),
         }
+    }
+
+    /// The counterpart of [`Applier::keep_binding`] that changes nothing.
+    ///
+    /// # Errors
+    /// The failed request, other than a refusal.
+    pub async fn preview_binding(&self, desired: &Value) -> Result<Preview, ApplyError> {
+        let name = desired["metadata"]["name"].as_str().unwrap_or_default();
+        let live = self.bindings.get(name);
+        let (mut body, params) = (desired.clone(), PatchParams::apply(FIELD_MANAGER).dry_run());
+        if let Some(live) = live {
+            if let Some(foreign) = foreign(name, live, self.stack) {
+                return Ok(Preview::Foreign(foreign));
+            }
+            if terminating(live) {
+                return Ok(Preview::Terminating);
+            }
+            if difference(desired, live, FIELD_MANAGER).is_none() {
+                return Ok(Preview::Unchanged);
+            }
+            body["metadata"]["uid"] = live["metadata"]["uid"].clone();
+        }
+        let params = if live.is_some() { params.force() } else { params };
+        let answer = cluster::api(self.client).patch(name, &params, &Patch::Apply(&body)).await;
+        let failed = |source| ApplyError::new(cluster::KIND, name, verb::APPLY, source);
+        let after = answer
+            .map_err(failed)
+            .and_then(|object| serde_json::to_value(object).map_err(|source| failed(kube::Error::SerdeError(source))));
+        refusal(after.map(|after| match live.cloned() {
+            Some(before) => Preview::Change { before, after },
+            None => Preview::Create(after),
+        }))
     }
 
     async fn preview_create(&self, child: &Child) -> Result<Value, ApplyError> {

@@ -16,6 +16,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::cluster::Bindings;
 use super::compare::{Difference, Why, difference, lists_with_strangers, manages, template_difference};
 use super::inventory::Inventory;
 use super::kind::Kind;
@@ -95,6 +96,8 @@ pub struct Applier<'a> {
     pub stack: &'a StackId,
     /// What exists; follows what is applied.
     pub inventory: &'a mut Inventory,
+    /// What exists outside the namespace; see [`cluster`](super::cluster).
+    pub bindings: &'a mut Bindings,
 }
 
 impl Applier<'_> {

@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::diff::FieldChange;
-use crate::apply::kind::Kind;
 use crate::controllers::persesstack::build::labels::Component;
 
 /// What people notice; the worst is the greatest.
@@ -81,10 +80,10 @@ const RESTARTS: [&str; 12] = [
 ];
 
 /// What it costs, and a word about it.
-pub fn of(kind: Kind, component: &str, action: Action, changes: &[FieldChange]) -> (Disruption, &'static str) {
+pub fn of(kind: &str, component: &str, action: Action, changes: &[FieldChange]) -> (Disruption, &'static str) {
     let under = |part: &str| changes.iter().any(|change| change.path.starts_with(part));
     let is = |wanted: Component| component == wanted.as_str();
-    match (action, kind.name()) {
+    match (action, kind) {
         (Action::Foreign | Action::Refused, _) => (Disruption::None, "nothing happens to it"),
         (Action::Create, "Job") => (Disruption::None, "brings the schema up to date; the old one serves on"),
         (Action::Recreate, _) => (Disruption::Recreate, "it cannot be changed, so it is made again"),
@@ -121,10 +120,11 @@ pub fn of(kind: Kind, component: &str, action: Action, changes: &[FieldChange]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apply::kind::Kind;
 
     fn cost(kind: Kind, component: Component, action: Action, path: &str) -> Disruption {
         let change = FieldChange { path: path.to_owned(), before: None, after: None };
-        of(kind, component.as_str(), action, &[change]).0
+        of(kind.name(), component.as_str(), action, &[change]).0
     }
 
     #[test]

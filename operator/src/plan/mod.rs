@@ -19,6 +19,7 @@ use serde_json::Value;
 use self::diff::FieldChange;
 use self::disruption::{Action, Disruption};
 use crate::api::v1alpha1::PersesStack;
+use crate::apply::cluster;
 use crate::apply::dry_run::Preview;
 use crate::apply::footprint::footprint;
 use crate::apply::kind::Kind;
@@ -180,6 +181,8 @@ async fn one(
     let live = current(client, &stack, document).await?;
     stack.metadata.uid = live.as_ref().and_then(ResourceExt::uid);
     stack.status = live.as_ref().and_then(|live| live.status.clone());
+    // They say whether it may have bindings to cluster roles.
+    stack.metadata.finalizers = live.as_ref().and_then(|live| live.metadata.finalizers.clone());
     let id = StackId { namespace: namespace.clone(), name: name.clone(), uid: stack.uid().unwrap_or_default() };
 
     let context = Context::new(client.clone(), settings.clone(), Metrics::new(), "plan");
@@ -194,6 +197,7 @@ async fn one(
     let cost_before = live.as_ref().and_then(|live| bill(live, &picture, settings, prices));
 
     let objects = objects(client, &context.metrics, &id, &mut picture, &ready).await.map_err(PlanError::Read)?;
+    let unreadable = picture.bindings.forbidden.then(|| "bindings to cluster roles: you may not read them".to_owned());
     let spec = |stack: &PersesStack| serde_json::to_value(&stack.spec).unwrap_or_default();
     let before = live.as_ref().map(spec).unwrap_or_default();
     Ok(StackPlan {
@@ -208,7 +212,7 @@ async fn one(
         ]
         .concat(),
         held: ready.held,
-        unknown: ready.feasibility.unknown.clone(),
+        unknown: ready.feasibility.unknown.iter().cloned().chain(unreadable).collect(),
         connection_budget: ready.sizing.budget.message.clone(),
         cost_before,
         cost_after: cost(&footprint(&ready.plan), ready.sizing.demand.egress.value, stack.spec.users.into(), prices),
@@ -256,14 +260,22 @@ async fn objects(
     picture: &mut Picture,
     ready: &Ready,
 ) -> Result<Vec<ObjectPlan>, ApplyError> {
-    let applier = Applier { client, metrics, stack: id, inventory: &mut picture.inventory };
+    let Picture { inventory, bindings, .. } = picture;
+    let applier = Applier { client, metrics, stack: id, inventory, bindings };
     let mut plans = Vec::new();
     if ready.held {
         return Ok(plans);
     }
     for child in ready.plan.children() {
         let preview = applier.preview(child).await?;
-        plans.extend(object(child, preview, &applier));
+        let (kind, part) = (child.kind.name(), component(&child.value));
+        let settings = if matches!(preview, Preview::Create(_)) { configuration(child, &applier) } else { Vec::new() };
+        plans.extend(object(kind, &child.name, part, preview, settings));
+    }
+    for binding in &ready.plan.bindings {
+        let name = binding["metadata"]["name"].as_str().unwrap_or_default();
+        let preview = applier.preview_binding(binding).await?;
+        plans.extend(object(cluster::KIND, name, component(binding), preview, Vec::new()));
     }
     if !ready.plan.complete {
         return Ok(plans);
@@ -273,38 +285,37 @@ async fn objects(
     if !candidates.is_empty() {
         let in_use = secrets_in_use(client, id, &wanted).await?;
         for (kind, name, live) in leftovers(applier.inventory, &wanted, &in_use, &ready.plan.undecided, id) {
-            plans.push(entry(kind, name, component(live), Action::Delete, Vec::new(), None));
+            plans.push(entry(kind.name(), name, component(live), Action::Delete, Vec::new(), None));
         }
+    }
+    for name in applier.bindings.unwanted(&ready.plan.bindings, id) {
+        plans.push(entry(cluster::KIND, &name, "", Action::Delete, Vec::new(), None));
     }
     Ok(plans)
 }
 
-fn object(child: &Child, preview: Preview, applier: &Applier<'_>) -> Option<ObjectPlan> {
-    let part = component(&child.value);
-    let name = child.name.as_str();
-    let plain = |action, note| Some(entry(child.kind, name, part, action, Vec::new(), note));
+/// `settings`: what a new configuration changes.
+fn object(
+    kind: &'static str,
+    name: &str,
+    component: &str,
+    preview: Preview,
+    settings: Vec<FieldChange>,
+) -> Option<ObjectPlan> {
+    let line = |action, changes, note| Some(entry(kind, name, component, action, changes, note));
     match preview {
         Preview::Unchanged => None,
-        Preview::Create(_) => {
-            let changes = configuration(child, applier);
-            Some(entry(child.kind, name, part, Action::Create, changes, None))
-        }
-        Preview::Change { before, after } => {
-            let changes = diff::objects(&before, &after);
-            Some(entry(child.kind, name, part, Action::Change, changes, None))
-        }
-        Preview::Recreate { before, after } => {
-            let changes = diff::objects(&before, &after);
-            Some(entry(child.kind, name, part, Action::Recreate, changes, None))
-        }
-        Preview::Terminating => plain(Action::Recreate, Some("it is being deleted".to_owned())),
-        Preview::Foreign(foreign) => plain(Action::Foreign, Some(foreign.owner)),
-        Preview::Refused(message) => plain(Action::Refused, Some(message)),
+        Preview::Create(_) => line(Action::Create, settings, None),
+        Preview::Change { before, after } => line(Action::Change, diff::objects(&before, &after), None),
+        Preview::Recreate { before, after } => line(Action::Recreate, diff::objects(&before, &after), None),
+        Preview::Terminating => line(Action::Recreate, Vec::new(), Some("it is being deleted".to_owned())),
+        Preview::Foreign(foreign) => line(Action::Foreign, Vec::new(), Some(foreign.owner)),
+        Preview::Refused(message) => line(Action::Refused, Vec::new(), Some(message)),
     }
 }
 
 fn entry(
-    kind: Kind,
+    kind: &'static str,
     name: &str,
     component: &str,
     action: Action,
@@ -313,7 +324,7 @@ fn entry(
 ) -> ObjectPlan {
     let (disruption, word) = disruption::of(kind, component, action, &changes);
     let note = note.unwrap_or_else(|| word.to_owned());
-    ObjectPlan { kind: kind.name(), name: name.to_owned(), action, disruption, note, changes }
+    ObjectPlan { kind, name: name.to_owned(), action, disruption, note, changes }
 }
 
 fn component(object: &Value) -> &str {

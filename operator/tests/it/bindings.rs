@@ -1,14 +1,15 @@
 //! Bindings to cluster roles: made once the stack holds them, removed with it, never taken from anybody.
 
 use e2e::wait::wait_for;
-use futures::future::join_all;
+use futures::StreamExt;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use persesstack_operator::apply::cluster::FINALIZER;
 use persesstack_operator::client::fault::{Fault, Faults, Write};
 use serde_json::{Value, json};
 
 use crate::cluster::{DEADLINE, Operator, REPAIR, STACK, Space, World, alone, within};
+use crate::crash::FAILURES;
 
 fn spec() -> Value {
     json!({"users": 10, "auth": {"kubernetes": {}}})
@@ -158,65 +159,94 @@ async fn somebody_elses_binding_is_left_alone() {
     bindings(&space).delete(&name(&space), &DeleteParams::default()).await.unwrap();
 }
 
-/// Whether a write is about the binding or the finalizer.
+/// Whether a write is about a binding or the finalizer.
 fn concerns(write: &Write) -> bool {
     write.path.contains("clusterrolebindings") || write.path.ends_with(&format!("/persesstacks/{STACK}"))
 }
 
-/// Creates and deletes a stack. The operator crashes at `at_create`, and at `at_delete`; the writes of both.
+/// The bindings of the stack to all cluster roles that there are.
+async fn bound(space: &Space) -> Vec<ClusterRoleBinding> {
+    let params = ListParams::default().labels(&format!("persesstack.io/namespace={}", space.namespace));
+    bindings(space).list(&params).await.unwrap().items
+}
+
+/// Creates and deletes a stack with two bindings, each with a fault; the writes of both. Nobody plays its pods: bindings do
+/// not wait for them.
 async fn story(at_create: Option<Fault>, at_delete: Option<Fault>) -> (Vec<Write>, Vec<Write>) {
     let space = Space::new("undone").await;
-    let _world = World::start(&space);
-    let faults = at_create.map_or_else(Faults::none, Faults::with);
-    let operator = Operator::with(&space, faults.clone());
-    space.create(&spec()).await;
-    let mut survivor = None;
-    if at_create.is_some() {
-        faults.crashed().await;
-        drop(operator);
-        let leftover = bindings(&space).get_opt(&name(&space)).await.unwrap();
-        assert!(leftover.is_none() || finalizers(&space).await == [FINALIZER], "{at_create:?}: nobody would remove it");
-        survivor = Some(Operator::start(&space));
-        space.settled().await;
-    } else {
-        space.settled().await;
-        operator.stop().await;
-    }
-    assert!(bindings(&space).get_opt(&name(&space)).await.unwrap().is_some(), "{at_create:?}");
-    let created = faults.writes();
-    drop(survivor);
+    let mut spec = spec();
+    spec["datasources"] = json!([{"name": "platform", "type": "OpenShift"}]);
+    let created = async {
+        space.create(&spec).await;
+        wait_for("both bindings", DEADLINE, || async { Ok((bound(&space).await.len() == 2).then_some(())) })
+            .await
+            .unwrap();
+    };
+    let created = survives(&space, at_create, created, async {
+        let safe = bound(&space).await.is_empty() || finalizers(&space).await == [FINALIZER];
+        assert!(safe, "{at_create:?}: nobody would remove it");
+    });
+    let created = created.await;
+    let deleted = async {
+        space.stacks().delete(STACK, &DeleteParams::background()).await.unwrap();
+        gone(&space).await;
+    };
+    let deleted = survives(&space, at_delete, deleted, async {}).await;
+    assert!(bound(&space).await.is_empty(), "{at_delete:?}");
+    (created, deleted)
+}
 
-    let faults = at_delete.map_or_else(Faults::none, Faults::with);
-    let operator = Operator::with(&space, faults.clone());
-    space.stacks().delete(STACK, &DeleteParams::background()).await.unwrap();
-    if at_delete.is_some() {
-        faults.crashed().await;
-        drop(operator);
-        let _survivor = Operator::start(&space);
-        gone(&space).await;
-    } else {
-        gone(&space).await;
-    }
-    assert!(bindings(&space).get_opt(&name(&space)).await.unwrap().is_none(), "{at_delete:?}");
-    (created, faults.writes())
+/// Runs operators until something `ended`: one with a fault, and another one after its crash. The writes of both.
+async fn survives(
+    space: &Space,
+    fault: Option<Fault>,
+    ended: impl Future<Output = ()>,
+    crashed: impl Future<Output = ()>,
+) -> Vec<Write> {
+    let faults = fault.map_or_else(Faults::none, Faults::with);
+    let operator = Operator::with(space, faults.clone());
+    tokio::pin!(ended);
+    let (last, after) = tokio::select! {
+        () = &mut ended => (operator, Faults::none()),
+        () = faults.crashed() => {
+            drop(operator);
+            crashed.await;
+            let survivor = Operator::start(space);
+            ended.await;
+            let after = survivor.faults.clone();
+            (survivor, after)
+        }
+    };
+    last.stop().await;
+    assert!(fault.is_none_or(|fault| faults.struck(fault)), "{fault:?} did not strike");
+    [faults.writes(), after.writes()].concat()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_around_a_binding_leaves_nothing_behind() {
+async fn no_fault_around_a_binding_leaves_anything_behind() {
     let (created, deleted) = story(None, None).await;
     let numbers = |writes: &[Write]| -> Vec<usize> {
         writes.iter().enumerate().filter(|(_, write)| concerns(write)).map(|(at, _)| at + 1).collect()
     };
     let (create, delete) = (numbers(&created), numbers(&deleted));
-    assert!(create.len() == 2 && delete.len() == 2, "{created:?} {deleted:?}");
-    let crashes = |numbers: &[usize]| -> Vec<Fault> {
-        numbers.iter().flat_map(|number| [Fault::CrashBefore(*number), Fault::CrashAfter(*number)]).collect()
+    // The finalizer and two bindings.
+    assert!(create.len() == 3 && delete == [1, 2, 3], "{created:?} {deleted:?}");
+    let faults = |numbers: &[usize]| -> Vec<Fault> {
+        let of = |number: &usize| {
+            let failures = FAILURES.map(|failure| Fault::Fail(*number, failure));
+            [Fault::CrashBefore(*number), Fault::CrashAfter(*number), Fault::Duplicate(*number)]
+                .into_iter()
+                .chain(failures)
+        };
+        numbers.iter().flat_map(of).collect()
     };
     // Both halves of one run are independent of each other.
-    let runs = crashes(&create).into_iter().zip(crashes(&delete));
-    join_all(runs.map(|(create, delete)| tokio::spawn(story(Some(create), Some(delete))))).await.into_iter().for_each(
-        |run| {
-            run.unwrap();
-        },
-    );
+    let runs = faults(&create).into_iter().zip(faults(&delete)).map(|(create, delete)| {
+        tokio::spawn(async move {
+            let (_, deleted) = story(Some(create), Some(delete)).await;
+            let lasting = deleted.iter().filter(|write| concerns(write)).count();
+            assert!(lasting <= 4, "{delete:?}: {deleted:?}");
+        })
+    });
+    futures::stream::iter(runs).buffer_unordered(8).for_each(async |run| run.unwrap()).await;
 }

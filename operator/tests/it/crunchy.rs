@@ -1,54 +1,18 @@
 //! A stack on Crunchy's operator, which the tests play by hand: its status and its Secrets.
 
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use persesstack_operator::api::v1alpha1::DatabaseType;
 use persesstack_operator::apply::kind::Kind;
 use persesstack_operator::conditions::{find, is_true};
 use serde_json::{Value, json};
 
-use crate::cluster::{DEADLINE, Operator, REPAIR, STACK, Space, World, equipped, within};
-
-const CLUSTER: &str = "perses-db";
+use crate::cluster::pgo::{CLUSTER, Pgo, cluster, look, publish};
+use crate::cluster::{DEADLINE, Operator, REPAIR, STACK, Space, World, equipped, generated, within};
 
 /// What is changed in a status.
 type Edit = fn(&mut Value);
-
-async fn cluster(space: &Space) -> Value {
-    within("the PostgresCluster", DEADLINE, async || space.get(Kind::PostgresCluster, CLUSTER).await).await
-}
-
-/// Plays one look of Crunchy's operator: a status in which all is well with the present spec, as `edit` changes it.
-async fn look(space: &Space, edit: impl FnOnce(&mut Value)) {
-    let found = cluster(space).await;
-    let instances = found["spec"]["instances"][0]["replicas"].clone();
-    let mut status = json!({
-        "observedGeneration": found["metadata"]["generation"],
-        "instances": [{"name": "pg", "replicas": instances, "readyReplicas": instances, "updatedReplicas": instances}],
-        "patroni": {"systemIdentifier": "7"}, "usersRevision": "u", "databaseRevision": "d",
-        "proxy": {"pgBouncer": {"postgresRevision": "p"}},
-        "conditions": [],
-    });
-    for type_ in ["ProxyAvailable", "PGBackRestRepoHostReady"] {
-        let condition = json!({"type": type_, "status": "True", "reason": "Played", "message": "",
-            "lastTransitionTime": "2026-01-01T00:00:00Z"});
-        status["conditions"].as_array_mut().unwrap().push(condition);
-    }
-    edit(&mut status);
-    let patch = Patch::Merge(json!({"status": status}));
-    space.api(Kind::PostgresCluster).patch_status(CLUSTER, &PatchParams::default(), &patch).await.unwrap();
-}
-
-/// The Secrets that Crunchy's operator makes.
-async fn publish(space: &Space, password: &str) {
-    let user = json!({"user": "perses", "password": password, "host": "perses-db-primary", "port": "5432",
-        "dbname": "perses", "uri": "postgresql://", "pgbouncer-uri": "postgresql://"});
-    let certificate = json!({"ca.crt": "-----BEGIN CERTIFICATE-----", "tls.crt": "c", "tls.key": "k"});
-    for (name, data) in [("perses-db-pguser-perses", user), ("perses-db-cluster-cert", certificate)] {
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
-        let params = PatchParams::apply("pgo").force();
-        space.api(Kind::Secret).patch(name, &params, &Patch::Apply(&secret)).await.unwrap();
-    }
-}
 
 async fn ready(space: &Space) {
     publish(space, "of-crunchys-making").await;
@@ -240,4 +204,100 @@ async fn a_change_of_store_that_is_confirmed_leaves_the_old_one_and_stays() {
     space.stacks().patch(STACK, &PatchParams::default(), &Patch::Merge(back)).await.unwrap();
     let status = space.settled().await.status.unwrap();
     assert_eq!(status.database.unwrap().type_, DatabaseType::Standalone);
+}
+
+/// Pods of the stack that run or start.
+async fn pods(space: &Space) -> Vec<String> {
+    let pods: Api<Pod> = Api::namespaced(space.client.clone(), &space.namespace);
+    let all = pods.list(&ListParams::default()).await.unwrap().items;
+    let component = |pod: &Pod| pod.labels().get("app.kubernetes.io/component").cloned();
+    all.iter().filter_map(component).filter(|component| component != "migration").collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_falls_asleep_last_and_wakes_first() {
+    let Some(plane) = equipped() else { return };
+    let space = Space::on(plane, "night").await;
+    let (_world, operator, pgo) = (World::start(&space), Operator::start(&space), Pgo::start(&space));
+    space.create(&json!({"users": 20, "exposure": {"type": "None"}})).await;
+    space.settled().await;
+    let (secrets, uid) = (generated(&space).await, cluster(&space).await["metadata"]["uid"].clone());
+    drop(pgo);
+
+    space.change(&json!({"suspend": true})).await;
+    within("the cluster to be shut down", DEADLINE, async || {
+        (cluster(&space).await["spec"]["shutdown"] == true).then_some(())
+    })
+    .await;
+    // Nothing of the stack starts while it is asleep, so what is gone now was gone before.
+    assert_eq!(pods(&space).await, Vec::<String>::new(), "who uses the database ends before it");
+    let message = space.condition("Suspended", "False", "Suspending").await;
+    assert!(message.ends_with("left: PostgreSQL"), "{message}");
+    look(&space, |_| {}).await;
+    space.condition("Suspended", "True", "Suspended").await;
+    let conditions = space.stacks().get(STACK).await.unwrap().status.unwrap().conditions;
+    for type_ in ["Ready", "ApiReady", "PoolerReady", "CacheReady", "DatabaseReady"] {
+        let found = find(&conditions, type_).unwrap();
+        assert_eq!((found.status.as_str(), found.reason.as_str()), ("False", "Suspended"), "{type_}");
+    }
+    assert_eq!(find(&conditions, "Reconciling").unwrap().status, "False");
+    assert_eq!(writes(&space, &operator).await, 0);
+    operator.stop().await;
+
+    // Another operator wakes it: nothing is remembered.
+    let operator = Operator::start(&space);
+    operator.reconciled("ok").await;
+    assert_eq!(operator.faults.count(), 0, "asleep, a restart writes nothing: {:?}", operator.faults.writes());
+    space.change(&json!({"suspend": false})).await;
+    within("the cluster to be started", DEADLINE, async || {
+        cluster(&space).await["spec"]["shutdown"].is_null().then_some(())
+    })
+    .await;
+    space.condition("Suspended", "False", "Waking").await;
+    // Not looked at, without a ready instance, with too few of them: nobody would find a database.
+    let stages: [(&str, Edit); 2] = [
+        ("none is ready", |status| status["instances"] = json!([{"name": "pg", "replicas": 2}])),
+        ("one is missing", |status| status["instances"][0]["readyReplicas"] = json!(1)),
+    ];
+    operator.reconciled_again(&space).await;
+    assert_eq!(pods(&space).await, Vec::<String>::new(), "Crunchy's operator has not looked");
+    for (what, edit) in stages {
+        look(&space, edit).await;
+        operator.reconciled_again(&space).await;
+        assert_eq!(pods(&space).await, Vec::<String>::new(), "{what}");
+    }
+    look(&space, |_| {}).await;
+    let status = space.settled().await.status.unwrap();
+    assert!(find(&status.conditions, "Suspended").is_none() && status.suspension.unwrap().last_wake_seconds.is_some());
+    assert_eq!(generated(&space).await, secrets);
+    assert_eq!(cluster(&space).await["metadata"]["uid"], uid);
+    assert_eq!(writes(&space, &operator).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn born_asleep_a_cluster_waits_to_be_woken() {
+    let Some(plane) = equipped() else { return };
+    let space = Space::on(plane, "unborn").await;
+    let (_world, operator) = (World::start(&space), Operator::start(&space));
+    space.create(&json!({"users": 20, "exposure": {"type": "None"}, "suspend": true})).await;
+    assert_eq!(cluster(&space).await["spec"]["shutdown"], true);
+    publish(&space, "of-crunchys-making").await;
+    // Nothing has been initialised: that needs a pod.
+    let unborn: Edit = |status| {
+        status["patroni"] = json!({});
+        (status["usersRevision"], status["databaseRevision"]) = (json!(""), json!(""));
+    };
+    look(&space, unborn).await;
+    space.condition("Suspended", "True", "Suspended").await;
+    space.condition("Reconciling", "False", "Suspended").await;
+    space.change(&json!({"suspend": false})).await;
+    within("the cluster to be started", DEADLINE, async || {
+        cluster(&space).await["spec"]["shutdown"].is_null().then_some(())
+    })
+    .await;
+    look(&space, |status| status["usersRevision"] = json!("")).await;
+    operator.reconciled_again(&space).await;
+    assert_eq!(pods(&space).await, Vec::<String>::new(), "nobody could sign in");
+    look(&space, |_| {}).await;
+    space.settled().await;
 }

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::cluster::{DEADLINE, Operator, REPAIR, STACK, Space, World, alone, equipped, ingress_class, within};
 
-async fn gateway(space: &Space) {
+async fn gateway(space: &Space, port: u16) {
     let folder = e2e::crds::folder().unwrap().unwrap();
     e2e::crds::install(&space.client, &folder, "gateways", "gateway.networking.k8s.io").await.unwrap();
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "Gateway"));
-    let listener = json!({"name": "tls", "port": 8443, "protocol": "HTTPS", "hostname": "*.example",
+    let listener = json!({"name": "tls", "port": port, "protocol": "HTTPS", "hostname": "*.example",
                           "tls": {"certificateRefs": [{"name": "wildcard"}]}});
     let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "public"},
                          "spec": {"gatewayClassName": "none", "listeners": [listener]}});
@@ -63,7 +63,7 @@ async fn every_way_in_takes_the_place_of_the_one_before() {
     let Some(plane) = equipped() else { return };
     let space = Space::on(plane, "switch").await;
     ingress_class(&space, "web").await;
-    gateway(&space).await;
+    gateway(&space, 8443).await;
     let (_world, operator) = (World::start(&space), Operator::start(&space));
     let ingress = json!({"type": "Ingress", "host": "a.example", "ingress": {"className": "web"}});
     space.create(&json!({"users": 10, "database": {"type": "Standalone"}, "exposure": ingress})).await;
@@ -95,6 +95,10 @@ async fn every_way_in_takes_the_place_of_the_one_before() {
     play(&space, Kind::HttpRoute, parents("True")).await;
     space.condition("ExposureReady", "True", "Admitted").await;
     url(&space, "https://a.example:8443").await;
+    quiet(&space, &operator).await;
+    // Nothing of ours changes, and nothing is asked again for minutes.
+    gateway(&space, 9443).await;
+    url(&space, "https://a.example:9443").await;
     quiet(&space, &operator).await;
 
     space.change(&json!({"exposure": {"type": "Route", "httpRoute": null}})).await;

@@ -31,6 +31,7 @@ mod samples;
 mod seed;
 mod sign_in;
 mod sizing;
+mod stop;
 mod suspension;
 mod too_new;
 mod turns;

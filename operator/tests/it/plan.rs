@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Api, PostParams};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use persesstack_operator::client::{ClientOptions, build};
 use persesstack_operator::plan::disruption::{Action, Disruption};
 use persesstack_operator::plan::{ObjectPlan, PlanError, StackPlan, plan, report};
@@ -12,7 +13,7 @@ use persesstack_operator::settings::Settings;
 use persesstack_operator::sizing::price::PriceTable;
 use serde_json::{Value, json};
 
-use crate::cluster::{Operator, STACK, Space, World, control_plane, snapshot_versions};
+use crate::cluster::{DEADLINE, Operator, STACK, Space, World, control_plane, snapshot_versions, within};
 
 /// The file with this spec, in the space's namespace.
 fn file(spec: &Value) -> String {
@@ -201,5 +202,38 @@ async fn strangers_refusals_and_what_is_missing_are_told() {
     assert!(error.contains("no-such-namespace") && error.contains("does the namespace exist"), "{error}");
     let undecided = planned(&space, &file(&json!({"users": 500}))).await;
     assert!(undecided.is_err());
+    space.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_outside_the_namespace_is_planned_too() {
+    let space = Space::new("planbound").await;
+    let bindings: Api<ClusterRoleBinding> = Api::all(space.client.clone());
+    let name = format!("persesstack:{}:{STACK}:system:auth-delegator", space.namespace);
+    let with = file(&json!({"users": 10, "auth": {"kubernetes": {}}}));
+    let action = |plan: &StackPlan| object(plan, "ClusterRoleBinding", &name).action;
+    let first = planned(&space, &with).await.unwrap();
+    assert_eq!(action(&first), Action::Create);
+    assert!(bindings.get_opt(&name).await.unwrap().is_none(), "nothing is written");
+
+    let operator = Operator::start(&space);
+    space.create(&json!({"users": 10, "auth": {"kubernetes": {}}})).await;
+    within("the binding", DEADLINE, async || bindings.get_opt(&name).await.unwrap()).await;
+    operator.stop().await;
+    let present = |plan: &StackPlan| plan.objects.iter().any(|object| object.kind == "ClusterRoleBinding");
+    assert!(!present(&planned(&space, &with).await.unwrap()), "it is as wanted");
+    let edit = Patch::Merge(json!({"subjects": []}));
+    bindings.patch(&name, &PatchParams::default(), &edit).await.unwrap();
+    let repair = planned(&space, &with).await.unwrap();
+    let changes = &object(&repair, "ClusterRoleBinding", &name).changes;
+    assert!(changes.iter().any(|change| change.path.starts_with("subjects")), "{changes:?}");
+    // Without it in the spec it goes: the finalizer of the stack in the cluster says that there may be one.
+    let without = planned(&space, &file(&json!({"users": 10}))).await.unwrap();
+    assert_eq!(action(&without), Action::Delete);
+    let theirs = Patch::Merge(json!({"metadata": {"labels": {"persesstack.io/namespace": "elsewhere"}}}));
+    bindings.patch(&name, &PatchParams::default(), &theirs).await.unwrap();
+    assert_eq!(action(&planned(&space, &with).await.unwrap()), Action::Foreign);
+    assert!(!present(&planned(&space, &file(&json!({"users": 10}))).await.unwrap()), "somebody else's stays");
+    bindings.delete(&name, &DeleteParams::default()).await.unwrap();
     space.remove().await;
 }

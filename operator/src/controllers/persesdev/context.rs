@@ -76,7 +76,9 @@ impl Context {
     /// The instances of upstream's operator now.
     pub(super) fn instances(&self) -> Vec<Instance> {
         let instances = self.instances.as_ref().map(Store::state).unwrap_or_default();
-        instances.iter().map(|instance| instance_of(instance)).collect()
+        let mut instances: Vec<_> = instances.iter().map(|instance| instance_of(instance)).collect();
+        instances.sort();
+        instances
     }
 }
 

@@ -25,11 +25,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, select};
-use futures::{FutureExt, StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, PartialObjectMeta};
-use kube::runtime::controller::{Action, Config, Controller, Error as ControllerError};
+use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -100,8 +100,9 @@ pub async fn run(sync: Sync, stop: CancellationToken) {
     let mut found: BTreeSet<String> = BTreeSet::new();
     loop {
         // A discovery that fails says nothing: what runs goes on.
-        if let Some(served) = served(&sync.client).await {
-            found = served;
+        match stop.run_until_cancelled(served(&sync.client)).await {
+            Some(served) => found = served.unwrap_or(found),
+            None => return,
         }
         let kinds: Vec<Kind> = Kind::ALL
             .into_iter()
@@ -184,10 +185,13 @@ async fn term_of(sync: &Sync, kinds: &[Kind], has_instances: bool, stop: Cancell
     let (news, heard) = watch::channel(0_u64);
 
     let namespace = sync.settings.watch_namespace.as_deref();
-    let watched = watched_stacks(stacks_api(&sync.client, namespace), stack_writer, &context, &news);
+    let (metrics, any) = (&context.metrics, watcher::Config::default);
+    let stacks = watcher(core_api(&sync.client, namespace), any()).default_backoff();
+    let stacks = watched(reflector::reflector(stack_writer, stacks), || context.stacks(), metrics, &news);
     let instances = async {
         if let Some(writer) = instance_writer {
-            watched_instances(dynamic_api(&sync.client, namespace, &instances()), writer, &context, &news).await;
+            let instances = watcher(dynamic_api(&sync.client, namespace, &instances()), any()).default_backoff();
+            watched(reflector::reflector(writer, instances), || context.instances(), metrics, &news).await;
         }
     };
     let mut known = Vec::new();
@@ -200,15 +204,8 @@ async fn term_of(sync: &Sync, kinds: &[Kind], has_instances: bool, stop: Cancell
     let sweeps = sweeps(&context, &known, namespace, heard);
     // What feeds and sweeps never ends by itself; the controllers end when they are told to.
     let background =
-        std::pin::pin!(async { tokio::join!(watched, instances, sweeps, context.tell_when_listed(first_lists)) });
+        std::pin::pin!(async { tokio::join!(stacks, instances, sweeps, context.tell_when_listed(first_lists)) });
     select(background, std::pin::pin!(join_all(controllers))).await;
-}
-
-fn stacks_api(client: &Client, namespace: Option<&str>) -> Api<WatchedStack> {
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
 }
 
 fn dynamic_api<K>(client: &Client, namespace: Option<&str>, resource: &ApiResource) -> Api<K>
@@ -221,50 +218,25 @@ where
     }
 }
 
-/// Keeps the stacks, and tells of those changes that matter here: most changes of a status do not.
-async fn watched_stacks(
-    api: Api<WatchedStack>,
-    writer: reflector::store::Writer<WatchedStack>,
-    context: &Context,
+/// Follows a watch, and tells when what matters here of all that it holds has changed: most changes of a status do not.
+async fn watched<K, T: PartialEq>(
+    events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
+    matters: impl Fn() -> Vec<T>,
+    metrics: &Metrics,
     news: &watch::Sender<u64>,
 ) {
-    let events = reflector::reflector(writer, watcher(api, watcher::Config::default()).default_backoff());
     let mut before = Vec::new();
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
-        noted(event.map(drop), &context.metrics);
-        let now = context.stacks();
+        if let Err(error) = event {
+            metrics.watch_failed();
+            tracing::warn!(error = %Chain(&error), "a watch failed and is started again");
+        }
+        let now = matters();
         if now != before {
             before = now;
             news.send_modify(|count| *count += 1);
         }
-    }
-}
-
-async fn watched_instances(
-    api: Api<WatchedInstance>,
-    writer: reflector::store::Writer<WatchedInstance>,
-    context: &Context,
-    news: &watch::Sender<u64>,
-) {
-    let events = reflector::reflector(writer, watcher(api, watcher::Config::default()).default_backoff());
-    let mut before = Vec::new();
-    let mut events = std::pin::pin!(events);
-    while let Some(event) = events.next().await {
-        noted(event.map(drop), &context.metrics);
-        let mut now = context.instances();
-        now.sort();
-        if now != before {
-            before = now;
-            news.send_modify(|count| *count += 1);
-        }
-    }
-}
-
-fn noted(event: Result<(), watcher::Error>, metrics: &Metrics) {
-    if let Err(error) = event {
-        metrics.watch_failed();
-        tracing::warn!(error = %Chain(&error), "a watch failed and is started again");
     }
 }
 
@@ -303,6 +275,7 @@ fn controller(
         })
 }
 
+/// Of a kind that is known when this is compiled.
 fn core_api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
@@ -335,15 +308,6 @@ fn mentioning(
 /// Runs a controller to its end.
 async fn drive(kind: Kind, controller: Controller<DynamicObject>, context: Arc<Context>, stop: CancellationToken) {
     let store = controller.store();
-    // kube's graceful shutdown waits for the first list, which nobody reads any more: before it nothing runs that could end.
-    let early = async {
-        stop.cancelled().await;
-        // An error: the reader of the list went away before it had come.
-        if let Some(Ok(())) = store.wait_until_ready().now_or_never() {
-            std::future::pending::<()>().await;
-        }
-    };
-    let metrics = context.metrics.clone();
     let step = move |object, context| reconcile::reconcile(kind, object, context);
     let error_policy = move |object: Arc<DynamicObject>, error: &reconcile::Error, context: Arc<Context>| {
         let wait = context.backoff.failed((kind, object.namespace(), object.name_any()), rand::random());
@@ -351,19 +315,8 @@ async fn drive(kind: Kind, controller: Controller<DynamicObject>, context: Arc<C
                        error = %Chain(error), ?wait, "sync failed");
         Action::requeue(wait)
     };
-    let run = controller.run(step, error_policy, context).for_each(|result| {
-        match result {
-            Ok((object, action)) => tracing::debug!(%object, ?action, "looked at"),
-            // Deleted between the event and the reconcile; told by the error policy.
-            Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
-            Err(error) => {
-                metrics.watch_failed();
-                tracing::warn!(error = %Chain(&error), "a watch failed and is started again");
-            }
-        }
-        std::future::ready(())
-    });
-    select(std::pin::pin!(run), std::pin::pin!(early)).await;
+    let outcomes = controller.run(step, error_policy, context.clone());
+    super::follow(outcomes, store, stop, &context.metrics).await;
 }
 
 /// Sweeps every stack when it becomes ready, and from time to time.

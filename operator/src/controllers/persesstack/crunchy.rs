@@ -120,15 +120,18 @@ impl ClusterState {
         }
     }
 
-    /// Its instances, counted as those of a workload.
+    /// Its instances, counted as those of a workload. None is ready for anybody before the database and its user exist.
     pub fn instances(&self) -> WorkloadState {
         let sum = |count: fn(&SetState) -> i32| self.sets.iter().map(count).sum();
+        let current = self.observed_generation == Some(self.generation);
+        let made = [&self.system_identifier, &self.users_revision, &self.database_revision];
+        let serves = current && made.iter().all(|word| !word.is_empty());
         WorkloadState {
-            current: self.observed_generation == Some(self.generation),
+            current,
             desired: if self.shutdown { 0 } else { self.wanted_replicas },
             total: sum(|set| set.replicas),
             updated: sum(|set| set.updated),
-            ready: sum(|set| set.ready),
+            ready: if serves { sum(|set| set.ready) } else { 0 },
             available: sum(|set| set.ready),
             ..WorkloadState::default()
         }
@@ -240,8 +243,9 @@ pub(super) fn endpoint(
         authority.ok_or_else(|| waiting(&certificate, Some("ca.crt"), "the certificate of the authority"))?.clone();
     let held = |reason, message| Err(Invalid { reason, message, waiting_for: None, terminal: false });
     match &observed.workloads.cluster {
-        // Pods that start now would crash-loop: their next attempt comes later than the database.
-        Some(state) if !running => {
+        // Pods that start now would crash-loop: their next attempt comes later than the database. With one that is shut down
+        // none starts.
+        Some(state) if !running && !state.shutdown => {
             if let Err((reason, message)) = state.ready(Some(credentials)) {
                 return held(reason, message);
             }

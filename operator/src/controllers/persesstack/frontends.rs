@@ -2,11 +2,14 @@
 //! spec leaves a choice to them or an address depends on them.
 
 use k8s_openapi::api::networking::v1 as networking;
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
+use super::Stack;
 use super::context::Context;
 use super::observed::{Availability, Capabilities, IngressClass, Listener};
 use crate::api::v1alpha1::{Exposure, ExposureType};
@@ -47,14 +50,30 @@ pub(super) async fn listeners(
     let Some(gateway) = named.filter(|_| capabilities.of(Kind::HttpRoute) == Availability::Present) else {
         return Ok(Vec::new());
     };
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "Gateway"));
     let namespace = gateway.namespace.as_deref().unwrap_or(&id.namespace);
-    let gateways: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &resource);
+    let gateways: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &self::gateway());
     match gateways.get(&gateway.name).await {
         Ok(found) => Ok(from_gateway(&found.data)),
         Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(Vec::new()),
         Err(source) => Err(ApplyError::new("Gateway", &gateway.name, verb::GET, source)),
     }
+}
+
+/// The kind of Gateways.
+pub(super) fn gateway() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "Gateway"))
+}
+
+/// Those of `stacks` whose spec names the Gateway.
+pub(super) fn behind(gateway: &ObjectMeta, stacks: &Store<Stack>) -> Vec<ObjectRef<Stack>> {
+    let names = |stack: &Stack| {
+        let spec = stack.0.as_ref().ok().and_then(|stack| stack.spec.exposure.http_route.as_ref());
+        spec.is_some_and(|route| {
+            let namespace = route.gateway.namespace.as_ref().or(stack.meta().namespace.as_ref());
+            gateway.name.as_ref() == Some(&route.gateway.name) && gateway.namespace.as_ref() == namespace
+        })
+    };
+    stacks.state().iter().filter(|stack| names(stack)).map(|stack| ObjectRef::from_obj(&**stack)).collect()
 }
 
 fn from_gateway(gateway: &Value) -> Vec<Listener> {

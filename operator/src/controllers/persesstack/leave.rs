@@ -6,8 +6,10 @@ use super::build::names::Names;
 use super::context::Context;
 use crate::api::v1alpha1::PersesStack;
 use crate::apply::ApplyError;
-use crate::apply::cluster::{Binder, Bindings, holds_bindings};
+use crate::apply::cluster::{Bindings, holds_bindings};
+use crate::apply::inventory::Inventory;
 use crate::apply::owner::StackId;
+use crate::apply::ssa::Applier;
 
 /// Removes the bindings of the stack's account to cluster roles, then the finalizer that stands for them.
 ///
@@ -23,5 +25,6 @@ pub(super) async fn unbind(context: &Context, stack: &PersesStack, id: &StackId)
     if bindings.forbidden {
         return Err(bindings.refused());
     }
-    Binder { client: &context.client, metrics: &context.metrics, stack: id, bindings: &mut bindings }.prune(&[]).await
+    let (client, metrics, inventory) = (&context.client, &context.metrics, &mut Inventory::default());
+    Applier { client, metrics, stack: id, inventory, bindings: &mut bindings }.prune_bindings(&[]).await
 }

@@ -9,6 +9,7 @@ pub mod context;
 pub mod crunchy;
 pub mod crunchy_schema;
 mod datasources;
+mod enact;
 pub mod exposure;
 pub mod feasible;
 mod frontends;
@@ -23,6 +24,7 @@ mod optional;
 mod pem;
 mod platform;
 pub mod provider;
+mod publish;
 pub mod reasons;
 pub mod reconcile;
 pub mod references;
@@ -35,11 +37,9 @@ pub mod validate;
 pub mod waits;
 
 use std::fmt::Debug;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
@@ -49,17 +49,17 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DynamicObject};
-use kube::core::{DeserializeGuard, NamespaceResourceScope, PartialObjectMeta};
-use kube::runtime::controller::{Action, Config, Controller, Error as ControllerError};
+use kube::core::{ApiResource, DeserializeGuard, NamespaceResourceScope, PartialObjectMeta};
+use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
+use tokio_util::sync::CancellationToken;
 
 use self::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY, NAMESPACE_KEY};
 use self::context::Context;
 use crate::api::GROUP;
 use crate::api::v1alpha1::PersesStack;
-use crate::apply::kind::Kind;
 use crate::leader::Chain;
 
 /// The watched object; one that does not fit the type does not stop the watch.
@@ -70,12 +70,13 @@ const CONCURRENCY: u16 = 4;
 /// A burst of events wakes a stack once.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
-/// Runs the controller until `stop` resolves, then lets running reconciles end. Dropping the future ends them at once.
-pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + Sync + 'static) {
+/// Runs the controller until `stop` is cancelled, then lets running reconciles end. Dropping the future ends them at once.
+pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     let watch = Watch { client: context.client.clone(), namespace: context.settings.watch_namespace.clone() };
     let controller = Controller::new(watch.api::<Stack>(), watcher::Config::default())
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
-        .graceful_shutdown_on(stop);
+        .graceful_shutdown_on(stop.clone().cancelled_owned());
+    let store = controller.store();
     let controller = watch.children::<Deployment>(controller);
     let controller = watch.children::<StatefulSet>(controller);
     let controller = watch.children::<Service>(controller);
@@ -87,7 +88,7 @@ pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 
     let controller = watch.children::<ResourceQuota>(controller);
     let controller = watch.children::<NetworkPolicy>(controller);
     let controller = watch.children::<Ingress>(controller);
-    let controller = controller.reconcile_on(optional::events(&context, &watch));
+    let controller = controller.reconcile_on(optional::events(&context, &watch, store.clone()));
     // An API or an IngressClass that comes or goes can concern every stack.
     let controller = controller.reconcile_all_on(context.capabilities.changes());
     let classes = capabilities::cluster_events::<IngressClass>(context.client.clone(), |_| true);
@@ -115,23 +116,10 @@ pub async fn run(context: Arc<Context>, stop: impl Future<Output = ()> + Send + 
         woken
     });
     let controller = watch.bindings(controller);
-    let metrics = context.metrics.clone();
-    let shared = context.clone();
-    let running = controller.run(reconcile::reconcile, error_policy, context).for_each(|result| {
-        match result {
-            Ok((stack, action)) => tracing::debug!(%stack, ?action, "reconciled"),
-            // Deleted between the event and the reconcile; told by `error_policy`.
-            Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(..)) => {}
-            Err(error) => {
-                metrics.watch_failed();
-                tracing::warn!(error = %Chain(&error), "a watch failed and is started again");
-            }
-        }
-        std::future::ready(())
-    });
+    let outcomes = controller.run(reconcile::reconcile, error_policy, context.clone());
     tokio::select! {
-        () = running => {}
-        () = shared.capabilities.keep(&shared.client) => {}
+        () = super::follow(outcomes, store, stop, &context.metrics) => {}
+        () = context.capabilities.keep(&context.client) => {}
     }
 }
 
@@ -174,11 +162,11 @@ impl Watch {
     }
 
     /// Metadata of the objects of an optional kind.
-    fn optional(&self, kind: Kind) -> Api<PartialObjectMeta<DynamicObject>> {
-        let (client, resource) = (self.client.clone(), kind.resource());
+    fn optional(&self, resource: &ApiResource) -> Api<PartialObjectMeta<DynamicObject>> {
+        let client = self.client.clone();
         match &self.namespace {
-            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-            None => Api::all_with(client, &resource),
+            Some(namespace) => Api::namespaced_with(client, namespace, resource),
+            None => Api::all_with(client, resource),
         }
     }
 }

@@ -1,37 +1,52 @@
-//! Watches on the optional kinds: each runs while its API is there, so that APIs come and go without a restart.
+//! Watches on the optional kinds, and on Gateways: each runs while its API is there, so that APIs come and go without a restart.
 
 use futures::{Stream, StreamExt, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::{Api, DynamicObject};
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::watch;
 
 use super::context::Context;
 use super::observed::{Availability, Capabilities};
-use super::{Stack, Watch, ours, owners};
+use super::{Stack, Watch, frontends, ours, owners};
 use crate::apply::kind::Kind;
 use crate::metrics::Metrics;
 
-/// The stacks whose objects of optional kinds have changed.
-pub(super) fn events(context: &Context, watch: &Watch) -> impl Stream<Item = ObjectRef<Stack>> + Send + use<> {
-    let streams = Kind::OPTIONAL.map(|kind| {
-        let api = watch.optional(kind);
-        while_present(kind, api, context.capabilities.subscribe(), context.metrics.clone()).boxed()
-    });
+/// The stacks whose objects of optional kinds have changed, and those behind a Gateway that has. `stacks` are all.
+pub(super) fn events(
+    context: &Context,
+    watch: &Watch,
+    stacks: Store<Stack>,
+) -> impl Stream<Item = ObjectRef<Stack>> + Send + use<> {
+    let (capabilities, metrics) = (&context.capabilities, &context.metrics);
+    let mut streams = Vec::new();
+    for kind in Kind::OPTIONAL {
+        let api = watch.optional(&kind.resource());
+        streams.push(while_present(kind, api, ours(), capabilities.subscribe(), metrics.clone(), owners).boxed());
+    }
+    // Whoever has HTTPRoutes has Gateways.
+    let (kind, api) = (Kind::HttpRoute, watch.optional(&frontends::gateway()));
+    let behind = move |gateway: &ObjectMeta| frontends::behind(gateway, &stacks);
+    let all = watcher::Config::default();
+    streams.push(while_present(kind, api, all, capabilities.subscribe(), metrics.clone(), behind).boxed());
     stream::select_all(streams)
 }
 
-/// Watches one kind whenever its API is there, from when it comes until it is certain that it went.
+/// Watches objects whenever the API of `kind` is there, from when it comes until it is certain that it went. `wakes`: the
+/// stacks that an object concerns.
 fn while_present(
     kind: Kind,
     api: Api<PartialObjectMeta<DynamicObject>>,
+    config: watcher::Config,
     known: watch::Receiver<Capabilities>,
     metrics: Metrics,
+    wakes: impl Fn(&ObjectMeta) -> Vec<ObjectRef<Stack>> + Clone + Send + 'static,
 ) -> impl Stream<Item = ObjectRef<Stack>> + Send {
     let runs = stream::unfold(known, move |mut known| {
-        let (api, metrics) = (api.clone(), metrics.clone());
+        let (api, config, metrics, wakes) = (api.clone(), config.clone(), metrics.clone(), wakes.clone());
         async move {
             known.wait_for(|found| found.of(kind) == Availability::Present).await.ok()?;
             tracing::debug!(kind = kind.name(), "watched");
@@ -40,10 +55,10 @@ fn while_present(
                 let _ = until.wait_for(|found| found.of(kind) == Availability::Absent).await;
                 tracing::debug!(kind = kind.name(), "no longer watched");
             };
-            let touched = watcher(api, ours()).default_backoff().touched_objects();
+            let touched = watcher(api, config).default_backoff().touched_objects();
             let woken = touched.flat_map(move |object| {
                 let stacks = match object {
-                    Ok(object) => owners(object.meta()),
+                    Ok(object) => wakes(object.meta()),
                     Err(error) => {
                         metrics.watch_failed();
                         tracing::debug!(kind = kind.name(), %error, "a watch failed and is started again");

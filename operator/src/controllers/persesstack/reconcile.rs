@@ -8,33 +8,26 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType};
-use serde_json::Value;
 
 use super::build::names::Names;
 use super::build::{build, hosts};
 use super::context::Context;
+use super::enact::{Applied, apply};
 use super::feasible::{self, Feasibility, judge};
 use super::leave::unbind;
-use super::migration::{self, Verdict};
 use super::observe::{Picture, observe, workloads};
-use super::observed::{ForeignObject, Observed};
+use super::observed::Observed;
+use super::publish::publish;
 use super::status::{self, Planned, Report, condition};
-use super::suspension::Pods;
 use super::validate::{Invalid, Validated, validate};
-use crate::api::v1alpha1::{PersesStack, PersesStackStatus};
-use crate::apply::cluster::Binder;
+use crate::api::v1alpha1::PersesStack;
 use crate::apply::footprint::{footprint, present, runs};
-use crate::apply::kind::Kind;
-use crate::apply::mounts::mounts;
 use crate::apply::order::{Plan, plan};
 use crate::apply::owner::StackId;
-use crate::apply::prune::{leftovers, secrets_in_use};
-use crate::apply::ssa::{Applier, Child, Outcome};
-use crate::apply::{ApplyError, STATUS_MANAGER};
+use crate::apply::{ApplyError, verb};
 use crate::certificate;
 use crate::conditions::is_true;
 use crate::settings::{Entropy, Settings};
@@ -88,16 +81,6 @@ pub struct Ready {
     pub held: bool,
 }
 
-/// What the apply step met.
-#[derive(Default)]
-struct Applied {
-    foreign: Vec<ForeignObject>,
-    terminating: Vec<String>,
-    failed: Option<ApplyError>,
-    retry_migration: Option<Duration>,
-    waits_turn: bool,
-}
-
 /// Reconciles one stack. The object from the watch only names it: the state is read from the API server.
 pub async fn reconcile(object: Arc<DeserializeGuard<PersesStack>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
@@ -112,7 +95,7 @@ pub async fn reconcile(object: Arc<DeserializeGuard<PersesStack>>, context: Arc<
 
 async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, &'static str), Error> {
     let stacks: Api<DeserializeGuard<PersesStack>> = Api::namespaced(context.client.clone(), namespace);
-    let read_failed = |source| Error::Observe(ApplyError::new("PersesStack", name, crate::apply::verb::GET, source));
+    let read_failed = |source| Error::Observe(ApplyError::new("PersesStack", name, verb::GET, source));
     let stack = match stacks.get_opt(name).await.map_err(read_failed)?.map(|guard| guard.0.map_err(Box::new)) {
         Some(Ok(stack)) if stack.metadata.deletion_timestamp.is_none() => stack,
         Some(Ok(stack)) => return leave(context, &stack, namespace, name).await,
@@ -245,211 +228,4 @@ fn entropy(stack: &PersesStack, observed: &Observed) -> Result<Entropy, Invalid>
             })?
             .unwrap_or_default(),
     })
-}
-
-/// Applies the plan, then deletes what is no longer wanted.
-async fn apply(context: &Context, id: &StackId, picture: &mut Picture, ready: &Ready, unasked: bool) -> Applied {
-    let mut applied = Applied::default();
-    let Picture { inventory, bindings, observed: _ } = picture;
-    let (client, metrics) = (&context.client, &context.metrics);
-    let mut binder = Binder { client, metrics, stack: id, bindings };
-    let mut applier = Applier { client, metrics, stack: id, inventory };
-    if ready.plan.children().any(|child| applier.rolls(child)) {
-        let (key, now) = ((id.namespace.clone(), id.name.clone()), Instant::now());
-        if unasked {
-            applied.waits_turn = !context.turns.take(&key, context.settings.max_rolling, now);
-        } else {
-            context.turns.grant(&key, now);
-        }
-    }
-    if let Err(error) = everything(&mut applier, &mut binder, context, ready, &mut applied).await {
-        // The first failure is told; it is the one that stopped us.
-        applied.failed.get_or_insert(error);
-    }
-    applied
-}
-
-async fn everything(
-    applier: &mut Applier<'_>,
-    binder: &mut Binder<'_>,
-    context: &Context,
-    ready: &Ready,
-    applied: &mut Applied,
-) -> Result<(), ApplyError> {
-    let (plan, running) = (&ready.plan, ready.validated.running);
-    for child in &plan.generated {
-        // The others embed its content: a failure or a lost race ends this reconcile, the next one reads the winner's.
-        note(applier.apply(child).await?, &child.name, child.kind, applied);
-    }
-    for child in &plan.base {
-        let held = child.kind == Kind::Job && (running.holds_migration || applied.waits_turn);
-        if !held {
-            attempt(applier, child, applied).await?;
-        }
-    }
-    for binding in &plan.bindings {
-        bind(binder, binding, applied).await?;
-    }
-    // No pod starts where all are taken away, so none needs the schema.
-    if running.api == Pods::Stop || migrated(applier, plan, applied).await? {
-        for child in &plan.gated {
-            // The Deployment comes first; where it could not come an autoscaler would only complain, or scale a stranger's.
-            let scales_nothing = child.kind == Kind::HorizontalPodAutoscaler
-                && applier.inventory.get(Kind::Deployment, &child.name).is_none();
-            if !scales_nothing {
-                attempt(applier, child, applied).await?;
-            }
-        }
-    }
-    // With something undone nothing is deleted: what looks unwanted may still be needed.
-    if applied.failed.is_some() || applied.waits_turn || !applied.terminating.is_empty() || !plan.complete {
-        return Ok(());
-    }
-    if !binder.bindings.forbidden {
-        binder.prune(&plan.bindings).await?;
-    }
-    let wanted = plan.children().map(|child| (child.kind, child.name.clone())).collect();
-    let none = std::collections::BTreeSet::new();
-    let candidates = leftovers(applier.inventory, &wanted, &none, &plan.undecided, applier.stack).len();
-    if candidates == 0 {
-        return Ok(());
-    }
-    let in_use = secrets_in_use(&context.client, applier.stack, &wanted).await?;
-    let unwanted = leftovers(applier.inventory, &wanted, &in_use, &plan.undecided, applier.stack);
-    let unwanted: Vec<_> =
-        unwanted.into_iter().map(|(kind, name, live)| (kind, name.to_owned(), live.clone())).collect();
-    for (kind, name, live) in unwanted {
-        tracing::info!(kind = kind.name(), name, "deleting what is no longer wanted");
-        applier.delete(kind, &name, &live).await?;
-    }
-    Ok(())
-}
-
-/// Applies one object; one that the server refuses does not keep the others from being applied. Pods that would mount
-/// somebody else's object wait until it is out of the way.
-async fn attempt(applier: &mut Applier<'_>, child: &Child, applied: &mut Applied) -> Result<(), ApplyError> {
-    let is_foreign = |(kind, name): &(Kind, &str)| {
-        applied.foreign.iter().any(|foreign| foreign.kind == kind.name() && foreign.name == *name)
-    };
-    let not_yet = applied.waits_turn && applier.rolls(child);
-    if not_yet || mounts(&child.value["spec"]["template"]["spec"]).iter().any(is_foreign) {
-        return Ok(());
-    }
-    match applier.apply(child).await {
-        Ok(outcome) => note(outcome, &child.name, child.kind, applied),
-        Err(error) if error.is_refusal() => _ = applied.failed.get_or_insert(error),
-        Err(error) => return Err(error),
-    }
-    Ok(())
-}
-
-/// Keeps one binding to a cluster role; one that the server refuses does not keep the rest from being applied.
-async fn bind(binder: &mut Binder<'_>, binding: &Value, applied: &mut Applied) -> Result<(), ApplyError> {
-    let name = binding["metadata"]["name"].as_str().unwrap_or_default();
-    match binder.keep(binding).await {
-        Ok(outcome) => told(outcome, name, "ClusterRoleBinding", applied),
-        Err(error) if error.is_refusal() => _ = applied.failed.get_or_insert(error),
-        Err(error) => return Err(error),
-    }
-    Ok(())
-}
-
-fn note(outcome: Outcome, name: &str, kind: Kind, applied: &mut Applied) {
-    told(outcome, name, kind.name(), applied);
-}
-
-fn told(outcome: Outcome, name: &str, kind: &str, applied: &mut Applied) {
-    match outcome {
-        Outcome::Unchanged => {}
-        Outcome::Created => tracing::info!(kind, name, "created"),
-        Outcome::Changed(difference) => tracing::info!(kind, name, %difference, "applied"),
-        Outcome::Terminating => applied.terminating.push(format!("{kind} {name}")),
-        Outcome::Foreign(foreign) => applied.foreign.push(foreign),
-    }
-}
-
-/// Whether the schema for this image and database is there. A migration that failed is started again after a while.
-async fn migrated(applier: &mut Applier<'_>, plan: &Plan, applied: &mut Applied) -> Result<bool, ApplyError> {
-    // Without one the Deployment is held back, and what is left needs no schema.
-    let Some(name) = &plan.migration else { return Ok(true) };
-    // Pods for this migration have been started before: its Job did complete, wherever it is now.
-    if plan.deployed_for(name, applier.inventory) {
-        return Ok(true);
-    }
-    match migration::judge(applier.inventory, name, Timestamp::now()) {
-        Verdict::Ready => return Ok(true),
-        Verdict::Wait => {}
-        Verdict::RetryIn(wait) => applied.retry_migration = Some(wait),
-        Verdict::Again => {
-            if let Some(live) = applier.inventory.get(Kind::Job, name).cloned() {
-                applier.delete(Kind::Job, name, &live).await?;
-                applied.terminating.push(format!("Job {name}"));
-            }
-        }
-    }
-    Ok(false)
-}
-
-/// Writes the status when it differs, then tells what is new.
-async fn publish(context: &Context, stack: &PersesStack, status: &PersesStackStatus) -> kube::Result<()> {
-    if stack.status.as_ref() == Some(status) {
-        return Ok(());
-    }
-    let (namespace, name) = (stack.namespace().unwrap_or_default(), stack.name_any());
-    let api: Api<PersesStack> = Api::namespaced(context.client.clone(), &namespace);
-    let body = serde_json::json!({
-        "apiVersion": <PersesStack as kube::Resource>::api_version(&()),
-        "kind": <PersesStack as kube::Resource>::kind(&()),
-        // The UID fences: a stack of this name that was made since is not told about its predecessor.
-        "metadata": {"name": name, "uid": stack.uid()},
-        "status": status,
-    });
-    let params = PatchParams::apply(STATUS_MANAGER).force();
-    let result = api.patch_status(&name, &params, &Patch::Apply(&body)).await;
-    let word = if result.is_ok() { "changed" } else { "error" };
-    context.metrics.wrote("PersesStack", crate::apply::verb::APPLY, word);
-    match result {
-        Ok(_) => {}
-        // Gone, or another one by now.
-        Err(kube::Error::Api(answer)) if answer.is_not_found() => return Ok(()),
-        Err(error) => return Err(error),
-    }
-    let old = stack.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let created = stack.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    if let (true, false, Some(created)) =
-        (is_true(&status.conditions, condition::READY), is_true(old, condition::READY), created)
-        && context.first_ready(&stack.uid().unwrap_or_default())
-    {
-        context.metrics.became_ready(Duration::try_from(Timestamp::now().duration_since(created)).unwrap_or_default());
-    }
-    tell(context, stack, old, status).await;
-    Ok(())
-}
-
-/// Events for people. One that cannot be written is logged: it changes nothing.
-async fn tell(
-    context: &Context,
-    stack: &PersesStack,
-    old: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
-    status: &PersesStackStatus,
-) {
-    use kube::Resource as _;
-    let regarding = stack.object_ref(&());
-    for (condition, good) in status::news(old, &status.conditions) {
-        let mut note = format!("{}={}: {}", condition.type_, condition.status, condition.message);
-        // The API's limit is 1 kB.
-        if note.len() > 1000 {
-            note = note.chars().take(300).collect::<String>() + " ...";
-        }
-        let event = Event {
-            type_: if good { EventType::Normal } else { EventType::Warning },
-            reason: condition.reason.clone(),
-            note: Some(note),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = context.recorder.publish(&event, &regarding).await {
-            tracing::warn!(%error, reason = event.reason, "cannot publish an event");
-        }
-    }
 }

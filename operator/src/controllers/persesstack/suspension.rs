@@ -169,6 +169,11 @@ mod tests {
         assert_eq!(letters(running(false, &found)), "d");
         found.cluster = cluster(false, 1);
         assert_eq!(letters(running(false, &found)), "cd");
+        for edit in [|c: &mut ClusterState| c.users_revision.clear(), |c: &mut ClusterState| c.generation += 1] {
+            found.cluster.as_mut().map(edit);
+            assert_eq!(letters(running(false, &found)), "d", "nobody could sign in, or it is not known");
+            found.cluster = cluster(false, 1);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! as running or succeeded, and the real controllers do the rest.
 
 mod operator;
+pub(crate) mod pgo;
 pub(crate) mod rights;
 mod snapshot;
 mod world;
@@ -66,6 +67,11 @@ fn start(kinds: Vec<Kind>) -> ControlPlane {
             install_crd(&client).await;
             install_storage_class(&client).await;
             rights::install(&control_plane, &client).await;
+            // HTTPRoutes come with Gateways.
+            if kinds.contains(&Kind::HttpRoute) {
+                let folder = e2e::crds::folder().unwrap().unwrap();
+                e2e::crds::install(&client, &folder, "gateways", "gateway.networking.k8s.io").await.unwrap();
+            }
             for kind in kinds {
                 install_kind(&client, kind).await;
             }
@@ -126,6 +132,7 @@ fn logged() {
 }
 
 /// A namespace of its own for one test.
+#[derive(Clone)]
 pub(crate) struct Space {
     /// A client that is not the operator's.
     pub(crate) client: Client,

@@ -43,7 +43,9 @@ pub(crate) async fn versions(space: &Space) -> BTreeMap<String, Value> {
 pub(crate) async fn normalised(space: &Space) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     let uid = space.stacks().get_opt(STACK).await.unwrap().and_then(|stack| {
-        let status = serde_json::to_value(&stack.status).unwrap();
+        let status = serde_json::to_string(&stack.status).unwrap();
+        let generation = format!("generation {} of", stack.metadata.generation.unwrap_or_default());
+        let status = serde_json::from_str(&status.replace(&generation, "generation N of")).unwrap();
         all.insert("status".to_owned(), mask(status, &space.namespace));
         stack.metadata.uid
     });
@@ -68,12 +70,25 @@ pub(crate) async fn normalised(space: &Space) -> BTreeMap<String, Value> {
         let value = json!({"labels": object["metadata"]["labels"], "owners": owners, "spec": spec, "data": data, "managers": managers});
         all.insert(id, mask(value, &space.namespace));
     }
-    all
+    // The host of a PostgresCluster has the namespace in it, and so have the hashes of settings that name it.
+    if all.keys().any(|id| id.starts_with("PostgresCluster ")) { without_hashes(all) } else { all }
+}
+
+/// With one word for the hashes in names.
+fn without_hashes(all: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    let hashed = |id: &String| {
+        let name = id.split(' ').nth(1)?;
+        let (stem, _) = name.rsplit_once('-')?;
+        ["perses-migrate", "perses-api-config"].contains(&stem).then(|| (name.to_owned(), format!("{stem}-HASH")))
+    };
+    let names: Vec<_> = all.keys().filter_map(hashed).collect();
+    let masked = |text: String| names.iter().fold(text, |text, (name, masked)| text.replace(name, masked));
+    all.into_iter().map(|(id, value)| (masked(id), serde_json::from_str(&masked(value.to_string())).unwrap())).collect()
 }
 
 /// Removes what the API server or a controller fills in differently each time.
 fn strip(value: &mut Value) {
-    const VOLATILE: [&str; 9] = [
+    const VOLATILE: [&str; 12] = [
         "clusterIP",
         "clusterIPs",
         "persesstack.io/config-hash",
@@ -83,6 +98,9 @@ fn strip(value: &mut Value) {
         "healthCheckNodePort",
         "lastTransitionTime",
         "observedGeneration",
+        "suspendedAt",
+        "wakingSince",
+        "lastWakeSeconds",
     ];
     match value {
         Value::Object(object) => {
