@@ -25,6 +25,7 @@ pub mod provider;
 pub mod reasons;
 pub mod reconcile;
 pub mod references;
+pub mod rotation;
 pub mod sign_in;
 pub mod status;
 pub mod survey;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
@@ -18,9 +19,11 @@ use super::build::names::Names;
 use super::build::{build, hosts};
 use super::context::Context;
 use super::feasible::{self, Feasibility, judge};
+use super::inputs::sign_in_seconds;
 use super::leave::unbind;
-use super::observe::{Picture, observe, workloads};
+use super::observe::{Picture, job_state, observe, workloads};
 use super::observed::{ForeignObject, Observed};
+use super::rotation::look_again;
 use super::status::{self, Planned, Report, condition};
 use super::suspension::Pods;
 use super::validate::{Invalid, Validated, validate};
@@ -45,8 +48,8 @@ const RESYNC: Duration = Duration::from_mins(10);
 const WAITING: Duration = Duration::from_mins(1);
 /// A stack that waits for its turn to roll asks again after this time.
 const TURN: Duration = Duration::from_secs(5);
-/// A failed migration is started again after this time.
-const MIGRATION_RETRY: Duration = Duration::from_mins(1);
+/// A failed Job is started again after this time.
+const JOB_RETRY: Duration = Duration::from_mins(1);
 
 /// Failures of a reconcile. The status says the same where it could be written.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +96,7 @@ struct Applied {
     foreign: Vec<ForeignObject>,
     terminating: Vec<String>,
     failed: Option<ApplyError>,
-    retry_migration: Option<Duration>,
+    retry_job: Option<Duration>,
     waits_turn: bool,
 }
 
@@ -171,14 +174,18 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
     if let Some(error) = applied.failed {
         return Err(Error::Apply(error));
     }
-    Ok(match (&decided, applied.retry_migration) {
+    Ok(match (&decided, applied.retry_job) {
         (Err(invalid), _) if !invalid.terminal => (Action::requeue(WAITING), "waiting"),
         (Err(_), _) => (Action::requeue(RESYNC), "invalid"),
         (Ok(ready), _) if ready.held => (Action::requeue(WAITING), "infeasible"),
-        (Ok(_), Some(wait)) => (Action::requeue(wait), "migration-failed"),
+        (Ok(_), Some(wait)) => (Action::requeue(wait), "job-failed"),
         (Ok(_), None) if applied.waits_turn => (Action::requeue(TURN), "waiting"),
         (Ok(ready), None) if ready.validated.waits.first().is_some() => (Action::requeue(WAITING), "waiting"),
-        (Ok(_), None) => (Action::requeue(RESYNC), "ok"),
+        (Ok(ready), None) => {
+            let (rotations, live) = (&ready.validated.generated.rotations, sign_in_seconds(&stack.spec));
+            let again = look_again(rotations, live, picture.observed.rotation.now).map(Duration::from_secs);
+            (Action::requeue(again.map_or(RESYNC, |again| again.min(RESYNC))), "ok")
+        }
     })
 }
 
@@ -282,6 +289,13 @@ async fn everything(
         if !held {
             attempt(applier, child, applied).await?;
         }
+        // Nothing but its own end waits for the Job of a rotation.
+        if child.kind == Kind::Job
+            && plan.migration.as_ref() != Some(&child.name)
+            && let Some(job) = applier.inventory.typed(Kind::Job, &child.name)
+        {
+            retry_failed(applier, &child.name, &job, applied).await?;
+        }
     }
     for binding in &plan.bindings {
         bind(binder, binding, applied).await?;
@@ -372,25 +386,35 @@ async fn migrated(applier: &mut Applier<'_>, plan: &Plan, applied: &mut Applied)
     if plan.deployed_for(migration, applier.inventory) {
         return Ok(true);
     }
-    let Some(job) = applier.inventory.typed::<k8s_openapi::api::batch::v1::Job>(Kind::Job, migration) else {
+    let Some(job) = applier.inventory.typed::<Job>(Kind::Job, migration) else {
         return Ok(false);
     };
-    let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
-    let is = |type_: &str| conditions.iter().find(|found| found.type_ == type_ && found.status == "True");
-    if is("Complete").is_some() {
+    if job_state(&job).complete {
         return Ok(true);
     }
-    if let Some(failed) = is("Failed") {
-        let since = failed.last_transition_time.as_ref().map_or_else(Timestamp::now, |time| time.0);
-        let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
-        if let Some(wait) = MIGRATION_RETRY.checked_sub(age) {
-            applied.retry_migration = Some(wait.max(Duration::from_secs(1)));
-        } else if let Some(live) = applier.inventory.get(Kind::Job, migration).cloned() {
-            applier.delete(Kind::Job, migration, &live).await?;
-            applied.terminating.push(format!("Job {migration}"));
-        }
-    }
+    retry_failed(applier, migration, &job, applied).await?;
     Ok(false)
+}
+
+/// A Job that failed is started again after a while.
+async fn retry_failed(
+    applier: &mut Applier<'_>,
+    name: &str,
+    job: &Job,
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let failed = conditions.into_iter().flatten().find(|found| found.type_ == "Failed" && found.status == "True");
+    let Some(failed) = failed else { return Ok(()) };
+    let since = failed.last_transition_time.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+    if let Some(wait) = JOB_RETRY.checked_sub(age) {
+        applied.retry_job = Some(wait.max(Duration::from_secs(1)));
+    } else if let Some(live) = applier.inventory.get(Kind::Job, name).cloned() {
+        applier.delete(Kind::Job, name, &live).await?;
+        applied.terminating.push(format!("Job {name}"));
+    }
+    Ok(())
 }
 
 /// Writes the status when it differs, then tells what is new.
