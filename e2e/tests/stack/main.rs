@@ -9,6 +9,7 @@ mod availability;
 mod browser;
 mod clients;
 mod perses_operator;
+mod rotation;
 mod steady;
 mod storage;
 mod tapering;
