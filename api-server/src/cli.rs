@@ -39,6 +39,32 @@ pub enum Command {
     /// Work on the secrets of the configured store
     #[command(subcommand)]
     Secrets(SecretsCommand),
+    /// Work on the users of the configured store
+    #[command(subcommand)]
+    Users(UsersCommand),
+    /// See to it that a role of the database signs in with a password, then exit
+    Login(LoginOptions),
+}
+
+/// Subcommands of `users`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum UsersCommand {
+    /// Give the first user the password of `initial_admin.password_file`, unless it has chosen one that is in none of the files
+    RenewAdminPassword,
+}
+
+/// Flags of `login`.
+#[derive(Debug, Clone, Args)]
+pub struct LoginOptions {
+    /// File with the role's name
+    #[arg(long, value_name = "FILE")]
+    pub user_file: PathBuf,
+    /// File with the password that it is to have
+    #[arg(long, value_name = "FILE")]
+    pub password_file: PathBuf,
+    /// File with the password that it has had until now; with it the role changes its own, else the configured user makes it
+    #[arg(long, value_name = "FILE")]
+    pub known_password_file: Option<PathBuf>,
 }
 
 /// Subcommands of `secrets`.

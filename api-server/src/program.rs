@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command, SecretsCommand, listen_address, normalise};
+use crate::cli::{Cli, Command, SecretsCommand, UsersCommand, listen_address, normalise};
 use crate::store::postgres::MigrateError;
 use crate::{commands, config, server, store, telemetry, transfer};
 
@@ -70,6 +70,14 @@ fn run(cli: &Cli) -> Result<ExitCode, String> {
             let report = runtime.block_on(commands::secrets::re_encrypt(&config, options))?;
             print!("{report}");
             if report.failed.is_empty() { Ok(()) } else { Err("not every secret could be encrypted anew".to_owned()) }
+        }
+        Some(Command::Users(UsersCommand::RenewAdminPassword)) => {
+            println!("{}", runtime.block_on(commands::users::renew_admin_password(&config))?);
+            Ok(())
+        }
+        Some(Command::Login(options)) => {
+            println!("{}", runtime.block_on(commands::login::run(&config, options))?);
+            Ok(())
         }
         Some(Command::Export(options)) => {
             let count = runtime.block_on(transfer::export(&config, options))?;

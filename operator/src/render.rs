@@ -146,7 +146,7 @@ fn with_stand_ins(stack: &PersesStack, names: &Names, observed: &Observed) -> Ob
     ];
     for (name, pairs) in answers {
         let data = pairs.into_iter().map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec())).collect();
-        observed.secrets.entry(name).or_insert(SecretData { data, ours: false });
+        observed.secrets.entry(name).or_insert(SecretData { data, ..SecretData::default() });
     }
     observed
 }
@@ -176,13 +176,24 @@ fn given_secret(document: &Value) -> Result<(String, SecretData), RenderError> {
         serde_json::from_value(document.clone()).map_err(|error| RenderError::Yaml(format!("Secret: {error}")))?;
     let mut data: BTreeMap<_, _> = secret.data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.0)).collect();
     data.extend(secret.string_data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.into_bytes())));
-    Ok((secret.metadata.name.unwrap_or_default(), SecretData { data, ours: false }))
+    Ok((secret.metadata.name.unwrap_or_default(), SecretData { data, ..SecretData::default() }))
 }
 
 /// Every object in the order of apply, as JSON with `apiVersion` and `kind`; passwords and keys are masked.
 pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
-    let Resources { retained, database, cluster, cache, pooler, migration, exposure, monitoring, api, limits } =
-        &rendered.resources;
+    let Resources {
+        retained,
+        database,
+        cluster,
+        cache,
+        pooler,
+        migration,
+        rotation,
+        exposure,
+        monitoring,
+        api,
+        limits,
+    } = &rendered.resources;
     let mut out = Vec::new();
     for secret in &retained.secrets {
         push(&mut out, secret)?;
@@ -212,7 +223,7 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
         push_some(&mut out, deployment.as_ref())?;
         push(&mut out, pdb)?;
     }
-    if let Some(build::Migration { config, job }) = migration {
+    for build::Migration { config, job } in migration.iter().chain(rotation) {
         push(&mut out, config)?;
         push(&mut out, job)?;
     }

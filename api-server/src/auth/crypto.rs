@@ -62,8 +62,15 @@ struct Ring {
 
 impl Ring {
     fn new<K: AsRef<[u8]>>(key: &[u8], previous: &[K], generation: u64) -> Result<Self, CryptoError> {
-        let previous = previous.iter().map(|key| Key::new(key.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Self { current: Key::new(key)?, previous, generation })
+        let mut ring = Self { current: Key::new(key)?, previous: Vec::new(), generation };
+        for key in previous {
+            let key = Key::new(key.as_ref())?;
+            // Named twice, as in the middle of a change, it is one key: what it reads is not ambiguous.
+            if !ring.all().any(|known| known.bytes == key.bytes) {
+                ring.previous.push(key);
+            }
+        }
+        Ok(ring)
     }
 
     fn all(&self) -> impl Iterator<Item = &Key> {
@@ -231,6 +238,17 @@ mod tests {
             assert_eq!(secrets.decrypt(&sealed).unwrap(), plain.as_bytes());
         }
         assert_ne!(secrets.encrypt(b"same").unwrap(), secrets.encrypt(b"same").unwrap(), "nonces must differ");
+    }
+
+    #[test]
+    fn a_key_that_is_named_twice_is_one_key() {
+        let key = b"0123456789abcdef0123456789abcdef";
+        let secrets = SecretBox::with_previous(key, &[&[7; 32], key, &[7; 32]]).unwrap();
+        assert_eq!(secrets.keys(), [*key, [7; 32]]);
+        assert_eq!(
+            secrets.decrypt_surely("AAECAwQFBgcICQoLDA0ODzsosoHzvQREZ07oIKX53lPN3hU=").unwrap(),
+            b"hunter2 from perses"
+        );
     }
 
     #[test]

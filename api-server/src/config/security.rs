@@ -115,6 +115,10 @@ pub struct InitialAdmin {
     pub username_file: PathBuf,
     /// File with the password.
     pub password_file: PathBuf,
+    /// Files with passwords that count as well, as long as the stored one is one of these or that of `password_file`: while
+    /// the password is being changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_password_files: Vec<PathBuf>,
 }
 
 /// `security.authorization`.

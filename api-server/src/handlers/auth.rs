@@ -20,6 +20,7 @@ use crate::domain::kind::Kind;
 use crate::domain::{name, secret};
 use crate::error::ApiError;
 use crate::handlers::{body, providers};
+use crate::service::admin;
 use crate::state::AppState;
 
 /// Upstream's text, its final blank included.
@@ -66,7 +67,13 @@ async fn login(State(state): State<AppState>, request: Request) -> Result<Respon
         audit::user(&login);
     }
     let hash = user.and_then(|user| secret::password_hash(user.spec.raw()));
-    let right = state.sealer.passwords().verify(password, hash).await;
+    let passwords = state.sealer.passwords();
+    let mut right = passwords.verify(password.clone(), hash.clone()).await;
+    if let (Ok(false), Some(admin)) = (&right, &state.config.security.authentication.initial_admin)
+        && admin::is_first(admin, &login, |name| state.resources.fold(name)).await
+    {
+        right = admin::counts_meanwhile(admin, passwords, &password, hash.as_deref()).await;
+    }
     if !right.map_err(|error| ApiError::Internal(error.to_string()))? {
         return Err(ApiError::BadRequest(WRONG.to_owned()));
     }

@@ -7,12 +7,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::password::{PasswordError, Passwords};
 use crate::config::InitialAdmin;
-use crate::domain::document::{Envelope, Key};
+use crate::domain::document::{Draft, Envelope, Key};
 use crate::domain::kind::Kind;
+use crate::domain::secret;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::service::resources::Resources;
+use crate::store::{Precondition, Store, StoreError};
 
 /// Name of the global role that allows everything, and of the binding of the first user to it.
 const ADMIN: &str = "admin";
@@ -72,6 +75,115 @@ pub async fn ensure(resources: &Resources, config: &InitialAdmin, with_roles: bo
     }
     let password = read(&config.password_file).await?;
     create(resources, Kind::User, &name, json!({"nativeProvider": {"password": password}})).await
+}
+
+/// Whether this is a password of the first user that counts beside the stored one, because it is being changed: one of the
+/// files holds it, and the stored one is another of theirs. What the user has chosen instead ends all of them.
+///
+/// # Errors
+/// The hashes cannot be compared.
+pub async fn counts_meanwhile(
+    config: &InitialAdmin,
+    passwords: &Passwords,
+    sent: &str,
+    hash: Option<&str>,
+) -> Result<bool, PasswordError> {
+    let Some(hash) = hash else { return Ok(false) };
+    let known = files(config).await;
+    if !known.iter().any(|known| same(known, sent)) {
+        return Ok(false);
+    }
+    for other in known.into_iter().filter(|known| !same(known, sent)) {
+        if passwords.verify(other, Some(hash.to_owned())).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether `login` is the first user's.
+pub async fn is_first(config: &InitialAdmin, login: &str, fold: impl Fn(&str) -> String) -> bool {
+    !config.also_password_files.is_empty() && read(&config.username_file).await.is_ok_and(|name| fold(&name) == login)
+}
+
+/// The passwords in the files that can be read.
+async fn files(config: &InitialAdmin) -> Vec<String> {
+    let mut known = Vec::new();
+    for path in std::iter::once(&config.password_file).chain(&config.also_password_files) {
+        known.extend(read(path).await);
+    }
+    known
+}
+
+/// Compares digests: how long it takes tells nothing of the texts.
+fn same(one: &str, other: &str) -> bool {
+    blake3::hash(one.as_bytes()) == blake3::hash(other.as_bytes())
+}
+
+/// What came of [`renew`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// The stored password was one of `also_password_files`; it is that of `password_file` now.
+    Changed,
+    /// It was so already.
+    Current,
+    /// It is none of them: the user has chosen another one, which stays.
+    Own,
+    /// There is no such user, or it has no password here.
+    Nobody,
+}
+
+impl std::fmt::Display for Renewed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Changed => "the first user's password is that of the file now",
+            Self::Current => "the first user's password is that of the file already",
+            Self::Own => "the first user has chosen another password, which stays",
+            Self::Nobody => "there is no first user with a password",
+        })
+    }
+}
+
+/// Stores the password of `password_file` for the first user, when the stored one is one of `also_password_files`. It may run
+/// beside servers, be interrupted, and be run again.
+///
+/// # Errors
+/// A file cannot be read, or the store does not take it; in words.
+pub async fn renew(store: &dyn Store, config: &InitialAdmin, case_sensitive: bool) -> Result<Renewed, String> {
+    let passwords = Passwords::default();
+    let name = read(&config.username_file).await?;
+    let name = if case_sensitive { name } else { name.to_lowercase() };
+    let password = read(&config.password_file).await?;
+    let key = Key::global(Kind::User, &*name);
+    loop {
+        let Some(stored) = store.get(&key).await.map_err(|error| error.to_string())? else {
+            return Ok(Renewed::Nobody);
+        };
+        let Some(hash) = secret::password_hash(stored.spec.raw()) else { return Ok(Renewed::Nobody) };
+        let is = async |password: String| {
+            passwords.verify(password, Some(hash.clone())).await.map_err(|error| error.to_string())
+        };
+        if is(password.clone()).await? {
+            return Ok(Renewed::Current);
+        }
+        let mut was_ours = false;
+        for path in &config.also_password_files {
+            was_ours = was_ours || is(read(path).await?).await?;
+        }
+        if !was_ours {
+            return Ok(Renewed::Own);
+        }
+        let hash = passwords.hash(password.clone()).await.map_err(|error| error.to_string())?;
+        let spec = serde_json::from_str(stored.spec.raw().get()).map_err(|error| error.to_string())?;
+        let spec = secret::with_password_hash(spec, hash).map_err(|error| error.to_string())?;
+        let draft = Draft { key: key.clone(), tags: stored.tags, spec, origin: stored.origin };
+        match store.update(draft, Precondition::Version(stored.version)).await {
+            Ok(_) => return Ok(Renewed::Changed),
+            // Somebody else wrote it meanwhile: look again.
+            Err(StoreError::VersionConflict { .. } | StoreError::NotFound) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }
 
 /// Creates a document unless there is one of that name, which wins; says whether it did.

@@ -63,8 +63,11 @@ async fn the_first_user_is_made_by_one_pod() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "user", "admin\n");
     write(folder.path(), "password", "secret\n");
-    let config =
-        InitialAdmin { username_file: folder.path().join("user"), password_file: folder.path().join("password") };
+    let config = InitialAdmin {
+        username_file: folder.path().join("user"),
+        password_file: folder.path().join("password"),
+        also_password_files: Vec::new(),
+    };
     for _ in 0..ROUNDS {
         let (database, pods) = pods(server).await;
         let made = at_once(&pods, |pod| {

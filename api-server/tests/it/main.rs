@@ -35,6 +35,7 @@ mod replica;
 mod replicas;
 mod resources;
 mod rollout;
+mod rotation;
 mod routes;
 mod sign_in;
 mod store;

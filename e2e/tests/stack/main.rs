@@ -12,6 +12,7 @@ mod clients;
 mod perses_operator;
 mod release;
 mod replica;
+mod rotation;
 mod steady;
 mod storage;
 mod tapering;

@@ -51,8 +51,19 @@ impl Plan {
 /// Orders the objects. Every group is taken apart without `..`: a new object that nobody applies does not compile.
 pub fn plan(resources: &Resources) -> Plan {
     use Lifecycle::{Applied, Generated, Immutable};
-    let Resources { retained, database, cluster, cache, pooler, migration, exposure, monitoring, api, limits } =
-        resources;
+    let Resources {
+        retained,
+        database,
+        cluster,
+        cache,
+        pooler,
+        migration,
+        rotation,
+        exposure,
+        monitoring,
+        api,
+        limits,
+    } = resources;
     let Retained { secrets, claim } = retained;
     let generated = secrets.iter().map(|secret| Child::new(Kind::Secret, Generated, secret)).collect();
 
@@ -84,7 +95,7 @@ pub fn plan(resources: &Resources) -> Plan {
         base.extend(deployment.iter().map(|deployment| Child::new(Kind::Deployment, Applied, deployment)));
         base.push(Child::new(Kind::PodDisruptionBudget, Applied, pdb));
     }
-    if let Some(Migration { config, job }) = migration {
+    for Migration { config, job } in migration.iter().chain(rotation) {
         base.push(Child::new(Kind::Secret, Immutable, config));
         base.push(Child::new(Kind::Job, Immutable, job));
     }

@@ -70,6 +70,7 @@ fn the_reasons_are_documented() {
         r#"reason: "([A-Z]\w+)""#,
         r#"\(Status::\w+, "([A-Z]\w+)"\)"#,
         r#"\b(?:not|held)\(\s*"([A-Z]\w+)""#,
+        r#"\("(Rotation\w+)","#,
     ]
     .map(|place| regex::Regex::new(place).expect("pattern"));
     let mut found = 0;

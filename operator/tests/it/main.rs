@@ -27,6 +27,7 @@ mod plan;
 mod pods;
 mod pooler;
 mod providers;
+mod rotation;
 mod samples;
 mod seed;
 mod sign_in;

@@ -31,7 +31,7 @@ fn run(stack: &PersesStack, observed: &Observed) -> Result<Validated, Invalid> {
 fn with(secrets: &[(&str, &[(&str, &str)])]) -> Observed {
     let data = |pairs: &[(&str, &str)]| SecretData {
         data: pairs.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect(),
-        ours: false,
+        ..SecretData::default()
     };
     let secrets: BTreeMap<_, _> = secrets.iter().map(|(name, pairs)| ((*name).to_owned(), data(pairs))).collect();
     Observed { secrets, capabilities: Capabilities::with(&[]), ..Observed::default() }

@@ -28,7 +28,7 @@ fn resolved(stack: &PersesStack, observed: &Observed) -> Result<Validated, Inval
 
 fn secret(pairs: &[(&str, &str)]) -> SecretData {
     let data = pairs.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
-    SecretData { data, ours: false }
+    SecretData { data, ..SecretData::default() }
 }
 
 /// A cluster with Routes in which this Secret is.

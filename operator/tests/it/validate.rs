@@ -35,7 +35,11 @@ fn run(spec: &Value, observed: &Observed) -> Result<Validated, Invalid> {
 }
 
 fn secret(pairs: &[(&str, &str)], ours: bool) -> SecretData {
-    SecretData { data: pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect(), ours }
+    SecretData {
+        data: pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect(),
+        ours,
+        rotation: None,
+    }
 }
 
 fn with_secret(name: &str, data: SecretData) -> Observed {
@@ -45,7 +49,7 @@ fn with_secret(name: &str, data: SecretData) -> Observed {
 /// A stack that exists has its encryption key.
 fn with_key() -> Observed {
     let data = BTreeMap::from([("encryption-key".to_owned(), vec![7; 32])]);
-    with_secret("perses-keys", SecretData { data, ours: true })
+    with_secret("perses-keys", SecretData { data, ours: true, rotation: None })
 }
 
 fn external() -> Value {
@@ -253,7 +257,7 @@ fn generated_secrets_are_made_once_and_adopted_afterwards() {
             .generated
             .secrets
             .iter()
-            .map(|(n, d)| (n.clone(), SecretData { data: d.clone(), ours: true }))
+            .map(|(n, d)| (n.clone(), SecretData { data: d.clone(), ours: true, rotation: None }))
             .collect(),
         ..nothing()
     };

@@ -21,6 +21,11 @@ impl Credentials {
         Self { user: String::new(), password: None }
     }
 
+    /// A user and a password.
+    pub(super) fn of(user: &str, password: &str) -> Self {
+        Self { user: user.to_owned(), password: Some(password.to_owned()) }
+    }
+
     /// Takes what the configuration says or its files hold now.
     pub(super) fn read(config: &config::Postgres) -> Result<Self, StoreError> {
         let file = |key: &str, path: &Path| {

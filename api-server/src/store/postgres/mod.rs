@@ -6,6 +6,7 @@ mod audit;
 mod credentials;
 mod error;
 mod lease;
+mod login;
 mod migrate;
 mod owner;
 mod pool;
@@ -28,6 +29,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use sqlx::{Connection as _, PgConnection};
 
+pub use self::login::{Ensured, Login, ensure_login};
 pub use self::migrate::{MigrateError, Migration, Report, migrate, rehearse};
 use self::pool::{Database, Frame, POINT_LIMIT};
 use self::position::{Known, Look};

@@ -133,6 +133,6 @@ async fn schema_owner(connection: &mut PgConnection) -> Result<Option<String>, S
 }
 
 /// A name as an identifier of SQL.
-fn quote(name: &str) -> String {
+pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -153,10 +153,10 @@ impl Vault {
     }
 }
 
-/// Whether `secret` has no value where `whole` has one.
+/// Whether `secret` has no value where `whole` has one, at the same state of its rotation.
 fn lacks(secret: &SecretData, whole: &SecretData) -> bool {
     let missing = |key: &String| secret.data.get(key).is_none_or(Vec::is_empty);
-    whole.data.iter().any(|(key, value)| !value.is_empty() && missing(key))
+    secret.rotation == whole.rotation && whole.data.iter().any(|(key, value)| !value.is_empty() && missing(key))
 }
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn secret(value: &str) -> SecretData {
-        SecretData { data: [("k".to_owned(), value.as_bytes().to_vec())].into(), ours: true }
+        SecretData { data: [("k".to_owned(), value.as_bytes().to_vec())].into(), ours: true, rotation: None }
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
         let mut deleted = BTreeMap::new();
         vault.restore(&stack("s", "1"), &generated, &mut deleted);
         assert_eq!(deleted.get("s-keys"), Some(&secret("v1")));
-        let damaged = SecretData { data: BTreeMap::new(), ours: true };
+        let damaged = SecretData { ours: true, ..SecretData::default() };
         vault.restore(&stack("s", "1"), &generated, &mut BTreeMap::from([("s-keys".to_owned(), damaged)]));
         let mut deleted = BTreeMap::new();
         vault.restore(&stack("s", "1"), &generated, &mut deleted);

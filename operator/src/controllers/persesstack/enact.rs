@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use super::context::Context;
-use super::migration::{self, Verdict};
+use super::job::{self, Verdict};
 use super::observe::Picture;
 use super::observed::ForeignObject;
 use super::reconcile::Ready;
@@ -28,8 +28,8 @@ pub(super) struct Applied {
     pub(super) terminating: Vec<String>,
     /// The first request that failed.
     pub(super) failed: Option<ApplyError>,
-    /// A migration has failed and is started again after this time.
-    pub(super) retry_migration: Option<Duration>,
+    /// A Job has failed and is started again after this time.
+    pub(super) retry_job: Option<Duration>,
     /// Pods are replaced later: other stacks are being replaced now.
     pub(super) waits_turn: bool,
 }
@@ -76,6 +76,10 @@ async fn everything(
         let held = child.kind == Kind::Job && (running.holds_migration || applied.waits_turn);
         if !held {
             attempt(applier, child, applied).await?;
+        }
+        // Nothing but its own end waits for the Job of a rotation.
+        if child.kind == Kind::Job && plan.migration.as_ref() != Some(&child.name) {
+            ended(applier, &child.name, applied).await?;
         }
     }
     for binding in &plan.bindings {
@@ -159,7 +163,7 @@ fn told(outcome: Outcome, name: &str, kind: &str, applied: &mut Applied) {
     }
 }
 
-/// Whether the schema for this image and database is there. A migration that failed is started again after a while.
+/// Whether the schema for this image and database is there.
 async fn migrated(applier: &mut Applier<'_>, plan: &Plan, applied: &mut Applied) -> Result<bool, ApplyError> {
     // Without one the Deployment is held back, and what is left needs no schema.
     let Some(name) = &plan.migration else { return Ok(true) };
@@ -167,10 +171,15 @@ async fn migrated(applier: &mut Applier<'_>, plan: &Plan, applied: &mut Applied)
     if plan.deployed_for(name, applier.inventory) {
         return Ok(true);
     }
-    match migration::judge(applier.inventory, name, Timestamp::now()) {
+    ended(applier, name, applied).await
+}
+
+/// Whether a Job has done its work. One that failed is started again after a while.
+async fn ended(applier: &mut Applier<'_>, name: &str, applied: &mut Applied) -> Result<bool, ApplyError> {
+    match job::judge(applier.inventory, name, Timestamp::now()) {
         Verdict::Ready => return Ok(true),
         Verdict::Wait => {}
-        Verdict::RetryIn(wait) => applied.retry_migration = Some(wait),
+        Verdict::RetryIn(wait) => applied.retry_job = Some(wait),
         Verdict::Again => {
             if let Some(live) = applier.inventory.get(Kind::Job, name).cloned() {
                 applier.delete(Kind::Job, name, &live).await?;

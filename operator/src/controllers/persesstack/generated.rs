@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use super::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY};
 use super::build::names::Names;
+use super::inputs;
 use super::observed::{Observed, SecretData};
 use super::references::{CERTIFICATE_KEYS, fingerprint};
+use super::rotation::{self, State, View, What};
 use super::validate::{Endpoint, Generated, Invalid, Login, PoolerCertificate, Redacted, SecretRef};
 use super::waits::{Part, Waits};
-use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStackSpec, PoolerType};
+use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStack, PoolerType};
 use crate::settings::Entropy;
 
 type Data = BTreeMap<String, Vec<u8>>;
@@ -17,17 +19,18 @@ type Data = BTreeMap<String, Vec<u8>>;
 const POOLER_USER: &str = "perses";
 
 /// Key of the 32 bytes in `<stack>-keys`.
-const ENCRYPTION_KEY: &str = "encryption-key";
+pub(super) const ENCRYPTION_KEY: &str = "encryption-key";
 
 /// Values of every generated Secret that this stack needs, without those that cannot be used: they are noted in `waits`.
 pub(super) fn resolve(
-    spec: &PersesStackSpec,
+    stack: &PersesStack,
     database_type: DatabaseType,
     names: &Names,
     observed: &Observed,
     entropy: &Entropy,
     waits: &mut Waits,
 ) -> Result<Generated, Invalid> {
+    let spec = &stack.spec;
     let mut secrets = BTreeMap::new();
     let mut add = |name: String, keys: &[&str], fresh: Data, holds| -> Result<(), Invalid> {
         let data = match observed.secrets.get(&name) {
@@ -43,8 +46,9 @@ pub(super) fn resolve(
     add(names.admin(), &["username", "password"], fresh, Part::WITH_KEYS)?;
     if spec.cache.type_ == CacheType::Standalone {
         let password = word(&entropy.redis_password);
-        let acl = redis_acl("perses", &password);
-        let fresh = data([("username", "perses".to_owned()), ("password", password), ("users.acl", acl)]);
+        let acl = redis_acl(b"perses", &[password.as_bytes()]);
+        let mut fresh = data([("username", "perses".to_owned()), ("password", password)]);
+        fresh.insert("users.acl".to_owned(), acl);
         add(names.redis(), &["username", "password", "users.acl"], fresh, Part::WITH_CACHE)?;
     }
     if database_type == DatabaseType::Standalone {
@@ -73,7 +77,56 @@ pub(super) fn resolve(
     if let Some(data) = waits.hold(encryption_key(names, observed, entropy), Part::WITH_KEYS)? {
         secrets.insert(names.keys(), data);
     }
-    Ok(Generated { secrets })
+    let rotations = rotate(stack, names, observed, entropy, &mut secrets);
+    Ok(Generated { secrets, rotations })
+}
+
+/// Takes rotations one step further, where they are asked for or under way.
+fn rotate(
+    stack: &PersesStack,
+    names: &Names,
+    observed: &Observed,
+    entropy: &Entropy,
+    secrets: &mut BTreeMap<String, Data>,
+) -> rotation::States {
+    let pooler = stack.spec.pooler.type_ == PoolerType::PgBouncer;
+    let found = |what| State::of(observed.secrets.get(&what_secret(what, names))?);
+    let before = What::ALL.into_iter().filter_map(|what| Some((what, found(what)?))).collect();
+    let view = View {
+        evidence: &observed.rotation,
+        expected: &rotation::Seen::at(&before, pooler),
+        pooler,
+        tokens_live: inputs::sign_in_seconds(&stack.spec),
+        awake: rotation::awake(&stack.spec, &observed.workloads),
+    };
+    let mut states = rotation::States::new();
+    for what in What::ALL {
+        let name = what_secret(what, names);
+        let Some(data) = secrets.get_mut(&name) else { continue };
+        let request = rotation::request(stack, what);
+        let fresh = match what {
+            What::Admin => word(&entropy.admin_password).into_bytes(),
+            What::Database => word(&entropy.database_password).into_bytes(),
+            What::Keys => entropy.encryption_key.to_vec(),
+            What::Redis => word(&entropy.redis_password).into_bytes(),
+        };
+        let state = match observed.secrets.get(&name) {
+            None => State::made(request, observed.rotation.now),
+            Some(existing) => rotation::advance(what, State::of(existing), request, data, fresh, &view),
+        };
+        states.extend(state.map(|state| (what, state)));
+    }
+    states
+}
+
+/// The Secret that holds it.
+fn what_secret(what: What, names: &Names) -> String {
+    match what {
+        What::Admin => names.admin(),
+        What::Database => names.database(),
+        What::Keys => names.keys(),
+        What::Redis => names.redis(),
+    }
 }
 
 /// The 32 bytes that protect stored secrets. Where there is data they are not made anew.
@@ -101,6 +154,22 @@ impl Generated {
     pub fn pooler_client(&self, names: &Names) -> Option<(&str, &str)> {
         let secret = names.pgbouncer_client();
         self.text(&secret, "username").zip(self.text(&secret, "password"))
+    }
+
+    /// Stands for the password with which the pod of the standalone database is started.
+    pub(super) fn database_seed(&self, names: &Names) -> String {
+        self.secrets.get(&names.database()).map(rotation::seed).unwrap_or_default()
+    }
+
+    /// Whether a generated Secret has this key.
+    pub(super) fn has(&self, secret: &str, key: &str) -> bool {
+        self.secrets.get(secret).is_some_and(|data| data.contains_key(key))
+    }
+
+    /// The rotation of a Secret, if there ever was one.
+    pub(super) fn rotation(&self, secret: &str, names: &Names) -> Option<&State> {
+        let what = What::ALL.into_iter().find(|what| what_secret(*what, names) == secret)?;
+        self.rotations.get(&what)
     }
 
     /// The certificate that was made for the pooler; `None` while it is waited for.
@@ -184,8 +253,12 @@ fn damaged(name: &str, key: &str, what: &str) -> Invalid {
 }
 
 /// Redis ACL: one user for the server, nothing for anybody else. `info` and `flushdb` are for metrics and cache flushes.
-fn redis_acl(user: &str, password: &str) -> String {
-    format!("user default off\nuser {user} on >{password} ~* &* +@all -@admin -@dangerous +info +flushdb\n")
+pub(super) fn redis_acl(user: &[u8], passwords: &[&[u8]]) -> Vec<u8> {
+    let passwords: Vec<_> =
+        passwords.iter().map(|password| format!(">{}", String::from_utf8_lossy(password))).collect();
+    let (user, passwords) = (String::from_utf8_lossy(user), passwords.join(" "));
+    format!("user default off\nuser {user} on {passwords} ~* &* +@all -@admin -@dangerous +info +flushdb\n")
+        .into_bytes()
 }
 
 /// A password of letters and digits: safe in URLs, configuration files and SQL. 24 bytes give about 140 bits.

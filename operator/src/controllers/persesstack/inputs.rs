@@ -160,6 +160,17 @@ impl Positive for Bytes {
     }
 }
 
+/// How long a sign-in counts at most, in seconds: the longer life of the two tokens.
+pub(super) fn sign_in_seconds(spec: &PersesStackSpec) -> i64 {
+    let life = |token: &str, usual: i64| {
+        let config = spec.api.config.as_ref();
+        let own = config.and_then(|config| config.get("security")?.get("authentication")?.get(token)?.as_str());
+        // One that cannot be read keeps the pods from starting, so nothing was signed with it.
+        own.and_then(prometheus_duration_ms).map_or(usual, |ms| ms / 1000)
+    };
+    life("refresh_token_ttl", 24 * 3600).max(life("access_token_ttl", 15 * 60))
+}
+
 /// Milliseconds of a Prometheus duration (`1h30m`, `15s`, `500ms`); `None` when it is not one.
 fn prometheus_duration_ms(text: &str) -> Option<i64> {
     let mut rest = text;
@@ -175,6 +186,8 @@ fn prometheus_duration_ms(text: &str) -> Option<i64> {
             "m" => 60_000,
             "h" => 3_600_000,
             "d" => 86_400_000,
+            "w" => 7 * 86_400_000,
+            "y" => 365 * 86_400_000,
             _ => return None,
         };
         rest = &rest[end..];

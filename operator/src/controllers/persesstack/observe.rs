@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
-use kube::api::Api;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use serde_json::Value;
 
 use super::admission;
 use super::build::SUSPENDED;
 use super::build::account::{CLUSTER_ROLES, cluster_roles};
-use super::build::labels::Component;
+use super::build::labels::{COMPONENT_KEY, Component, INSTANCE_KEY};
 use super::build::names::Names;
 use super::context::Context;
 use super::crunchy::ClusterState;
@@ -20,6 +23,7 @@ use super::observed::{
     Availability, Capabilities, ForeignObject, HpaState, JobState, Listener, Observed, SecretData, WorkloadState,
     Workloads,
 };
+use super::rotation::{self, Evidence, State, Step};
 use super::survey;
 use super::{datasources, frontends, platform, sign_in};
 use crate::api::v1alpha1::{DatabaseType, LocalReference, PersesStack, PersesStackSpec, ServingTlsType};
@@ -85,6 +89,7 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     observed.ingress_classes = frontends::ingress_classes(context, &stack.spec.exposure).await?;
     observed.listeners = frontends::listeners(context, &stack.spec.exposure, capabilities, id).await?;
     observed.workloads = workloads(&inventory, &names, None, &observed.listeners);
+    observed.rotation = evidence(context, id, &inventory, &observed).await?;
     found_data(&mut observed, stack, &inventory, &names);
     if capabilities.of(Kind::PostgresCluster) == Availability::Present
         && matches!(stack.spec.database.type_, DatabaseType::Crunchy | DatabaseType::Auto)
@@ -94,6 +99,44 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     let complete = |(name, job): (&String, &JobState)| job.complete.then(|| name.clone());
     observed.completed_migrations = observed.workloads.migrations.iter().filter_map(complete).collect();
     Ok(Picture { inventory, observed, bindings })
+}
+
+/// What the cluster shows of rotations. Pods are looked at while one is under way only.
+async fn evidence(
+    context: &Context,
+    id: &StackId,
+    inventory: &Inventory,
+    observed: &Observed,
+) -> Result<Evidence, ApplyError> {
+    let mut evidence = Evidence { now: Timestamp::now(), ..Evidence::default() };
+    if !observed.secrets.values().filter_map(State::of).any(|state| state.step != Step::Done) {
+        return Ok(evidence);
+    }
+    let (names, workloads) = (Names::new(id.name.clone()), &observed.workloads);
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &id.namespace);
+    let params = ListParams::default().labels(&format!("{INSTANCE_KEY}={}", id.name));
+    let pods = pods.list(&params).await.map_err(|source| ApplyError::new("Pod", "", verb::LIST, source))?.items;
+    let seen = |name: &str, state: Option<&WorkloadState>, component: Component| {
+        let live = inventory.get(Kind::Deployment, name).filter(|_| state.is_some_and(WorkloadState::settled))?;
+        let template = live["spec"]["template"]["metadata"]["annotations"][rotation::SEEN].as_str().unwrap_or_default();
+        // One that is being stopped goes on for a while, with what it had.
+        let of_it = |pod: &&Pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            let ended = matches!(phase, Some("Succeeded" | "Failed"));
+            !ended && pod.labels().get(COMPONENT_KEY).is_some_and(|found| found == component.as_str())
+        };
+        let says = |pod: &Pod| pod.annotations().get(rotation::SEEN).map_or("", String::as_str) == template;
+        pods.iter().filter(of_it).all(says).then(|| template.to_owned())
+    };
+    evidence.api = seen(&names.api(), workloads.api.as_ref(), Component::Api);
+    evidence.redis = seen(&names.redis(), workloads.redis.as_ref(), Component::Redis);
+    evidence.pooler = seen(&names.pgbouncer(), workloads.pgbouncer.as_ref(), Component::PgBouncer);
+    let step = |(name, live): (&str, &Value)| {
+        let step = live["metadata"]["annotations"][rotation::JOB].as_str()?;
+        Some((step.to_owned(), workloads.migrations.get(name)?.clone()))
+    };
+    evidence.jobs = inventory.of_kind(Kind::Job).filter_map(step).collect();
+    Ok(evidence)
 }
 
 /// Which store has this stack's data, and how large its volume is. PURE.
@@ -152,7 +195,8 @@ async fn secret(
         .map_err(|source| ApplyError::new("Secret", name, verb::GET, kube::Error::SerdeError(source)))?;
     let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
     let ours = !matches!(owner, Claim::Foreign { .. });
-    Ok(Some((SecretData { data, ours }, owner)))
+    let rotation = secret.metadata.annotations.and_then(|mut annotations| annotations.remove(rotation::STATE));
+    Ok(Some((SecretData { data, ours, rotation }, owner)))
 }
 
 /// Names of the Secrets that people wrote into the spec, and of those that Crunchy's operator makes. PURE.
@@ -276,17 +320,19 @@ fn stateful_set_state(set: &StatefulSet) -> WorkloadState {
 }
 
 fn jobs(inventory: &Inventory) -> BTreeMap<String, JobState> {
-    let state = |(name, _): (&str, _)| {
-        let job: Job = inventory.typed(Kind::Job, name)?;
-        let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
-        let is = |type_: &str| conditions.iter().find(|found| found.type_ == type_ && found.status == "True");
-        let failed = is("Failed");
-        // The Job's policy knows one exit status (`build::migration`).
-        let too_new = failed.is_some_and(|found| found.reason.as_deref() == Some("PodFailurePolicy"));
-        let failed = failed.map(|found| found.message.clone().unwrap_or_else(|| "the Job failed".to_owned()));
-        Some((name.to_owned(), JobState { complete: is("Complete").is_some(), failed, too_new }))
-    };
+    let state = |(name, _): (&str, _)| Some((name.to_owned(), job_state(&inventory.typed(Kind::Job, name)?)));
     inventory.of_kind(Kind::Job).filter_map(state).collect()
+}
+
+/// How a Job is. PURE.
+fn job_state(job: &Job) -> JobState {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let is = |type_: &str| conditions.iter().find(|found| found.type_ == type_ && found.status == "True");
+    let failed = is("Failed");
+    // The policy of a migration's Job knows one exit status (`build::migration`).
+    let too_new = failed.is_some_and(|found| found.reason.as_deref() == Some("PodFailurePolicy"));
+    let failed = failed.map(|found| found.message.clone().unwrap_or_else(|| "the Job failed".to_owned()));
+    JobState { complete: is("Complete").is_some(), failed, too_new }
 }
 
 fn hpa_state(hpa: &HorizontalPodAutoscaler) -> HpaState {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::crunchy::{ClusterState, CrunchySchema};
 use super::feasible::Facts;
+use super::rotation::Evidence;
 use super::sign_in::OauthServer;
 use super::validate::Invalid;
 use crate::api::v1alpha1::DatabaseType;
@@ -45,6 +46,8 @@ pub struct Observed {
     pub foreign: Vec<ForeignObject>,
     /// What the namespace and the cluster have for it.
     pub facts: Facts,
+    /// What it shows of rotations.
+    pub rotation: Evidence,
 }
 
 /// A Secret's data; `Debug` shows the keys only.
@@ -54,6 +57,8 @@ pub struct SecretData {
     pub data: BTreeMap<String, Vec<u8>>,
     /// Whether the Secret carries our labels for this stack.
     pub ours: bool,
+    /// How far its rotation is: the annotation [`STATE`](super::rotation::STATE).
+    pub rotation: Option<String>,
 }
 
 impl SecretData {
@@ -68,6 +73,7 @@ impl fmt::Debug for SecretData {
         f.debug_struct("SecretData")
             .field("keys", &self.data.keys().collect::<Vec<_>>())
             .field("ours", &self.ours)
+            .field("rotation", &self.rotation)
             .finish()
     }
 }

@@ -197,6 +197,11 @@ pub const REASONS: &[(&str, &str, &str)] = &[
         "Pods are not replaced within the deadline",
         "look at the newest pod; the message is the controller's",
     ),
+    ("RotationCompleted", "Of every credential that was rotated only the new value counts", "nothing"),
+    ("RotationFailed", "The Job of a rotation failed; old and new value both count", "read the log of its pod"),
+    ("RotationRefused", "A rotation was asked for that is not the operator's", "do what the message says"),
+    ("RotationStarted", "A credential is being replaced; the message says how far it is", "nothing"),
+    ("RotationWaits", "A rotation goes on when the stack is awake", "set `spec.suspend` to false"),
     ("SchemaReady", "The database answers and has the schema of this image", "nothing"),
     (
         "SchemaTooNew",

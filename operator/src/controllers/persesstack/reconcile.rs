@@ -17,10 +17,12 @@ use super::build::{build, hosts};
 use super::context::Context;
 use super::enact::{Applied, apply};
 use super::feasible::{self, Feasibility, judge};
+use super::inputs::sign_in_seconds;
 use super::leave::unbind;
 use super::observe::{Picture, observe, workloads};
 use super::observed::Observed;
 use super::publish::publish;
+use super::rotation::look_again;
 use super::status::{self, Planned, Report, condition};
 use super::validate::{Invalid, Validated, validate};
 use crate::api::v1alpha1::PersesStack;
@@ -155,17 +157,21 @@ async fn run(context: &Context, namespace: &str, name: &str) -> Result<(Action, 
     if let Some(error) = applied.failed {
         return Err(Error::Apply(error));
     }
-    Ok(match (&decided, applied.retry_migration) {
+    Ok(match (&decided, applied.retry_job) {
         (Err(invalid), _) if !invalid.terminal => (Action::requeue(WAITING), "waiting"),
         (Err(_), _) => (Action::requeue(RESYNC), "invalid"),
         (Ok(ready), _) if ready.held => (Action::requeue(WAITING), "infeasible"),
-        (Ok(_), Some(wait)) => (Action::requeue(wait), "migration-failed"),
+        (Ok(_), Some(wait)) => (Action::requeue(wait), "job-failed"),
         (Ok(_), None) if applied.waits_turn => (Action::requeue(TURN), "waiting"),
         (Ok(_), None) if stack.spec.suspend && !is_true(&status.conditions, condition::SUSPENDED) => {
             (Action::requeue(STOPPING), "waiting")
         }
         (Ok(ready), None) if ready.validated.waits.first().is_some() => (Action::requeue(WAITING), "waiting"),
-        (Ok(_), None) => (Action::requeue(RESYNC), "ok"),
+        (Ok(ready), None) => {
+            let (rotations, live) = (&ready.validated.generated.rotations, sign_in_seconds(&stack.spec));
+            let again = look_again(rotations, live, picture.observed.rotation.now).map(Duration::from_secs);
+            (Action::requeue(again.map_or(RESYNC, |again| again.min(RESYNC))), "ok")
+        }
     })
 }
 

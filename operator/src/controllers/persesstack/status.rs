@@ -53,6 +53,8 @@ pub mod condition {
     pub const BUDGET: &str = "ConnectionBudget";
     /// No pod runs because the spec says so; present only while the stack falls asleep, sleeps and wakes.
     pub const SUSPENDED: &str = "Suspended";
+    /// Every rotation that was asked for is done; present only when one was ever asked for.
+    pub const ROTATED: &str = "CredentialsRotated";
     /// The spec can be carried out.
     pub const FEASIBLE: &str = "Feasible";
     /// An object of somebody else is in the way; present only then.
@@ -201,6 +203,12 @@ fn findings(stack: &PersesStack, report: &Report<'_>, old: &[Condition]) -> Vec<
             parts.extend(sign_in::finding(planned.validated));
             parts.extend(exposure::finding(planned.validated, report.workloads.exposure.as_ref()));
             parts.extend(monitoring::finding(planned.validated, &report.workloads.monitoring));
+            let rotation = planned.validated.rotation.as_ref();
+            parts.extend(
+                rotation.map(|(reason, text)| {
+                    Finding::new(condition::ROTATED, *reason == "RotationCompleted", reason, text)
+                }),
+            );
             parts.push(budget(planned.sizing));
             parts.push(fit::feasible(planned.sizing, planned.feasibility));
             let waking = sleep::wakes(stack);
@@ -392,7 +400,7 @@ fn stalled(report: &Report<'_>, parts: &[Finding]) -> Finding {
 }
 
 /// Conditions whose changes become events.
-pub const TOLD: [&str; 10] = [
+pub const TOLD: [&str; 11] = [
     condition::READY,
     condition::STALLED,
     condition::CONFLICT,
@@ -402,6 +410,7 @@ pub const TOLD: [&str; 10] = [
     condition::AUTH,
     condition::EXPOSURE,
     condition::MONITORING,
+    condition::ROTATED,
     condition::SUSPENDED,
 ];
 
@@ -409,7 +418,9 @@ pub const TOLD: [&str; 10] = [
 pub fn news<'a>(old: &[Condition], new: &'a [Condition]) -> Vec<(&'a Condition, bool)> {
     let good_when_true = |type_: &str| ![condition::STALLED, condition::CONFLICT].contains(&type_);
     // Asked for, whatever it is.
-    let wished = |condition: &Condition| ["Suspended", "Suspending", "Waking"].contains(&condition.reason.as_str());
+    let wished = |condition: &Condition| {
+        ["Suspended", "Suspending", "Waking", "RotationStarted", "RotationWaits"].contains(&condition.reason.as_str())
+    };
     new.iter()
         .filter(|condition| TOLD.contains(&condition.type_.as_str()))
         .filter_map(|condition| {
@@ -419,6 +430,7 @@ pub fn news<'a>(old: &[Condition], new: &'a [Condition]) -> Vec<(&'a Condition, 
                 before.is_some_and(|before| before.status == condition.status && before.reason == condition.reason);
             // The first "nothing is wrong" is no news.
             let first = before.is_none() && good && condition.type_ != self::condition::READY;
+            let first = first && condition.reason != "RotationStarted";
             (!same && !first).then_some((condition, good))
         })
         .collect()

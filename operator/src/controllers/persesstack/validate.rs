@@ -13,8 +13,10 @@ use super::references::{self, RedisLogin, external_endpoint, pooler_certificate,
 use super::sign_in::{self, SignIn, WayIn};
 use super::suspension::{Running, running};
 use super::waits::{Part, Waits};
-use super::{crunchy, datasources, generated, inputs, monitoring, provider};
-use crate::api::v1alpha1::{CacheType, DatabaseType, Datasource, ExposureType, PersesStack, PersesStackSpec};
+use super::{crunchy, datasources, generated, inputs, monitoring, provider, rotation};
+use crate::api::v1alpha1::{
+    CacheType, DatabaseType, Datasource, ExposureType, PersesStack, PersesStackSpec, PoolerType,
+};
 use crate::apply::kind::Kind;
 use crate::settings::{DefaultImages, Entropy, Settings};
 use crate::sizing::Inputs;
@@ -111,6 +113,8 @@ pub struct PoolerCertificate {
 pub struct Generated {
     /// Data of every generated Secret by name.
     pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// How far their rotations are.
+    pub rotations: rotation::States,
 }
 
 impl fmt::Debug for Generated {
@@ -222,8 +226,17 @@ pub struct Validated {
     pub api_exists: bool,
     /// Which parts run.
     pub running: Running,
+    /// What is said of rotations: a reason and a text; `None` where none was ever asked for.
+    pub rotation: Option<(&'static str, String)>,
     /// Inputs of the capacity model.
     pub inputs: Inputs,
+}
+
+impl Validated {
+    /// What templates of pods say of the generated Secrets.
+    pub fn seen(&self) -> rotation::Seen {
+        rotation::Seen::at(&self.generated.rotations, self.spec.pooler.type_ == PoolerType::PgBouncer)
+    }
 }
 
 impl Invalid {
@@ -286,7 +299,7 @@ pub fn validate(
         DatabaseType::Crunchy => waits.hold(provider::cluster(stack, observed, &names), Part::WITH_CLUSTER)?,
         _ => None,
     };
-    let generated = generated::resolve(&spec, database_type, &names, observed, entropy, &mut waits)?;
+    let generated = generated::resolve(stack, database_type, &names, observed, entropy, &mut waits)?;
     let endpoint = match (database_type, &spec.database.external) {
         (DatabaseType::External, Some(external)) => {
             waits.hold(external_endpoint(external, observed), Part::WITH_EXTERNAL)?
@@ -350,6 +363,7 @@ pub fn validate(
         Some(Some(kind)) => WayIn::Kind(kind),
     };
     let sign_in = sign_in::resolve(&spec, observed, way_in, before, &mut waits)?;
+    let rotation = rotation::summary(stack, database_type, &generated.rotations, observed);
 
     Ok(Validated {
         namespace,
@@ -377,6 +391,7 @@ pub fn validate(
         operator_namespace: settings.namespace.clone(),
         api_exists: observed.api_replicas.is_some(),
         running: running(spec.suspend, &observed.workloads),
+        rotation,
         inputs,
         names,
         spec,
@@ -422,12 +437,13 @@ fn images(spec: &PersesStackSpec, settings: &Settings) -> DefaultImages {
 }
 
 /// Keys of the server's configuration that the operator owns, and what to use instead.
-const OWNED_KEYS: [(&[&str], &str); 9] = [
+const OWNED_KEYS: [(&[&str], &str); 10] = [
     (&["limits_file"], "spec.limits"),
     (&["database"], "spec.database"),
     (&["provisioning"], "spec.datasources"),
     (&["security", "encryption_key"], "the generated Secret <stack>-keys"),
     (&["security", "encryption_key_file"], "the generated Secret <stack>-keys"),
+    (&["security", "previous_encryption_key_files"], "the annotation persesstack.io/rotate-keys"),
     (&["security", "authentication", "initial_admin"], "the generated Secret <stack>-admin"),
     (&["cache", "redis"], "spec.cache"),
     (&["server", "drain_delay"], "the operator's value, which fits the pod's grace period"),

@@ -197,6 +197,7 @@ fn deployment(
         Some(own) => pod_template::merge(template, own)?,
         None => template,
     };
+    let template = meta::seen(template, v.seen().api);
     Ok(Deployment {
         metadata,
         spec: Some(DeploymentSpec {

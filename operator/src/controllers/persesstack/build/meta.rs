@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec, Secret, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::labels::{self, Component};
 use crate::api::v1alpha1::DeletionPolicy;
 use crate::apply::kind::Kind;
+use crate::controllers::persesstack::rotation::SEEN;
 use crate::controllers::persesstack::validate::Validated;
 
 /// Annotation of a pod template: hash of mounted configuration that the program reads only at its start.
@@ -112,6 +113,15 @@ pub(super) fn pdb(v: &Validated, name: String, component: Component) -> PodDisru
         }),
         status: None,
     }
+}
+
+/// Says in a template which state of the generated Secrets its pods are started after.
+pub(super) fn seen(mut template: PodTemplateSpec, credentials: String) -> PodTemplateSpec {
+    if !credentials.is_empty() {
+        let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
+        annotations.insert(SEEN.to_owned(), credentials);
+    }
+    template
 }
 
 /// Ten hexadecimal digits that stand for `parts`.

@@ -31,12 +31,6 @@ pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Inv
     let config = meta::secret(meta::owned(v, name.clone(), Component::Migration), data, true);
 
     let (user_key, password_key) = &endpoint.secret_keys;
-    let amount = |cpu: &str, memory: &str| {
-        Some(BTreeMap::from([
-            ("cpu".to_owned(), Quantity(cpu.to_owned())),
-            ("memory".to_owned(), Quantity(memory.to_owned())),
-        ]))
-    };
     let mut mounts = vec![
         pod::mount("config", "/etc/perses/config", true),
         pod::mount("database", "/etc/perses/database", true),
@@ -48,8 +42,8 @@ pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Inv
         command: Some(pod::words(&[PROGRAM])),
         args: Some(pod::words(&["migrate", "--config=/etc/perses/config/config.yaml"])),
         resources: Some(ResourceRequirements {
-            requests: amount("50m", "64Mi"),
-            limits: amount("1", "256Mi"),
+            requests: Some(amount("50m", "64Mi")),
+            limits: Some(amount("1", "256Mi")),
             claims: None,
         }),
         ..Container::default()
@@ -103,4 +97,9 @@ pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Migration, Inv
         status: None,
     };
     Ok(Migration { config, job })
+}
+
+/// Amounts of CPU and memory.
+pub(super) fn amount(cpu: &str, memory: &str) -> BTreeMap<String, Quantity> {
+    [("cpu", cpu), ("memory", memory)].map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into()
 }

@@ -20,6 +20,7 @@ mod postgres;
 mod provisioning;
 mod quota;
 mod redis;
+mod rotation;
 mod server_config;
 mod sign_in;
 mod target;
@@ -36,6 +37,7 @@ use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::DynamicObject;
 
 use self::labels::Component;
+use super::rotation::STATE;
 use super::validate::{Invalid, Validated};
 use crate::api::v1alpha1::{PoolerType, QuotaMode};
 use crate::apply::footprint::footprint;
@@ -59,6 +61,8 @@ pub struct Resources {
     pub pooler: Option<Pooler>,
     /// Schema migration for this image and database.
     pub migration: Option<Migration>,
+    /// Jobs of rotations, each with its configuration.
+    pub rotation: Vec<Migration>,
     /// The way in from outside; `None` while it is not known what to choose, or what is asked for is not there.
     pub exposure: Option<Exposure>,
     /// What Prometheus needs to watch the stack.
@@ -188,7 +192,9 @@ pub struct Api {
 pub fn build(validated: &Validated, sizing: &Sizing) -> Result<Resources, Invalid> {
     let own_pooler = sizing.pooler.as_ref().filter(|_| validated.spec.pooler.type_ == PoolerType::PgBouncer);
     let migration = validated.endpoint.as_ref().map(|endpoint| migration::build(validated, endpoint)).transpose()?;
+    let rotation = validated.endpoint.as_ref().map(|endpoint| rotation::build(validated, endpoint)).transpose()?;
     let mut resources = Resources {
+        rotation: rotation.unwrap_or_default(),
         retained: retained(validated, sizing),
         database: sizing.database.as_ref().filter(|own| !own.crunchy).map(|own| postgres::build(validated, own)),
         cluster: sizing.database.as_ref().filter(|own| own.crunchy).map(|own| Cluster {
@@ -229,7 +235,10 @@ fn retained(v: &Validated, sizing: &Sizing) -> Retained {
             } else {
                 Component::Api
             };
-            meta::secret(meta::retained(v, name.clone(), component), data.clone(), false)
+            let mut metadata = meta::retained(v, name.clone(), component);
+            let state = v.generated.rotation(name, &v.names);
+            metadata.annotations = state.map(|state| [(STATE.to_owned(), state.text())].into());
+            meta::secret(metadata, data.clone(), false)
         })
         .collect();
     Retained { secrets, claim: postgres::claim(v, sizing) }

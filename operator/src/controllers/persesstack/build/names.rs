@@ -109,6 +109,11 @@ impl Names {
         format!("{}-migrate-{hash}", self.stack)
     }
 
+    /// Job of a rotation and its configuration Secret.
+    pub fn rotation(&self, hash: &str) -> String {
+        format!("{}-rotate-{hash}", self.stack)
+    }
+
     /// ConfigMap with limits that the running server reads again.
     pub fn limits(&self) -> String {
         format!("{}-limits", self.stack)

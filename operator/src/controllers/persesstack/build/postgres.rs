@@ -30,10 +30,10 @@ pub(super) fn build(v: &Validated, sizing: &DatabaseSizing) -> Database {
         ("pg_hba.conf".to_owned(), HBA.to_owned()),
         ("postgresql.conf".to_owned(), parameters(sizing)),
     ]);
-    let stateful_set = v.endpoint.as_ref().map(|endpoint| {
-        // The password too: the start script hands a changed one to the server.
-        let password = endpoint.login.password.0.as_bytes();
-        stateful_set(v, sizing, meta::hash(files.values().map(String::as_bytes).chain([password])))
+    let stateful_set = v.endpoint.as_ref().map(|_| {
+        // The password too: the start script hands one that was edited to the server.
+        let password = v.generated.database_seed(&v.names);
+        stateful_set(v, sizing, meta::hash(files.values().map(String::as_bytes).chain([password.as_bytes()])))
     });
     Database {
         config: config(v, files),

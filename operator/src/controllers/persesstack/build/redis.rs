@@ -75,26 +75,29 @@ fn deployment(v: &Validated, sizing: &RedisSizing, acl: &str) -> Deployment {
             selector: meta::selector(v, Component::Redis),
             // Never two at once: half of the pods would miss the other half's invalidations.
             strategy: Some(DeploymentStrategy { type_: Some("Recreate".to_owned()), rolling_update: None }),
-            template: pod::template(
-                v,
-                Pod {
-                    component: Component::Redis,
-                    config_hash: Some(meta::hash([acl.as_bytes()])),
-                    container,
-                    sidecars: exporter::redis(v).into_iter().collect(),
-                    volumes: vec![
-                        pod::secret_volume("acl", &name, &[("users.acl", "users.acl")]),
-                        // Survives a restart of the container, not of the pod: it is a cache.
-                        pod::empty_dir("data", &Bytes(2 * sizing.compute.memory_limit.value.0).to_string()),
-                        pod::empty_dir("tmp", "64Mi"),
-                    ],
-                    grace_seconds: 30,
-                    data_user: true,
-                    service_account: None,
-                    restart_policy: None,
-                    spread: None,
-                    priority_class: None,
-                },
+            template: meta::seen(
+                pod::template(
+                    v,
+                    Pod {
+                        component: Component::Redis,
+                        config_hash: Some(meta::hash([acl.as_bytes()])),
+                        container,
+                        sidecars: exporter::redis(v).into_iter().collect(),
+                        volumes: vec![
+                            pod::secret_volume("acl", &name, &[("users.acl", "users.acl")]),
+                            // Survives a restart of the container, not of the pod: it is a cache.
+                            pod::empty_dir("data", &Bytes(2 * sizing.compute.memory_limit.value.0).to_string()),
+                            pod::empty_dir("tmp", "64Mi"),
+                        ],
+                        grace_seconds: 30,
+                        data_user: true,
+                        service_account: None,
+                        restart_policy: None,
+                        spread: None,
+                        priority_class: None,
+                    },
+                ),
+                v.seen().redis,
             ),
             ..DeploymentSpec::default()
         }),

@@ -8,7 +8,9 @@ use super::pgbouncer::drain;
 use super::sign_in;
 use super::target::{self, Address, Target};
 use crate::api::v1alpha1::{CacheType, ExposureType, PoolerType, RedisMode};
+use crate::controllers::persesstack::generated::ENCRYPTION_KEY;
 use crate::controllers::persesstack::references::RedisCredentials;
+use crate::controllers::persesstack::rotation::{NEXT_KEY, PREVIOUS_KEY};
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
 use crate::sizing::Sizing;
 
@@ -38,7 +40,6 @@ pub(super) fn serve(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Resu
             "readonly": false,
             "enable_auth": true,
             "cookie": { "same_site": "lax", "secure": secure_cookies(v) },
-            "encryption_key_file": "/etc/perses/keys/encryption-key",
             "authentication": sign_in::authentication(v),
             "authorization": sign_in::authorization(v),
         },
@@ -49,6 +50,7 @@ pub(super) fn serve(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Resu
         "limits_file": format!("{}/{}", limits_file::FOLDER, limits_file::FILE),
         "provisioning": { "folders": ["/etc/perses/provisioning"], "interval": "1m", "prune": true },
     });
+    keys(v, &mut config["security"]);
     if let Some(most) = v.spec.limits.rate.as_ref().and_then(|rate| rate.max_connections) {
         config["server"]["max_connections"] = json!(most);
     }
@@ -94,6 +96,20 @@ fn server(v: &Validated) -> Value {
 
 /// The file that `migrate` reads: the database and nothing else, so that its hash changes only with the database.
 pub(super) fn migrate(endpoint: &Endpoint) -> Result<String, Invalid> {
+    yaml(&direct(endpoint))
+}
+
+/// Where pods find the key of stored secrets; once it was rotated, also those with which may be read.
+pub(super) fn keys(v: &Validated, security: &mut Value) {
+    let path = |key: &str| format!("/etc/perses/keys/{key}");
+    security["encryption_key_file"] = json!(path(ENCRYPTION_KEY));
+    if v.generated.has(&v.names.keys(), NEXT_KEY) {
+        security["previous_encryption_key_files"] = json!([path(NEXT_KEY), path(PREVIOUS_KEY)]);
+    }
+}
+
+/// The configuration of a Job: the primary of the database itself.
+pub(super) fn direct(endpoint: &Endpoint) -> Value {
     // The schema migration takes an advisory lock for a session: past every pooler, to the primary.
     let (host, port) = &endpoint.direct;
     let target = Target {
@@ -102,7 +118,7 @@ pub(super) fn migrate(endpoint: &Endpoint) -> Result<String, Invalid> {
         sslmode: endpoint.sslmode,
         ca: endpoint.ca.as_ref().map(|ca| (ca.secret.clone(), ca.key.clone())),
     };
-    yaml(&json!({ "database": { "postgres": postgres(endpoint, &target, 2) } }))
+    json!({ "database": { "postgres": postgres(endpoint, &target, 2) } })
 }
 
 fn postgres(endpoint: &Endpoint, target: &Target, max_connections: i32) -> Value {

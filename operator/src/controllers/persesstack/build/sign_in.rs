@@ -11,6 +11,7 @@ use super::account::{AUTHORITY, TOKEN};
 use super::meta;
 use crate::api::v1alpha1::{NativeAuth, PemSource, ProviderClient};
 use crate::controllers::persesstack::exposure::Exposed;
+use crate::controllers::persesstack::rotation::{NEXT_PASSWORD, PREVIOUS_PASSWORD};
 use crate::controllers::persesstack::sign_in::{Client, Provider};
 use crate::controllers::persesstack::validate::Validated;
 
@@ -40,12 +41,19 @@ pub(super) fn authentication(v: &Validated) -> Value {
     });
     // Where the cluster decides there are no users here.
     if v.spec.auth.kubernetes.is_none() {
-        authentication["initial_admin"] = json!({
-            "username_file": "/etc/perses/admin/username",
-            "password_file": "/etc/perses/admin/password",
-        });
+        authentication["initial_admin"] = initial_admin(v);
     }
     authentication
+}
+
+/// The first user; once its password was rotated, also the passwords that count beside the one that is stored.
+pub(super) fn initial_admin(v: &Validated) -> Value {
+    let path = |key: &str| format!("/etc/perses/admin/{key}");
+    let mut admin = json!({ "username_file": path("username"), "password_file": path("password") });
+    if v.generated.has(&v.names.admin(), NEXT_PASSWORD) {
+        admin["also_password_files"] = json!([path(NEXT_PASSWORD), path(PREVIOUS_PASSWORD)]);
+    }
+    admin
 }
 
 /// `security.authorization`.

@@ -30,7 +30,7 @@ fn ready() -> Value {
 
 fn secret(keys: &[&str]) -> SecretData {
     let data: BTreeMap<_, _> = keys.iter().map(|key| ((*key).to_owned(), b"x".to_vec())).collect();
-    SecretData { data, ours: false }
+    SecretData { data, ..SecretData::default() }
 }
 
 fn judge(cluster: &Value, credentials: Option<&SecretData>) -> Option<&'static str> {

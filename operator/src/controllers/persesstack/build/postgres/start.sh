@@ -40,8 +40,11 @@ fi
 chmod 0700 "$PGDATA"
 # Left by a pod that was killed: its process number means nothing here, and the lock above is ours.
 rm -f "$PGDATA/postmaster.pid"
-# The Secret is the truth: a changed password takes effect with the restart that it causes.
+# The Secret is the truth: a changed password takes effect with the restart that it causes. Login roles take turns, and a
+# volume that was restored may be older than the one in the Secret: then it is made, as a member of the owner of the tables.
+owner="\"$(sed 's/"/""/g' /etc/perses/database/dbname | tr -d '\r\n')_owner\""
 single "$PGDATA" <<SQL
+DO \$\$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = $(literal user)) THEN CREATE ROLE $(name user) CREATEROLE; IF EXISTS (SELECT FROM pg_roles WHERE rolname = $(literal dbname) || '_owner') THEN GRANT $owner TO $(name user); END IF; END IF; END \$\$
 ALTER ROLE $(name user) LOGIN PASSWORD $(literal password)
 SQL
 

@@ -1,20 +1,21 @@
-//! PURE: what the Job of a migration says about the schema.
+//! PURE: what a Job says about its work: that of a migration about the schema, that of a rotation about its step.
 
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::jiff::Timestamp;
 
+use super::rotation::JOB as STEP;
 use crate::apply::inventory::Inventory;
 use crate::apply::kind::Kind;
 
-/// A failed migration is started again after this time.
+/// A failed Job is started again after this time.
 const RETRY: Duration = Duration::from_mins(1);
 
-/// What follows for the pods that need the schema.
+/// What follows for those who need the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// They may start.
+    /// It is done.
     Ready,
     /// The Job is not there, runs, or is on its way out.
     Wait,
@@ -45,9 +46,14 @@ pub(super) fn judge(inventory: &Inventory, name: &str, now: Timestamp) -> Verdic
 /// Whether a Job of another migration was made later. Times have seconds: of two in one, the later name counts as later, so
 /// that never both are outlived.
 fn outlived(inventory: &Inventory, name: &str, job: &Job) -> bool {
+    let migrates = |job: &Job| !job.metadata.annotations.as_ref().is_some_and(|found| found.contains_key(STEP));
+    if !migrates(job) {
+        return false;
+    }
     let made = |job: &Job| job.metadata.creation_timestamp.as_ref().map(|time| time.0);
     inventory.of_kind(Kind::Job).any(|(other, _)| {
-        let later = inventory.typed::<Job>(Kind::Job, other).map(|found| (made(&found), other.to_owned()));
+        let later = inventory.typed::<Job>(Kind::Job, other).filter(migrates);
+        let later = later.map(|found| (made(&found), other.to_owned()));
         later.is_some_and(|later| later > (made(job), name.to_owned()))
     })
 }
@@ -95,7 +101,12 @@ mod tests {
         let (old, new) = (job("2026-01-01T00:00:00Z", "Complete"), job("2026-01-01T00:00:30Z", "Complete"));
         let both = [("b", old.clone()), ("a", new)];
         assert_eq!((judged(&both, "b"), judged(&both, "a")), (Verdict::Again, Verdict::Ready));
-        let same = [("a", old.clone()), ("b", old)];
+        let same = [("a", old.clone()), ("b", old.clone())];
         assert_eq!((judged(&same, "a"), judged(&same, "b")), (Verdict::Again, Verdict::Ready));
+        // The Job of a rotation says nothing about the schema.
+        let mut step = job("2026-01-01T00:00:40Z", "Complete");
+        step["metadata"]["annotations"] = json!({STEP: "keys/1"});
+        let with_step = [("a", old), ("c", step)];
+        assert_eq!((judged(&with_step, "a"), judged(&with_step, "c")), (Verdict::Ready, Verdict::Ready));
     }
 }
