@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use persesstack_operator::apply::REPLICAS_MANAGER;
 use serde_json::{Value, json};
 
 use super::{STACK, Space};
@@ -63,7 +64,10 @@ pub(crate) async fn normalised(space: &Space) -> BTreeMap<String, Value> {
         let mut managers: Vec<_> = managers
             .iter()
             .map(|entry| entry["manager"].clone())
-            .filter(|name| name.as_str().is_some_and(|name| name.starts_with("persesstack")))
+            // Who keeps the number of pods for the autoscaler is there once a Deployment has been applied a second time.
+            .filter(|name| {
+                name.as_str().is_some_and(|name| name.starts_with("persesstack") && name != REPLICAS_MANAGER)
+            })
             .collect();
         managers.sort_by_key(ToString::to_string);
         managers.dedup();
