@@ -175,6 +175,11 @@ pub struct Query {
     pub cache: bool,
     /// Lives of cached answers.
     pub ttl: QueryTtl,
+    /// Data younger than this may still change: points that read it are used no longer than `ttl.realtime`. At least the
+    /// time in which every scrape of an instant has arrived; two scrape intervals, or a minute.
+    pub freshness: ConfigDuration,
+    /// How long points of older data are used before they are asked for again (late samples, deleted series).
+    pub settled: ConfigDuration,
     /// Answers above this many bytes are passed through and not kept.
     pub max_cached_bytes: u64,
 }
@@ -185,6 +190,8 @@ impl Default for Query {
             timeout: ConfigDuration::from_secs(60),
             cache: true,
             ttl: QueryTtl::default(),
+            freshness: ConfigDuration::from_secs(60),
+            settled: ConfigDuration::from_secs(3600),
             max_cached_bytes: 8 << 20,
         }
     }

@@ -24,7 +24,7 @@ use crate::domain::document::Key;
 use crate::domain::kind::Kind;
 use crate::error::ApiError;
 use crate::intake;
-use crate::query::params::Params;
+use crate::query::params::{Bounds, Params};
 use crate::query::plan::Endpoint;
 use crate::query::{Fetch, Freshness, QueryService};
 use crate::store::{Change, Store};
@@ -232,15 +232,15 @@ impl Proxy {
             .and_then(|params| self.query.plan(endpoint, &target.fingerprint, &params, &deciding));
         // An answer that several share is asked for in the name of none: only headers that are part of the key go along.
         let headers = if plan.is_ok() { shared_headers(&own) } else { with_forwarded(own, forwarded) };
-        let content_type = parts.headers.get(header::CONTENT_TYPE).cloned();
-        let fetch = self.fetch(
-            target,
-            &parts.method,
-            path.below(&target.route.url, parts.uri.query()),
+        let asking = Asking {
+            method: parts.method.clone(),
+            base: path.below(&target.route.url, None),
+            query_string: parts.uri.query().map(str::to_owned),
             headers,
-            content_type,
             form,
-        );
+        };
+        let content_type = parts.headers.get(header::CONTENT_TYPE).cloned();
+        let fetch = self.fetch(target, asking, content_type);
         match plan {
             Ok(plan) => self.query.serve(plan, Freshness::of(&parts.headers), fetch).await,
             Err(reason) => {
@@ -250,37 +250,52 @@ impl Proxy {
         }
     }
 
-    fn fetch(
-        &self,
-        target: &Arc<Target>,
-        method: &Method,
-        url: url::Url,
-        mut headers: HeaderMap,
-        content_type: Option<HeaderValue>,
-        form: Bytes,
-    ) -> Fetch {
-        let (target, method, limits) = (target.clone(), method.clone(), self.query_limits);
-        if let Some(value) = content_type.filter(|_| !form.is_empty()) {
-            headers.insert(header::CONTENT_TYPE, value);
+    fn fetch(&self, target: &Arc<Target>, mut asking: Asking, content_type: Option<HeaderValue>) -> Fetch {
+        let (target, limits) = (target.clone(), self.query_limits);
+        if let Some(value) = content_type.filter(|_| !asking.form.is_empty()) {
+            asking.headers.insert(header::CONTENT_TYPE, value);
         }
-        Arc::new(move || {
-            let target = target.clone();
-            let body = (!form.is_empty()).then(|| reqwest::Body::from(form.clone()));
-            let outgoing = Outgoing {
-                method: method.clone(),
-                url: url.clone(),
-                headers: headers.clone(),
-                body,
-                // Queries only read, also as POST.
-                repeatable: true,
-                progress: Progress::now(),
-            };
+        Arc::new(move |bounds| {
+            let (target, outgoing) = (target.clone(), asking.outgoing(bounds));
             async move { send(&target, outgoing, limits).await.map_err(ApiError::from) }.boxed()
         })
     }
 
     async fn read_body(&self, body: Body) -> Result<Bytes, ProxyError> {
         Ok(intake::read(body, self.max_body_bytes).await?)
+    }
+}
+
+/// A query as it goes to the datasource.
+struct Asking {
+    method: Method,
+    base: url::Url,
+    query_string: Option<String>,
+    headers: HeaderMap,
+    form: Bytes,
+}
+
+impl Asking {
+    /// The request, with other bounds if there are some.
+    fn outgoing(&self, bounds: Option<Bounds>) -> Outgoing {
+        let (mut url, mut form) = (self.base.clone(), self.form.clone());
+        match (&self.query_string, bounds) {
+            (Some(query), Some(bounds)) => url.set_query(Some(&bounds.put_into(query))),
+            (query, _) => url.set_query(query.as_deref()),
+        }
+        // A plan with bounds was made from a form that is text.
+        if let (Some(bounds), Ok(text)) = (bounds, std::str::from_utf8(&form)) {
+            form = bounds.put_into(text).into();
+        }
+        Outgoing {
+            method: self.method.clone(),
+            url,
+            headers: self.headers.clone(),
+            body: (!form.is_empty()).then(|| reqwest::Body::from(form)),
+            // Queries only read, also as POST.
+            repeatable: true,
+            progress: Progress::now(),
+        }
     }
 }
 

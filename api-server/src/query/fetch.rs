@@ -13,10 +13,11 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::params::Bounds;
 use crate::error::ApiError;
 
-/// Sends the request to the datasource; may be called more than once.
-pub type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Response<Body>, ApiError>> + Send + Sync>;
+/// Sends the request to the datasource, maybe with other bounds than it came with; may be called more than once.
+pub type Fetch = Arc<dyn Fn(Option<Bounds>) -> BoxFuture<'static, Result<Response<Body>, ApiError>> + Send + Sync>;
 
 /// Above this many bytes an answer is checked on a thread for blocking work (about 1 ms per megabyte).
 const CHECK_ASIDE: usize = 1 << 20;
@@ -66,9 +67,14 @@ pub(super) async fn gather(response: Response<Body>, limit: usize) -> Result<Fet
 }
 
 impl Gathered {
+    /// Whether its headers let it be kept.
+    pub(super) fn headers_allow(&self) -> bool {
+        headers_allow(&self.headers)
+    }
+
     /// Whether it may be served again.
     pub(super) async fn is_cacheable(&self) -> bool {
-        if self.status != StatusCode::OK || !headers_allow(&self.headers) {
+        if self.status != StatusCode::OK || !self.headers_allow() {
             return false;
         }
         if self.body.len() <= CHECK_ASIDE {
@@ -116,14 +122,13 @@ const ABOUT_THE_QUERY: [&str; 2] = ["PromQL warning: ", "PromQL info: "];
 /// Whether the body is a whole JSON text that says success and was computed from all data: any warning that is not about
 /// the query itself may mean that a part is missing.
 fn is_complete_success(body: &[u8]) -> bool {
-    serde_json::from_slice::<Envelope<'_>>(body).is_ok_and(|envelope| {
-        envelope.status == "success"
-            && envelope
-                .warnings
-                .unwrap_or_default()
-                .iter()
-                .all(|warning| ABOUT_THE_QUERY.iter().any(|start| warning.starts_with(start)))
-    })
+    serde_json::from_slice::<Envelope<'_>>(body)
+        .is_ok_and(|envelope| envelope.status == "success" && says_all_is_there(&envelope.warnings.unwrap_or_default()))
+}
+
+/// Whether no warning may mean that a part is missing.
+pub(super) fn says_all_is_there<S: AsRef<str>>(warnings: &[S]) -> bool {
+    warnings.iter().all(|warning| ABOUT_THE_QUERY.iter().any(|start| warning.as_ref().starts_with(start)))
 }
 
 #[cfg(test)]

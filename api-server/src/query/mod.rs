@@ -1,21 +1,24 @@
-//! Prometheus queries: exact windows are answered from memory, Redis, or one shared request to the datasource.
+//! Prometheus queries: answered from memory, Redis, points that are known ([`range`]), or one shared request to the datasource.
 //!
 //! ```text
-//! params (pure) -> plan (pure: key, life) -> L1 -> flight: L1 again -> Redis -> datasource -> L1, Redis
+//! params (pure) -> plan (pure: key, life) -> L1 -> flight: L1 again -> Redis -> points -> datasource -> points, L1, Redis
 //! ```
 //!
-//! Invariants: an answer is the datasource's bytes, never printed anew; only complete answers with `"status":"success"` are
-//! kept; a key holds everything that may change an answer, and no credentials.
+//! Invariants: an answer is the datasource's, byte for byte, or put together from its texts as it would print them; only complete
+//! answers with `"status":"success"` are kept; a key holds everything that may change an answer, and no credentials.
 
 pub mod flight;
 pub mod params;
 pub mod plan;
 pub mod promql;
+pub mod range;
 pub mod stored;
 pub mod ttl;
 
 mod fetch;
+mod points;
 mod service;
+mod turns;
 
 pub use fetch::Fetch;
 pub use service::{Freshness, QueryService};

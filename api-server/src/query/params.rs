@@ -1,6 +1,10 @@
 //! Parameters of a Prometheus query request: form body and query string, decoded strictly. Pure.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
+
+use super::range::grid::print_time;
 
 /// Decoded parameters, those of the body first, as Go's `Request.Form` orders them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,6 +51,33 @@ impl Params {
     }
 }
 
+/// The instants that a request to the datasource asks for, in milliseconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first.
+    pub start: i64,
+    /// The last.
+    pub end: i64,
+}
+
+impl Bounds {
+    /// The parameters of a query string or form with these bounds in the place of `start` and `end`; the rest stays as it is.
+    pub fn put_into(self, parameters: &str) -> String {
+        let pairs = parameters.split('&').map(|pair| {
+            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+            let time = match decode(name).as_deref() {
+                Some("start") => self.start,
+                Some("end") => self.end,
+                _ => return Cow::Borrowed(pair),
+            };
+            let mut text = Vec::new();
+            print_time(&mut text, time);
+            Cow::Owned(format!("{name}={}", String::from_utf8_lossy(&text)))
+        });
+        pairs.collect::<Vec<_>>().join("&")
+    }
+}
+
 /// Whether each `%` starts an escape.
 pub fn escapes_are_complete(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -59,7 +90,7 @@ fn decode(text: &str) -> Option<String> {
         return None;
     }
     let spaced = text.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
 }
 
 #[cfg(test)]
@@ -73,6 +104,16 @@ mod tests {
         assert_eq!(params.single("none"), Ok(None));
         assert_eq!(params.single("x"), Ok(Some("")));
         assert_eq!(params.others(&["query"]), [("limit", "1"), ("limit", "2"), ("x", "")]);
+    }
+
+    #[test]
+    fn bounds_take_the_place_of_others() {
+        let bounds = Bounds { start: 1_700_000_000_250, end: 1_700_000_060_000 };
+        assert_eq!(
+            bounds.put_into("query=up%7Ba%3D%22start%3D1%22%7D&start=2025-01-01T00%3A00%3A00Z&%65nd=5&step=15s"),
+            "query=up%7Ba%3D%22start%3D1%22%7D&start=1700000000.250&%65nd=1700000060&step=15s"
+        );
+        assert_eq!(bounds.put_into(""), "");
     }
 
     #[test]

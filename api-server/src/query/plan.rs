@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::params::Params;
-use super::promql::Analysis;
+use super::promql::{Analysis, Reach};
+use super::range::grid::{Grid, Span};
 use super::ttl::ttl;
 use crate::config::QueryTtl;
 use crate::domain::duration;
@@ -77,6 +78,19 @@ impl QueryKey {
     }
 }
 
+/// A range query whose windows share points: at an instant it has the same value in each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Points {
+    /// What identifies the points: everything but the window.
+    pub key: QueryKey,
+    /// Where the points lie.
+    pub grid: Grid,
+    /// Those that are asked for.
+    pub span: Span,
+    /// Up to which instant a point may read.
+    pub reach: Reach,
+}
+
 /// A cacheable request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -88,7 +102,12 @@ pub struct Plan {
     pub ttl: Duration,
     /// `timeout` as sent: it does not change an answer, but requests with different ones do not wait for each other.
     pub timeout: Option<String>,
+    /// Of what the answer can be put together; `None`: it is kept whole.
+    pub points: Option<Points>,
 }
+
+/// Parameters that change points, but not with the window.
+const OF_POINTS: [&str; 1] = ["lookback_delta"];
 
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy)]
@@ -131,7 +150,20 @@ pub fn plan<A: AsRef<Analysis>>(input: &Input<'_>, analyse: impl FnOnce(&str) ->
 
     let mut key = KeyText::new(input.endpoint, input.source);
     key.part("query", &analysis.text);
-    let (newest, known): (Option<i64>, &[&str]) = match input.endpoint {
+    let known: &[&str] = match input.endpoint {
+        Endpoint::Instant => &["query", "time", "timeout"],
+        Endpoint::Range => &["query", "start", "end", "step", "timeout"],
+    };
+    // What is not known to be neutral is part of the key as it was sent.
+    let others = params.others(known);
+    for (name, value) in &others {
+        key.part(name, value);
+    }
+    for (name, value) in input.headers {
+        // By digest: it may be an API key.
+        key.part(&format!("header {name}"), blake3::hash(value.as_bytes()).to_hex().as_str());
+    }
+    let (newest, points) = match input.endpoint {
         Endpoint::Instant => {
             let newest = if let Some(time) = time("time")? {
                 key.part("time", &time.to_string());
@@ -141,38 +173,38 @@ pub fn plan<A: AsRef<Analysis>>(input: &Input<'_>, analyse: impl FnOnce(&str) ->
                 key.part("now", &input.now_ms.div_euclid(BUCKET_MS).to_string());
                 None
             };
-            (newest, &["query", "time", "timeout"])
+            (newest, None)
         }
         Endpoint::Range => {
-            let (start, end) = (must("start", time("start")?)?, must("end", time("end")?)?);
+            let (start, mut end) = (must("start", time("start")?)?, must("end", time("end")?)?);
             let step = must("step", parse_step(required("step")?))?;
             if start > end {
                 return Err(Uncacheable::Parameter("end"));
             }
+            key.part("step", &step.to_string());
+            let has_points = !analysis.is_window_bound && others.iter().all(|(name, _)| OF_POINTS.contains(name));
+            let points = Grid::of(start, end, step).filter(|_| has_points).map(|(grid, span)| {
+                let mut key = key.clone();
+                key.part("phase", &grid.phase().to_string());
+                end = grid.time(span.last);
+                Points { key: key.finish(0), grid, span, reach: analysis.reach }
+            });
             key.part("start", &start.to_string());
             key.part("end", &end.to_string());
-            key.part("step", &step.to_string());
-            (analysis.reach.newest(end), &["query", "start", "end", "step", "timeout"])
+            (analysis.reach.newest(end), points)
         }
     };
-    // What is not known to be neutral is part of the key as it was sent.
-    for (name, value) in params.others(known) {
-        key.part(name, value);
-    }
-    for (name, value) in input.headers {
-        // By digest: it may be an API key.
-        key.part(&format!("header {name}"), blake3::hash(value.as_bytes()).to_hex().as_str());
-    }
     let ttl = ttl(input.table, newest, input.now_ms);
     if ttl.is_zero() {
         return Err(Uncacheable::Ttl);
     }
     let bucket = newest.unwrap_or(input.now_ms).div_euclid(BUCKET_MS) * (BUCKET_MS / 1000);
     let timeout = single("timeout")?.map(str::to_owned);
-    Ok(Plan { endpoint: input.endpoint, key: key.finish(bucket), ttl, timeout })
+    Ok(Plan { endpoint: input.endpoint, key: key.finish(bucket), ttl, timeout, points })
 }
 
 /// Parts with their lengths, so that no two lists of parts give one text.
+#[derive(Clone)]
 struct KeyText(String);
 
 impl KeyText {

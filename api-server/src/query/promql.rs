@@ -14,6 +14,8 @@ pub struct Analysis {
     pub text: String,
     /// Where its newest data may come from.
     pub reach: Reach,
+    /// Whether its value at an instant depends on the window that is asked for (`@ start()`, `@ end()`), as far as is known.
+    pub is_window_bound: bool,
 }
 
 /// Up to which instant an expression may read.
@@ -46,21 +48,28 @@ pub fn analyse(query: &str) -> Analysis {
         let printed = expr.to_string();
         // The canonical text counts only if it means the same: it must read back as the same tree.
         let same = promql_parser::parser::parse(&printed).is_ok_and(|again| again == *expr);
-        Analysis { text: if same { printed } else { query.to_owned() }, reach: reach(expr) }
+        let (reach, is_window_bound) = look(expr);
+        Analysis { text: if same { printed } else { query.to_owned() }, reach, is_window_bound }
     });
-    analysis.unwrap_or_else(|_| Analysis { text: query.to_owned(), reach: Reach::Unknown })
+    let unknown = |_| Analysis { text: query.to_owned(), reach: Reach::Unknown, is_window_bound: true };
+    analysis.unwrap_or_else(unknown)
 }
 
-fn reach(expr: &Expr) -> Reach {
-    let (mut ahead, mut latest_at) = (0_i64, None);
+/// How far an expression reaches, and whether it is bound to its window.
+fn look(expr: &Expr) -> (Reach, bool) {
+    let (mut ahead, mut latest_at, mut is_window_bound) = (0_i64, None, false);
     let mut add = |offset: Option<&Offset>, at: Option<&AtModifier>| {
         if let Some(Offset::Neg(duration)) = offset {
             ahead = ahead.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         }
-        if let Some(AtModifier::At(time)) = at
-            && let Ok(since) = time.duration_since(UNIX_EPOCH)
-        {
-            latest_at = latest_at.max(Some(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
+        match at {
+            Some(AtModifier::At(time)) => {
+                if let Ok(since) = time.duration_since(UNIX_EPOCH) {
+                    latest_at = latest_at.max(Some(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
+                }
+            }
+            Some(AtModifier::Start | AtModifier::End) => is_window_bound = true,
+            None => {}
         }
     };
     let mut todo = vec![expr];
@@ -70,12 +79,12 @@ fn reach(expr: &Expr) -> Reach {
             Expr::VectorSelector(VectorSelector { offset, at, .. }) => add(offset.as_ref(), at.as_ref()),
             Expr::MatrixSelector(matrix) => add(matrix.vs.offset.as_ref(), matrix.vs.at.as_ref()),
             // Nobody makes these; if somebody did, we would not know what they read.
-            Expr::Extension(_) => return Reach::Unknown,
+            Expr::Extension(_) => return (Reach::Unknown, true),
             _ => {}
         }
         todo.extend(promql::parts(expr));
     }
-    Reach::Until { ahead, latest_at }
+    (Reach::Until { ahead, latest_at }, is_window_bound)
 }
 
 #[cfg(test)]
@@ -130,7 +139,8 @@ mod tests {
     #[test]
     fn what_is_not_understood_keeps_its_text() {
         for query in ["", "sum(", "WITH (x = 1) x", "m[5", "keep_metric_names()", &"(".repeat(100_000)] {
-            assert_eq!(analyse(query), Analysis { text: query.to_owned(), reach: Reach::Unknown }, "{query:.20}");
+            let unknown = Analysis { text: query.to_owned(), reach: Reach::Unknown, is_window_bound: true };
+            assert_eq!(analyse(query), unknown, "{query:.20}");
         }
     }
 
@@ -151,6 +161,20 @@ mod tests {
             assert_eq!(analyse(query).reach.newest(1_000), Some(newest), "{query}");
         }
         assert_eq!(analyse("sum(").reach.newest(1_000), None);
+    }
+
+    #[test]
+    fn windows_bind_only_what_names_them() {
+        for (query, is_bound) in [
+            ("rate(up[5m] offset -1m)", false),
+            ("up @ 500", false),
+            ("up @ start()", true),
+            ("topk(2, sum_over_time(up[1m] @ end()))", true),
+            ("max_over_time(up[1m:10s] @ start())", true),
+            ("sum(", true),
+        ] {
+            assert_eq!(analyse(query).is_window_bound, is_bound, "{query}");
+        }
     }
 
     /// The deepest trees that are let through, on a stack as small as that of a worker thread.

@@ -14,7 +14,9 @@ use super::fetch::{Fetch, Fetched, Gathered, OneReader, gather};
 use super::flight::{Flights, Role};
 use super::params::Params;
 use super::plan::{Endpoint, Input, Plan, QueryKey, Uncacheable, plan};
+use super::points::{Forward, PointStore, Window};
 use super::promql::{self, Analysis};
+use super::range::entry::Printed;
 use super::stored::Stored;
 use crate::cache::Tier;
 use crate::cache::redis::RedisTier;
@@ -64,8 +66,8 @@ impl Freshness {
 enum Outcome {
     /// From the cache (found once more, or in Redis).
     Found(Arc<Stored>, Tier),
-    /// From the datasource, and kept.
-    Kept(Arc<Stored>),
+    /// Kept now: of the datasource, or put together from points, of which it gave some or none.
+    Kept(Arc<Stored>, Forward),
     /// From the datasource, not kept.
     Whole(Arc<Gathered>),
     /// Too large to keep: the first who takes it has it, the others ask for themselves.
@@ -110,6 +112,7 @@ struct Inner {
     l1: Cache<blake3::Hash, Arc<Stored>>,
     l2: Option<Arc<RedisTier>>,
     analyses: Cache<String, Arc<Analysis>>,
+    points: PointStore,
     flights: Flights<FlightKey, Outcome>,
     metrics: Arc<Metrics>,
 }
@@ -124,10 +127,10 @@ impl std::fmt::Debug for Inner {
 }
 
 impl QueryService {
-    /// `l1_max_bytes` bounds the answers held in memory.
+    /// `l1_max_bytes` bounds what is held in memory: one half for points, the other for finished answers.
     pub fn new(config: &config::Query, l1_max_bytes: u64, l2: Option<Arc<RedisTier>>, metrics: Arc<Metrics>) -> Self {
         let l1 = Cache::builder()
-            .max_capacity(l1_max_bytes)
+            .max_capacity(l1_max_bytes / 2)
             .weigher(|_, stored: &Arc<Stored>| stored.weight())
             .expire_after(Lives)
             .build();
@@ -143,6 +146,7 @@ impl QueryService {
             l1,
             l2,
             analyses,
+            points: PointStore::new(config, l1_max_bytes / 2),
             flights: Flights::default(),
             metrics,
         }))
@@ -202,7 +206,7 @@ impl QueryService {
     /// Asks the datasource past the cache.
     pub async fn pass(&self, endpoint: Endpoint, fetch: &Fetch) -> Result<Response<Body>, ApiError> {
         let _in_flight = self.0.metrics.upstream_query(endpoint.as_str());
-        let mut response = fetch().await?;
+        let mut response = fetch(None).await?;
         response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static("perses; fwd=bypass"));
         Ok(response)
     }
@@ -221,12 +225,14 @@ impl QueryService {
         };
         let response = match outcome {
             Outcome::Found(stored, tier) => hit(&stored, tier.as_str()),
-            Outcome::Kept(stored) if role == Role::Follower && freshness == Freshness::Cached => hit(&stored, "shared"),
-            Outcome::Kept(stored) => {
-                let mut response = Response::new(Body::from(stored.body.clone()));
-                response.headers_mut().insert(header::CONTENT_TYPE, stored.content_type.clone());
-                with_status(response, forwarded)
+            Outcome::Kept(stored, Forward::Nothing) => hit(&stored, "points"),
+            Outcome::Kept(stored, _) if role == Role::Follower && freshness == Freshness::Cached => {
+                hit(&stored, "shared")
             }
+            Outcome::Kept(stored, Forward::Part) if freshness == Freshness::Cached => {
+                with_status(plain(&stored), "perses; fwd=partial; stored")
+            }
+            Outcome::Kept(stored, _) => with_status(plain(&stored), forwarded),
             Outcome::Whole(gathered) => {
                 let mut response = Response::new(Body::from(gathered.body.clone()));
                 *response.status_mut() = gathered.status;
@@ -273,17 +279,57 @@ impl Inner {
                 return Outcome::Found(stored, Tier::L2);
             }
         }
+        if let Some(points) = plan.points.as_ref().filter(|points| self.points.fits(points)) {
+            match self.points.window(plan, points, freshness, fetch, &self.metrics).await {
+                Window::Printed(printed, forward) => return self.assembled(plan, printed, forward),
+                Window::Whole(fetched) => return self.sorted(plan, fetched, now_ms()).await,
+                Window::Failed(error) => return self.failed(error),
+                Window::Again => {}
+            }
+        }
         let _in_flight = self.metrics.upstream_query(plan.endpoint.as_str());
         let started_ms = now_ms();
-        let response = match fetch().await {
-            Ok(response) => response,
-            Err(error) => {
-                self.metrics.cache("query", "upstream", "error");
-                return Outcome::Failed(error);
-            }
+        let fetched = match fetch(None).await {
+            Ok(response) => gather(response, self.max_cached).await,
+            Err(error) => Err(error),
         };
-        match gather(response, self.max_cached).await {
-            Ok(Fetched::Whole(gathered)) if gathered.is_cacheable().await => {
+        match fetched {
+            Ok(fetched) => self.sorted(plan, fetched, started_ms).await,
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn failed(&self, error: ApiError) -> Outcome {
+        self.metrics.cache("query", "upstream", "error");
+        Outcome::Failed(error)
+    }
+
+    /// Keeps an answer that was put together.
+    fn assembled(&self, plan: &Plan, printed: Printed, forward: Forward) -> Outcome {
+        let word = match forward {
+            Forward::Nothing => "hit",
+            Forward::Part => "partial",
+            Forward::Whole => "miss",
+        };
+        self.metrics.cache("query", "points", word);
+        let now = now_ms();
+        let age = Duration::from_millis(u64::try_from(now.saturating_sub(printed.fetched_at)).unwrap_or(0));
+        let stored = Arc::new(Stored {
+            key: Arc::from(plan.key.text.as_str()),
+            stored_at_ms: printed.fetched_at,
+            // It ends when the first of its points does, and no later than the table says of the whole.
+            ttl: (age + printed.remaining).min(age + plan.ttl),
+            content_type: HeaderValue::from_static("application/json"),
+            body: printed.body.into(),
+        });
+        self.keep(&plan.key, &stored);
+        Outcome::Kept(stored, forward)
+    }
+
+    /// Keeps the datasource's own answer, if it may be kept.
+    async fn sorted(&self, plan: &Plan, fetched: Fetched, started_ms: i64) -> Outcome {
+        match fetched {
+            Fetched::Whole(gathered) if gathered.is_cacheable().await => {
                 let stored = Arc::new(Stored {
                     key: Arc::from(plan.key.text.as_str()),
                     stored_at_ms: started_ms,
@@ -293,19 +339,15 @@ impl Inner {
                 });
                 self.keep(&plan.key, &stored);
                 self.metrics.cache("query", "upstream", "stored");
-                Outcome::Kept(stored)
+                Outcome::Kept(stored, Forward::Whole)
             }
-            Ok(Fetched::Whole(gathered)) => {
+            Fetched::Whole(gathered) => {
                 self.metrics.cache("query", "upstream", "uncacheable");
                 Outcome::Whole(Arc::new(gathered))
             }
-            Ok(Fetched::Oversize(response)) => {
+            Fetched::Oversize(response) => {
                 self.metrics.cache("query", "upstream", "oversize");
                 Outcome::Oversize(Arc::new(Mutex::new(Some(response))))
-            }
-            Err(error) => {
-                self.metrics.cache("query", "upstream", "error");
-                Outcome::Failed(error)
             }
         }
     }
@@ -338,13 +380,19 @@ impl Inner {
 fn hit(stored: &Stored, detail: &str) -> Response<Body> {
     let now = now_ms();
     let left = stored.remaining(now).unwrap_or_default().as_secs();
-    let mut response = Response::new(Body::from(stored.body.clone()));
+    let mut response = plain(stored);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, stored.content_type.clone());
     headers.insert(header::AGE, HeaderValue::from(stored.age(now).as_secs()));
     if let Ok(value) = HeaderValue::try_from(format!("perses; hit; ttl={left}; detail={detail}")) {
         headers.insert(CACHE_STATUS, value);
     }
+    response
+}
+
+/// An answer without a word about where it came from.
+fn plain(stored: &Stored) -> Response<Body> {
+    let mut response = Response::new(Body::from(stored.body.clone()));
+    response.headers_mut().insert(header::CONTENT_TYPE, stored.content_type.clone());
     response
 }
 
@@ -357,6 +405,6 @@ fn content_type(headers: &HeaderMap) -> HeaderValue {
     headers.get(header::CONTENT_TYPE).cloned().unwrap_or(HeaderValue::from_static("application/json"))
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }

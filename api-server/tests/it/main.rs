@@ -19,6 +19,7 @@ mod http;
 mod keys;
 mod kubernetes;
 mod limits_file;
+mod oracle;
 mod outages;
 mod percli;
 mod pod;

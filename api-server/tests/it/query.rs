@@ -122,7 +122,7 @@ async fn many_at_once_are_one_question() {
     assert_eq!(prometheus.query_total().await.unwrap(), before + 1);
 }
 
-async fn pod_with_redis(address: String, url: &str) -> Pod {
+pub async fn pod_with_redis(address: String, url: &str) -> Pod {
     let pod = Pod::start_with(|config| {
         config.cache.redis = Some(config::Redis { addr: address, ..config::Redis::default() });
     })

@@ -55,7 +55,7 @@ fn what_may_change_the_answer_changes_the_key() {
         range("query=up&start=1&end=61&step=15"),
         range("query=up1&start=1&end=61&step=15"),
         range("query=up&start=1.001&end=61&step=15"),
-        range("query=up&start=1&end=61.001&step=15"),
+        range("query=up&start=1&end=76&step=15"),
         range("query=up&start=1&end=61&step=15.001"),
         range("query=up&start=1&end=61&step=15&limit=1"),
         range("query=up&start=1&end=61&step=15&limit=1&limit=2"),

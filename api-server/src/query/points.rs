@@ -1,0 +1,206 @@
+//! Range queries put together from points: what is missing or may have changed is asked for, the rest is known.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use futures::future::join_all;
+use moka::sync::Cache;
+
+use super::fetch::{Fetch, Fetched, Gathered, gather, says_all_is_there};
+use super::params::Bounds;
+use super::plan::{Plan, Points};
+use super::range::entry::{Entry, Printed, Rules};
+use super::range::grid::Span;
+use super::range::samples::{Answer, Unfit};
+use super::service::{Freshness, now_ms};
+use super::turns::Turns;
+use crate::config;
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+
+/// Above this many bytes an answer is taken apart on a thread for blocking work.
+const READ_ASIDE: usize = 256 << 10;
+
+/// The points of one query, under its whole key.
+#[derive(Clone)]
+struct Known {
+    key: Arc<str>,
+    entry: Arc<Entry>,
+}
+
+/// What is known of range queries.
+pub(super) struct PointStore {
+    entries: Cache<blake3::Hash, Known>,
+    /// Queries whose answers could not be put together lately: they are kept whole.
+    unfit: Cache<blake3::Hash, ()>,
+    turns: Turns<blake3::Hash>,
+    config: config::Query,
+    max_bytes: usize,
+}
+
+/// How much of an answer was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Forward {
+    /// All.
+    Nothing,
+    /// The datasource was asked for a part.
+    Part,
+    /// The datasource was asked for all.
+    Whole,
+}
+
+/// What came of a window.
+pub(super) enum Window {
+    /// The answer.
+    Printed(Printed, Forward),
+    /// The datasource's own answer for the window.
+    Whole(Fetched),
+    /// No answer.
+    Failed(ApiError),
+    /// The window must be asked for whole.
+    Again,
+}
+
+/// What the datasource gave instead of points.
+enum Strange {
+    Failed(ApiError),
+    Oversize(Response<Body>),
+    Answer(Gathered, Unfit),
+}
+
+impl PointStore {
+    /// `max_bytes` bounds the points of all queries.
+    pub(super) fn new(config: &config::Query, max_bytes: u64) -> Self {
+        let entries = Cache::builder()
+            .max_capacity(max_bytes)
+            .weigher(|_, known: &Known| u32::try_from(known.key.len() + known.entry.weight() + 200).unwrap_or(u32::MAX))
+            .time_to_idle(config.settled.0)
+            .build();
+        Self {
+            entries,
+            unfit: Cache::builder().max_capacity(10_000).time_to_live(config.settled.0).build(),
+            turns: Turns::default(),
+            config: config.clone(),
+            max_bytes: usize::try_from(config.max_cached_bytes).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Whether answers of these points could be put together so far.
+    pub(super) fn fits(&self, points: &Points) -> bool {
+        !self.unfit.contains_key(&points.key.hash)
+    }
+
+    /// Answers a window, asking for what is missing. Windows of one query follow each other.
+    pub(super) async fn window(
+        &self,
+        plan: &Plan,
+        points: &Points,
+        freshness: Freshness,
+        fetch: &Fetch,
+        metrics: &Metrics,
+    ) -> Window {
+        let _turn = self.turns.take(points.key.hash).await;
+        let now = now_ms();
+        let rules = self.rules(points);
+        let found = self.entries.get(&points.key.hash).filter(|known| *known.key == *points.key.text);
+        let mut entry = found.as_ref().map(|known| known.entry.clone()).unwrap_or_default();
+        let missing =
+            if freshness == Freshness::Refresh { vec![points.span] } else { entry.missing(points.span, &rules, now) };
+        let forward = match missing.as_slice() {
+            [] => Forward::Nothing,
+            [span] if *span == points.span => Forward::Whole,
+            _ => Forward::Part,
+        };
+        let asked = missing.iter().map(|span| {
+            let bounds = Bounds { start: rules.grid.time(span.first), end: rules.grid.time(span.last) };
+            let in_flight = metrics.upstream_query(plan.endpoint.as_str());
+            async move {
+                let _in_flight = in_flight;
+                match fetch(Some(bounds)).await {
+                    Ok(response) => gather(response, self.max_bytes).await,
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        for (span, fetched) in missing.iter().zip(join_all(asked).await) {
+            entry = match self.learned(entry, *span, fetched, rules, now).await {
+                Ok(entry) => entry,
+                Err(strange) => return self.strange(strange, points, forward),
+            };
+        }
+        // What may be used a moment only, as an answer that took long, is as new as it can be.
+        let Some(printed) = entry.print(points.span, &rules, now) else { return Window::Again };
+        if forward != Forward::Nothing {
+            if entry.weight() > self.max_bytes {
+                entry = Arc::new(entry.only(points.span));
+            }
+            self.entries.insert(points.key.hash, Known { key: Arc::from(points.key.text.as_str()), entry });
+        }
+        Window::Printed(printed, forward)
+    }
+
+    /// What an answer that is no points is for the window.
+    fn strange(&self, strange: Strange, points: &Points, forward: Forward) -> Window {
+        match strange {
+            Strange::Failed(error) => Window::Failed(error),
+            // Refusals and errors are answers of their own; what is said about a part is no answer for the whole.
+            Strange::Answer(gathered, _) if forward == Forward::Whole || gathered.status != StatusCode::OK => {
+                if gathered.status == StatusCode::OK {
+                    self.unfit.insert(points.key.hash, ());
+                }
+                Window::Whole(Fetched::Whole(gathered))
+            }
+            Strange::Oversize(response) if forward == Forward::Whole => Window::Whole(Fetched::Oversize(response)),
+            Strange::Answer(_, why) => {
+                tracing::debug!(%why, "points of a query do not fit together: it is asked for whole");
+                self.unfit.insert(points.key.hash, ());
+                Window::Again
+            }
+            Strange::Oversize(_) => Window::Again,
+        }
+    }
+
+    fn rules(&self, points: &Points) -> Rules {
+        Rules {
+            grid: points.grid,
+            reach: points.reach,
+            freshness: i64::try_from(self.config.freshness.0.as_millis()).unwrap_or(i64::MAX),
+            volatile: self.config.ttl.realtime.0,
+            settled: self.config.settled.0,
+        }
+    }
+
+    /// The entry with an answer; anything but points ends the window.
+    async fn learned(
+        &self,
+        entry: Arc<Entry>,
+        span: Span,
+        fetched: Result<Fetched, ApiError>,
+        rules: Rules,
+        fetched_at: i64,
+    ) -> Result<Arc<Entry>, Strange> {
+        let gathered = match fetched.map_err(Strange::Failed)? {
+            Fetched::Whole(gathered) => gathered,
+            Fetched::Oversize(response) => return Err(Strange::Oversize(response)),
+        };
+        if gathered.status != StatusCode::OK || !gathered.headers_allow() {
+            return Err(Strange::Answer(gathered, Unfit::Shape));
+        }
+        let body = gathered.body.clone();
+        let read = move || -> Result<Entry, Unfit> {
+            let answer = Answer::read(&body, rules.grid, span)?;
+            // A warning that a part may be missing.
+            if !says_all_is_there(&answer.notes.warnings) {
+                return Err(Unfit::Shape);
+            }
+            Ok(entry.with(span, &answer, &rules, fetched_at))
+        };
+        let read = if gathered.body.len() > READ_ASIDE {
+            tokio::task::spawn_blocking(read).await.unwrap_or(Err(Unfit::Shape))
+        } else {
+            read()
+        };
+        read.map(Arc::new).map_err(|why| Strange::Answer(gathered, why))
+    }
+}
