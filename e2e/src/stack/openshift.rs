@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -60,9 +60,13 @@ pub async fn namespace(client: &kube::Client, name: &str) -> Result<u32> {
         Ok(container.security_context.and_then(|context| context.run_as_user) == Some(id.into()))
     })
     .await?;
+    // Each policy is in force a moment after it was made.
     for fixed in [json!({"runAsUser": 999}), json!({"fsGroup": 999})] {
-        let answer = pods.create(&dry, &pod(fixed.clone())?).await;
-        ensure!(answer.is_err(), "the platform lets pods choose: {fixed}");
+        let chosen = pod(fixed.clone())?;
+        wait_until(&format!("the platform to refuse pods with {fixed}"), DEADLINE, || async {
+            Ok(pods.create(&dry, &chosen).await.is_err())
+        })
+        .await?;
     }
     Ok(id)
 }

@@ -62,8 +62,8 @@ async fn a_query_equals_prometheus_and_is_asked_once() -> Result<()> {
     let pods = world.api_pods_at_least(2, Duration::from_secs(60)).await?;
     let (first, second) = (&pods[0].1, &pods[1].1);
     // A window in the past: its samples do not change any more. A random part makes the key new in every run.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let end = wait_for("a minute of samples", Duration::from_secs(120), || async {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let probe = query(&world.prometheus, "/api/v1/query_range", "up", now - 60, now - 30).await?;
         let series = probe.json()?["data"]["result"].as_array().map_or(0, Vec::len);
         Ok((series > 0).then_some(now - 30))
