@@ -1,6 +1,7 @@
 //! Range queries put together from points: what is missing or may have changed is asked for, the rest is known.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
@@ -21,6 +22,11 @@ use crate::metrics::Metrics;
 
 /// Above this many bytes an answer is taken apart on a thread for blocking work.
 const READ_ASIDE: usize = 256 << 10;
+
+/// A query whose answers could not be put together is tried again after this time.
+const UNFIT: Duration = Duration::from_mins(5);
+/// Points that nobody asks for are dropped after this time at the latest; the cache refuses lives of a thousand years.
+const LONGEST: Duration = Duration::from_hours(24);
 
 /// The points of one query, under its whole key.
 #[derive(Clone)]
@@ -75,20 +81,21 @@ impl PointStore {
         let entries = Cache::builder()
             .max_capacity(max_bytes)
             .weigher(|_, known: &Known| u32::try_from(known.key.len() + known.entry.weight() + 200).unwrap_or(u32::MAX))
-            .time_to_idle(config.settled.0)
+            .time_to_idle(config.settled.0.min(LONGEST))
             .build();
         Self {
             entries,
-            unfit: Cache::builder().max_capacity(10_000).time_to_live(config.settled.0).build(),
+            unfit: Cache::builder().max_capacity(10_000).time_to_live(UNFIT).build(),
             turns: Turns::default(),
             config: config.clone(),
             max_bytes: usize::try_from(config.max_cached_bytes).unwrap_or(usize::MAX),
         }
     }
 
-    /// Whether answers of these points could be put together so far.
+    /// Whether answers of these points may be put together: they have a life, and could be so far.
     pub(super) fn fits(&self, points: &Points) -> bool {
-        !self.unfit.contains_key(&points.key.hash)
+        let lives = [self.config.settled.0, self.config.ttl.realtime.0];
+        lives.iter().all(|life| !life.is_zero()) && !self.unfit.contains_key(&points.key.hash)
     }
 
     /// Answers a window, asking for what is missing. Windows of one query follow each other.

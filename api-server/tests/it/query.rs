@@ -96,6 +96,20 @@ fn url_pairs(params: &str) -> Vec<(String, String)> {
     form_urlencoded::parse(params.as_bytes()).into_owned().collect()
 }
 
+/// Points without a life are not put together, and nothing is asked twice for that.
+#[tokio::test]
+async fn points_may_be_switched_off() {
+    let prometheus = prometheus().await;
+    let pod = Pod::start_with(|config| config.query.settled = config::ConfigDuration::from_secs(0)).await;
+    pod.datasource(&prometheus.url(), Value::Null).await;
+    let before = prometheus.query_total().await.unwrap();
+    let answer = pod.get(&format!("{BASE}/query_range?{RANGE}")).await;
+    assert_eq!(status(&answer), "perses; fwd=miss");
+    let asked = prometheus.query_total().await.unwrap();
+    assert_eq!(asked, before + 1);
+    assert_eq!(answer.text().await.unwrap(), direct(&prometheus.url(), "query_range", RANGE).await);
+}
+
 #[tokio::test]
 async fn many_at_once_are_one_question() {
     let prometheus = prometheus().await;
