@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::database::Database;
 use super::frontend::Frontend;
+use super::query::Query;
 use super::security::Security;
 use super::validation::Validation;
 use super::values::{ConfigDuration, Hidden, Network};
@@ -163,60 +164,6 @@ pub struct RedisCluster {
 pub struct RedisTls {
     /// CA certificates; the system's when absent. Read again at every connection.
     pub ca_file: Option<PathBuf>,
-}
-
-/// `query`.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Query {
-    /// How long a datasource may take to answer a Prometheus query, and its answer may stand still.
-    pub timeout: ConfigDuration,
-    /// Whether answers of Prometheus `query` and `query_range` are cached.
-    pub cache: bool,
-    /// Lives of cached answers.
-    pub ttl: QueryTtl,
-    /// Data younger than this may still change: points that read it are used no longer than `ttl.realtime`. At least the
-    /// time in which every scrape of an instant has arrived; two scrape intervals, or a minute.
-    pub freshness: ConfigDuration,
-    /// How long points of older data are used before they are asked for again (late samples, deleted series).
-    pub settled: ConfigDuration,
-    /// Answers above this many bytes are passed through and not kept.
-    pub max_cached_bytes: u64,
-}
-
-impl Default for Query {
-    fn default() -> Self {
-        Self {
-            timeout: ConfigDuration::from_secs(60),
-            cache: true,
-            ttl: QueryTtl::default(),
-            freshness: ConfigDuration::from_secs(60),
-            settled: ConfigDuration::from_secs(3600),
-            max_cached_bytes: 8 << 20,
-        }
-    }
-}
-
-/// `query.ttl`: the table of seed section 4.1, by the age of the newest asked instant.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct QueryTtl {
-    /// Newest instant under 5 minutes old.
-    pub realtime: ConfigDuration,
-    /// Under one hour.
-    pub recent: ConfigDuration,
-    /// Older.
-    pub historical: ConfigDuration,
-}
-
-impl Default for QueryTtl {
-    fn default() -> Self {
-        Self {
-            realtime: ConfigDuration::from_secs(30),
-            recent: ConfigDuration::from_secs(300),
-            historical: ConfigDuration::from_secs(900),
-        }
-    }
 }
 
 /// `audit`: a record of every write and every sign-in.

@@ -26,6 +26,7 @@ use crate::error::ApiError;
 use crate::intake;
 use crate::query::params::{Bounds, Params};
 use crate::query::plan::Endpoint;
+use crate::query::policy::Policy;
 use crate::query::{Fetch, Freshness, QueryService};
 use crate::store::{Change, Store};
 
@@ -50,9 +51,7 @@ pub struct Proxy {
     store: Arc<dyn Store>,
     targets: Targets,
     query: QueryService,
-    /// For Prometheus queries.
-    query_limits: Limits,
-    /// For everything else.
+    /// For everything but Prometheus queries.
     other_limits: Limits,
     max_body_bytes: u64,
     case_sensitive: bool,
@@ -81,13 +80,12 @@ impl Proxy {
     /// Puts the parts together.
     pub fn new(config: &Config, parts: Parts) -> Self {
         let Parts { store, secrets, query, case_sensitive } = parts;
-        let (timeout, datasource) = (config.query.timeout.0, &config.datasource);
+        let datasource = &config.datasource;
         let folders = datasource.secret_file_folders.clone();
         Self {
             targets: Targets::new(store.clone(), secrets, folders, DenyList::new(datasource)),
             store,
             query,
-            query_limits: Limits { head: timeout, idle: timeout, key: "query.timeout" },
             other_limits: Limits {
                 head: datasource.header_timeout.0,
                 idle: datasource.idle_timeout.0,
@@ -153,10 +151,12 @@ impl Proxy {
             let (method, path) = (request.method().to_string(), path.decoded().to_owned());
             return Err(ProxyError::EndpointNotAllowed { datasource: target.name.clone(), method, path }.into());
         }
+        let policy = self.query.policy(reference.project(), reference.name());
         let endpoint = Endpoint::from_path(path.decoded()).filter(|_| target.proxy.is_prometheus);
-        let limits = if endpoint.is_some() { self.query_limits } else { self.other_limits };
-        let mut response = match endpoint.filter(|_| is_saved && self.is_cacheable(&target, &request)) {
-            Some(endpoint) => self.query(&target, endpoint, &path, request, forwarded).await?,
+        let limits = if endpoint.is_some() { limits_of(&policy) } else { self.other_limits };
+        let is_cached = is_saved && policy.cache && is_plannable(&target, &request);
+        let mut response = match endpoint.filter(|_| is_cached) {
+            Some(endpoint) => self.query(&target, &policy, endpoint, &path, request, forwarded).await?,
             None => self.forward(&target, &path, request, forwarded, limits).await?,
         };
         sandbox(response.headers_mut());
@@ -177,22 +177,6 @@ impl Proxy {
         };
         self.require_project(project).await?;
         Ok(ProxyError::NotFound)
-    }
-
-    fn is_cacheable(&self, target: &Target, request: &Request<Body>) -> bool {
-        let is_form = || {
-            let kind =
-                request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
-        };
-        self.query.is_enabled()
-            // Parameters in the base URL are not part of the plan.
-            && target.proxy.url.query().is_none()
-            && match *request.method() {
-                Method::GET => http_body::Body::is_end_stream(request.body()),
-                Method::POST => is_form(),
-                _ => false,
-            }
     }
 
     /// Streams a request and its answer.
@@ -218,6 +202,7 @@ impl Proxy {
     async fn query(
         &self,
         target: &Arc<Target>,
+        policy: &Arc<Policy>,
         endpoint: Endpoint,
         path: &SubPath,
         request: Request<Body>,
@@ -229,7 +214,7 @@ impl Proxy {
         let deciding = deciding_headers(&own, &target.proxy.headers);
         let plan = Params::parse(parts.uri.query(), Some(&form))
             .ok_or(crate::query::plan::Uncacheable::Params)
-            .and_then(|params| self.query.plan(endpoint, &target.fingerprint, &params, &deciding));
+            .and_then(|params| self.query.plan(endpoint, &target.fingerprint, &params, &deciding, policy));
         // An answer that several share is asked for in the name of none: only headers that are part of the key go along.
         let headers = if plan.is_ok() { shared_headers(&own) } else { with_forwarded(own, forwarded) };
         let asking = Asking {
@@ -240,7 +225,7 @@ impl Proxy {
             form,
         };
         let content_type = parts.headers.get(header::CONTENT_TYPE).cloned();
-        let fetch = self.fetch(target, asking, content_type);
+        let fetch = fetch(target, limits_of(policy), asking, content_type);
         match plan {
             Ok(plan) => self.query.serve(plan, Freshness::of(&parts.headers), fetch).await,
             Err(reason) => {
@@ -250,20 +235,20 @@ impl Proxy {
         }
     }
 
-    fn fetch(&self, target: &Arc<Target>, mut asking: Asking, content_type: Option<HeaderValue>) -> Fetch {
-        let (target, limits) = (target.clone(), self.query_limits);
-        if let Some(value) = content_type.filter(|_| !asking.form.is_empty()) {
-            asking.headers.insert(header::CONTENT_TYPE, value);
-        }
-        Arc::new(move |bounds| {
-            let (target, outgoing) = (target.clone(), asking.outgoing(bounds));
-            async move { send(&target, outgoing, limits).await.map_err(ApiError::from) }.boxed()
-        })
-    }
-
     async fn read_body(&self, body: Body) -> Result<Bytes, ProxyError> {
         Ok(intake::read(body, self.max_body_bytes).await?)
     }
+}
+
+fn fetch(target: &Arc<Target>, limits: Limits, mut asking: Asking, content_type: Option<HeaderValue>) -> Fetch {
+    let target = target.clone();
+    if let Some(value) = content_type.filter(|_| !asking.form.is_empty()) {
+        asking.headers.insert(header::CONTENT_TYPE, value);
+    }
+    Arc::new(move |bounds| {
+        let (target, outgoing) = (target.clone(), asking.outgoing(bounds));
+        async move { send(&target, outgoing, limits).await.map_err(ApiError::from) }.boxed()
+    })
 }
 
 /// A query as it goes to the datasource.
@@ -308,6 +293,27 @@ impl Listener for Proxy {
     fn lost(&self) {
         self.targets.clear();
     }
+}
+
+/// Whether the parameters are where the plan looks for them.
+fn is_plannable(target: &Target, request: &Request<Body>) -> bool {
+    let is_form = || {
+        let kind =
+            request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
+    };
+    // Parameters in the base URL are not part of the plan.
+    target.proxy.url.query().is_none()
+        && match *request.method() {
+            Method::GET => http_body::Body::is_end_stream(request.body()),
+            Method::POST => is_form(),
+            _ => false,
+        }
+}
+
+/// How long a Prometheus query may take.
+fn limits_of(policy: &Policy) -> Limits {
+    Limits { head: policy.timeout, idle: policy.timeout, key: "query.timeout" }
 }
 
 fn with_forwarded(mut headers: HeaderMap, forwarded: Forwarded) -> HeaderMap {

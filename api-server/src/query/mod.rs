@@ -10,15 +10,19 @@
 pub mod flight;
 pub mod params;
 pub mod plan;
+pub mod policy;
 pub mod promql;
 pub mod range;
 pub mod stored;
 pub mod ttl;
 
+mod answer;
 mod fetch;
+mod freshness;
 mod points;
 mod service;
 mod turns;
 
 pub use fetch::Fetch;
-pub use service::{Freshness, QueryService};
+pub use freshness::Freshness;
+pub use service::QueryService;

@@ -1,15 +1,16 @@
 //! From a request to a cache key and a life, or to the reason why it is not cached. Pure: parsed once, i64 milliseconds.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::params::Params;
+use super::policy::Policy;
 use super::promql::{Analysis, Reach};
 use super::range::grid::{Grid, Span};
 use super::ttl::ttl;
-use crate::config::QueryTtl;
 use crate::domain::duration;
 
 /// Instant queries without a time share an answer for this long; the key family carries the bucket too.
@@ -104,6 +105,8 @@ pub struct Plan {
     pub timeout: Option<String>,
     /// Of what the answer can be put together; `None`: it is kept whole.
     pub points: Option<Points>,
+    /// What holds for the datasource.
+    pub policy: Arc<Policy>,
 }
 
 /// Parameters that change points, but not with the window.
@@ -122,8 +125,8 @@ pub struct Input<'a> {
     pub headers: &'a [(String, String)],
     /// Milliseconds since the epoch.
     pub now_ms: i64,
-    /// Lives.
-    pub table: &'a QueryTtl,
+    /// What holds for the datasource.
+    pub policy: &'a Arc<Policy>,
 }
 
 /// Makes the plan; `analyse` is [`super::promql::analyse`], maybe remembered.
@@ -194,13 +197,13 @@ pub fn plan<A: AsRef<Analysis>>(input: &Input<'_>, analyse: impl FnOnce(&str) ->
             (analysis.reach.newest(end), points)
         }
     };
-    let ttl = ttl(input.table, newest, input.now_ms);
+    let ttl = ttl(&input.policy.ttl, newest, input.now_ms);
     if ttl.is_zero() {
         return Err(Uncacheable::Ttl);
     }
     let bucket = newest.unwrap_or(input.now_ms).div_euclid(BUCKET_MS) * (BUCKET_MS / 1000);
     let timeout = single("timeout")?.map(str::to_owned);
-    Ok(Plan { endpoint: input.endpoint, key: key.finish(bucket), ttl, timeout, points })
+    Ok(Plan { endpoint: input.endpoint, key: key.finish(bucket), ttl, timeout, points, policy: input.policy.clone() })
 }
 
 /// Parts with their lengths, so that no two lists of parts give one text.

@@ -9,14 +9,15 @@ use futures::future::join_all;
 use moka::sync::Cache;
 
 use super::fetch::{Fetch, Fetched, Gathered, gather, says_all_is_there};
+use super::freshness::Freshness;
 use super::params::Bounds;
 use super::plan::{Plan, Points};
+use super::policy::Policy;
 use super::range::entry::{Entry, Printed, Rules};
 use super::range::grid::Span;
 use super::range::samples::{Answer, Unfit};
-use super::service::{Freshness, now_ms};
+use super::service::now_ms;
 use super::turns::Turns;
-use crate::config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 
@@ -25,8 +26,8 @@ const READ_ASIDE: usize = 256 << 10;
 
 /// A query whose answers could not be put together is tried again after this time.
 const UNFIT: Duration = Duration::from_mins(5);
-/// Points that nobody asks for are dropped after this time at the latest; the cache refuses lives of a thousand years.
-const LONGEST: Duration = Duration::from_hours(24);
+/// Points that nobody asks for are dropped after this time.
+const IDLE: Duration = Duration::from_hours(1);
 
 /// The points of one query, under its whole key.
 #[derive(Clone)]
@@ -41,7 +42,6 @@ pub(super) struct PointStore {
     /// Queries whose answers could not be put together lately: they are kept whole.
     unfit: Cache<blake3::Hash, ()>,
     turns: Turns<blake3::Hash>,
-    config: config::Query,
     max_bytes: usize,
 }
 
@@ -76,25 +76,24 @@ enum Strange {
 }
 
 impl PointStore {
-    /// `max_bytes` bounds the points of all queries.
-    pub(super) fn new(config: &config::Query, max_bytes: u64) -> Self {
+    /// `capacity` bounds the bytes of all points, `max_bytes` those of one answer and of one query's points.
+    pub(super) fn new(capacity: u64, max_bytes: usize) -> Self {
         let entries = Cache::builder()
-            .max_capacity(max_bytes)
+            .max_capacity(capacity)
             .weigher(|_, known: &Known| u32::try_from(known.key.len() + known.entry.weight() + 200).unwrap_or(u32::MAX))
-            .time_to_idle(config.settled.0.min(LONGEST))
+            .time_to_idle(IDLE)
             .build();
         Self {
             entries,
             unfit: Cache::builder().max_capacity(10_000).time_to_live(UNFIT).build(),
             turns: Turns::default(),
-            config: config.clone(),
-            max_bytes: usize::try_from(config.max_cached_bytes).unwrap_or(usize::MAX),
+            max_bytes,
         }
     }
 
     /// Whether answers of these points may be put together: they have a life, and could be so far.
-    pub(super) fn fits(&self, points: &Points) -> bool {
-        let lives = [self.config.settled.0, self.config.ttl.realtime.0];
+    pub(super) fn fits(&self, points: &Points, policy: &Policy) -> bool {
+        let lives = [policy.settled, policy.ttl.realtime.0];
         lives.iter().all(|life| !life.is_zero()) && !self.unfit.contains_key(&points.key.hash)
     }
 
@@ -109,7 +108,7 @@ impl PointStore {
     ) -> Window {
         let _turn = self.turns.take(points.key.hash).await;
         let now = now_ms();
-        let rules = self.rules(points);
+        let rules = rules(points, &plan.policy);
         let found = self.entries.get(&points.key.hash).filter(|known| *known.key == *points.key.text);
         let mut entry = found.as_ref().map(|known| known.entry.clone()).unwrap_or_default();
         let missing =
@@ -168,16 +167,6 @@ impl PointStore {
         }
     }
 
-    fn rules(&self, points: &Points) -> Rules {
-        Rules {
-            grid: points.grid,
-            reach: points.reach,
-            freshness: i64::try_from(self.config.freshness.0.as_millis()).unwrap_or(i64::MAX),
-            volatile: self.config.ttl.realtime.0,
-            settled: self.config.settled.0,
-        }
-    }
-
     /// The entry with an answer; anything but points ends the window.
     async fn learned(
         &self,
@@ -209,5 +198,15 @@ impl PointStore {
             read()
         };
         read.map(Arc::new).map_err(|why| Strange::Answer(gathered, why))
+    }
+}
+
+fn rules(points: &Points, policy: &Policy) -> Rules {
+    Rules {
+        grid: points.grid,
+        reach: points.reach,
+        freshness: i64::try_from(policy.freshness.as_millis()).unwrap_or(i64::MAX),
+        volatile: policy.ttl.realtime.0,
+        settled: policy.settled,
     }
 }

@@ -1,20 +1,24 @@
-//! The tiers in their order, and the headers that say where an answer came from (RFC 9211).
+//! The tiers in their order.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use axum::http::{HeaderValue, Response};
 use jiff::Timestamp;
 use moka::Expiry;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
+use super::answer::{content_type, hit, plain, with_status};
 use super::fetch::{Fetch, Fetched, Gathered, OneReader, gather};
 use super::flight::{Flights, Role};
+use super::freshness::Freshness;
 use super::params::Params;
 use super::plan::{Endpoint, Input, Plan, QueryKey, Uncacheable, plan};
 use super::points::{Forward, PointStore, Window};
+use super::policy::{Policies, Policy};
 use super::promql::{self, Analysis};
 use super::range::entry::Printed;
 use super::stored::Stored;
@@ -24,42 +28,10 @@ use crate::config;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Bytes for remembered analyses of expressions.
 const ANALYSES_MAX_BYTES: u64 = 4 << 20;
 /// A flight whose work was lost (a panic) is tried again by its waiters this often.
 const ATTEMPTS: usize = 2;
-
-/// What a client demands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Freshness {
-    /// A cached answer is fine.
-    Cached,
-    /// `no-cache`: ask the datasource, and keep its answer.
-    Refresh,
-    /// `no-store`: ask the datasource, keep nothing.
-    NoStore,
-}
-
-impl Freshness {
-    /// From `Cache-Control`, else `Pragma` (RFC 9111).
-    pub fn of(headers: &HeaderMap) -> Self {
-        let has = |name: HeaderName, word: &str| {
-            let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-            values.any(|value| value.split(',').any(|directive| directive.trim().eq_ignore_ascii_case(word)))
-        };
-        if has(header::CACHE_CONTROL, "no-store") {
-            Self::NoStore
-        } else if has(header::CACHE_CONTROL, "no-cache")
-            || has(header::CACHE_CONTROL, "max-age=0")
-            || !headers.contains_key(header::CACHE_CONTROL) && has(header::PRAGMA, "no-cache")
-        {
-            Self::Refresh
-        } else {
-            Self::Cached
-        }
-    }
-}
 
 /// What a flight brings home.
 #[derive(Clone)]
@@ -107,7 +79,7 @@ impl Expiry<blake3::Hash, Arc<Stored>> for Lives {
 pub struct QueryService(Arc<Inner>);
 
 struct Inner {
-    config: config::Query,
+    policies: ArcSwap<Policies>,
     max_cached: usize,
     l1: Cache<blake3::Hash, Arc<Stored>>,
     l2: Option<Arc<RedisTier>>,
@@ -120,7 +92,7 @@ struct Inner {
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("QueryService")
-            .field("config", &self.config)
+            .field("policies", &self.policies.load())
             .field("l2", &self.l2.is_some())
             .finish_non_exhaustive()
     }
@@ -129,6 +101,7 @@ impl std::fmt::Debug for Inner {
 impl QueryService {
     /// `l1_max_bytes` bounds what is held in memory: one half for points, the other for finished answers.
     pub fn new(config: &config::Query, l1_max_bytes: u64, l2: Option<Arc<RedisTier>>, metrics: Arc<Metrics>) -> Self {
+        let max_cached = usize::try_from(config.max_cached_bytes).unwrap_or(usize::MAX);
         let l1 = Cache::builder()
             .max_capacity(l1_max_bytes / 2)
             .weigher(|_, stored: &Arc<Stored>| stored.weight())
@@ -141,20 +114,20 @@ impl QueryService {
             })
             .build();
         Self(Arc::new(Inner {
-            config: config.clone(),
-            max_cached: usize::try_from(config.max_cached_bytes).unwrap_or(usize::MAX),
+            policies: ArcSwap::from_pointee(Policies::new(config)),
+            max_cached,
             l1,
             l2,
             analyses,
-            points: PointStore::new(config, l1_max_bytes / 2),
+            points: PointStore::new(l1_max_bytes / 2, max_cached),
             flights: Flights::default(),
             metrics,
         }))
     }
 
-    /// Whether the service is switched on.
-    pub fn is_enabled(&self) -> bool {
-        self.0.config.cache
+    /// What holds for a datasource; one without a project is global.
+    pub fn policy(&self, project: Option<&str>, name: &str) -> Arc<Policy> {
+        self.0.policies.load().of(project, name).clone()
     }
 
     /// Plans a request to a datasource (`source`: its digest; `headers`: those that may change an answer, by name).
@@ -164,8 +137,9 @@ impl QueryService {
         source: &blake3::Hash,
         params: &Params,
         headers: &[(String, String)],
+        policy: &Arc<Policy>,
     ) -> Result<Plan, Uncacheable> {
-        let input = Input { endpoint, source, params, headers, now_ms: now_ms(), table: &self.0.config.ttl };
+        let input = Input { endpoint, source, params, headers, now_ms: now_ms(), policy };
         plan(&input, |query| self.0.analyse(query))
     }
 
@@ -206,9 +180,7 @@ impl QueryService {
     /// Asks the datasource past the cache.
     pub async fn pass(&self, endpoint: Endpoint, fetch: &Fetch) -> Result<Response<Body>, ApiError> {
         let _in_flight = self.0.metrics.upstream_query(endpoint.as_str());
-        let mut response = fetch(None).await?;
-        response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static("perses; fwd=bypass"));
-        Ok(response)
+        Ok(with_status(fetch(None).await?, "perses; fwd=bypass"))
     }
 
     async fn respond(
@@ -279,7 +251,7 @@ impl Inner {
                 return Outcome::Found(stored, Tier::L2);
             }
         }
-        if let Some(points) = plan.points.as_ref().filter(|points| self.points.fits(points)) {
+        if let Some(points) = plan.points.as_ref().filter(|points| self.points.fits(points, &plan.policy)) {
             match self.points.window(plan, points, freshness, fetch, &self.metrics).await {
                 Window::Printed(printed, forward) => return self.assembled(plan, printed, forward),
                 Window::Whole(fetched) => return self.sorted(plan, fetched, now_ms()).await,
@@ -375,34 +347,6 @@ impl Inner {
             });
         }
     }
-}
-
-fn hit(stored: &Stored, detail: &str) -> Response<Body> {
-    let now = now_ms();
-    let left = stored.remaining(now).unwrap_or_default().as_secs();
-    let mut response = plain(stored);
-    let headers = response.headers_mut();
-    headers.insert(header::AGE, HeaderValue::from(stored.age(now).as_secs()));
-    if let Ok(value) = HeaderValue::try_from(format!("perses; hit; ttl={left}; detail={detail}")) {
-        headers.insert(CACHE_STATUS, value);
-    }
-    response
-}
-
-/// An answer without a word about where it came from.
-fn plain(stored: &Stored) -> Response<Body> {
-    let mut response = Response::new(Body::from(stored.body.clone()));
-    response.headers_mut().insert(header::CONTENT_TYPE, stored.content_type.clone());
-    response
-}
-
-fn with_status(mut response: Response<Body>, status: &'static str) -> Response<Body> {
-    response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static(status));
-    response
-}
-
-fn content_type(headers: &HeaderMap) -> HeaderValue {
-    headers.get(header::CONTENT_TYPE).cloned().unwrap_or(HeaderValue::from_static("application/json"))
 }
 
 pub(super) fn now_ms() -> i64 {

@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::super::policy::Policies;
 use super::*;
+use crate::config::Query;
 use crate::query::promql;
 
 const NOW: i64 = 1_800_000_000_000;
@@ -22,7 +24,7 @@ fn plan_of(
         params: &params,
         headers: &headers,
         now_ms,
-        table: &QueryTtl::default(),
+        policy: &Policies::new(&Query::default()).of(None, "prometheus").clone(),
     };
     plan(&input, |query| Arc::new(promql::analyse(query)))
 }
@@ -88,7 +90,7 @@ fn the_datasource_is_part_of_the_key() {
             params: &params,
             headers: &[],
             now_ms: NOW,
-            table: &QueryTtl::default(),
+            policy: &Policies::new(&Query::default()).of(None, "prometheus").clone(),
         };
         plan(&input, |query| Arc::new(promql::analyse(query))).unwrap().key.hash
     };

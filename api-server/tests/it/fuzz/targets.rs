@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use perses_api_server::config::{self, QueryTtl};
+use perses_api_server::config::{self, Query};
 use perses_api_server::domain::document::Envelope;
 use perses_api_server::domain::kind::Kind;
 use perses_api_server::domain::lint::{Linter, Mode, RuleSource, Settings, Subject};
@@ -11,6 +11,7 @@ use perses_api_server::domain::spec::references::undefined;
 use perses_api_server::domain::{promql, secret, spec};
 use perses_api_server::query::params::Params;
 use perses_api_server::query::plan::{Endpoint, Input, plan};
+use perses_api_server::query::policy::Policies;
 use perses_api_server::query::promql::analyse;
 use perses_api_server::service::provisioning::files;
 
@@ -94,13 +95,13 @@ fn request(input: &[u8]) {
     let query_string = parts.get(1).and_then(|part| std::str::from_utf8(part).ok());
     let Some(params) = Params::parse(query_string, parts.first().copied()) else { return };
     let source = blake3::hash(b"source");
-    let table = QueryTtl::default();
+    let policies = Policies::new(&Query::default());
+    let policy = policies.of(None, "prometheus");
     for endpoint in [Endpoint::Instant, Endpoint::Range] {
         for now_ms in [0, 1_700_000_000_000] {
-            let _ = plan(
-                &Input { endpoint, source: &source, params: &params, headers: &[], now_ms, table: &table },
-                |text| Box::new(analyse(text)),
-            );
+            let _ = plan(&Input { endpoint, source: &source, params: &params, headers: &[], now_ms, policy }, |text| {
+                Box::new(analyse(text))
+            });
         }
     }
 }
