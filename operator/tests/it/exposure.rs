@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::{DEADLINE, Operator, REPAIR, STACK, Space, World, alone, equipped, ingress_class, within};
 
-async fn gateway(space: &Space, port: u16) {
+/// Installs the definition of Gateways where it is not yet, and a Gateway with one listener.
+pub(crate) async fn gateway(space: &Space, port: u16) {
     let folder = e2e::crds::folder().unwrap().unwrap();
     e2e::crds::install(&space.client, &folder, "gateways", "gateway.networking.k8s.io").await.unwrap();
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "Gateway"));
@@ -22,9 +23,19 @@ async fn gateway(space: &Space, port: u16) {
 }
 
 /// What the object's controller would say.
-async fn play(space: &Space, kind: Kind, status: Value) {
+pub(crate) async fn play(space: &Space, kind: Kind, status: Value) {
     let patch = Patch::Merge(json!({"status": status}));
     space.api(kind).patch_status(STACK, &PatchParams::default(), &patch).await.unwrap();
+}
+
+/// Status of an HTTPRoute that the Gateway accepts or not.
+pub(crate) fn parents(accepted: &str) -> Value {
+    let condition = |type_: &str, status: &str| {
+        json!({"type": type_, "status": status, "reason": "Played", "message": "no such listener",
+               "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1})
+    };
+    json!({"parents": [{"controllerName": "example.com/gateway", "parentRef": {"name": "public"},
+                        "conditions": [condition("Accepted", accepted), condition("ResolvedRefs", "True")]}]})
 }
 
 async fn made(space: &Space, kind: Kind) -> Value {
@@ -81,14 +92,6 @@ async fn every_way_in_takes_the_place_of_the_one_before() {
     made(&space, Kind::HttpRoute).await;
     is_repaired(&space, Kind::HttpRoute).await;
     gone(&space, Kind::Ingress).await;
-    let condition = |type_: &str, status: &str| {
-        json!({"type": type_, "status": status, "reason": "Played", "message": "no such listener",
-               "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1})
-    };
-    let parents = |accepted: &str| {
-        json!({"parents": [{"controllerName": "example.com/gateway", "parentRef": {"name": "public"},
-                            "conditions": [condition("Accepted", accepted), condition("ResolvedRefs", "True")]}]})
-    };
     play(&space, Kind::HttpRoute, parents("False")).await;
     let message = space.condition("ExposureReady", "False", "NotAdmitted").await;
     assert!(message.contains("no such listener"), "{message}");

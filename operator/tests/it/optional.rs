@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::cluster::{
     DEADLINE, Operator, REPAIR, STACK, Space, World, alone, control_plane, equipped, install_kind, remove_kind, within,
 };
+use crate::exposure::{gateway, parents, play};
 
 /// Long before the operator would ask again by itself.
 const NOTICED: Duration = Duration::from_secs(30);
@@ -120,7 +121,7 @@ async fn what_is_asked_for_and_not_there_is_waited_for() {
         return;
     }
     let space = Space::on(alone(), "asked").await;
-    let (_world, _operator) = (World::start(&space), Operator::start(&space));
+    let (_world, operator) = (World::start(&space), Operator::start(&space));
     space.create(&json!({"users": 10, "exposure": {"type": "Route", "host": "a.example"}})).await;
     let message = space.condition("ExposureReady", "False", "ApiAbsent").await;
     assert!(message.contains("route.openshift.io/v1"), "{message}");
@@ -128,6 +129,30 @@ async fn what_is_asked_for_and_not_there_is_waited_for() {
     install_kind(&space.client, Kind::Route).await;
     assert_eq!(route(&space).await["spec"]["host"], "a.example");
     space.settled().await;
+
+    // HTTPRoutes without Gateways: what is not there is not watched, so no watch fails.
+    install_kind(&space.client, Kind::HttpRoute).await;
+    let failures = watch_failures(&operator);
+    let http_route = json!({"type": "HTTPRoute", "httpRoute": {"gateway": {"name": "public"}}});
+    space.change(&json!({"exposure": http_route})).await;
+    within("the HTTPRoute", NOTICED, async || space.get(Kind::HttpRoute, STACK).await).await;
+    space.settled().await;
+    operator.reconciled_again(&space).await;
+    assert_eq!(watch_failures(&operator), failures);
+    // They come, and a Gateway: its listener decides the address.
+    gateway(&space, 8443).await;
+    play(&space, Kind::HttpRoute, parents("True")).await;
+    let url = |stack: &persesstack_operator::api::v1alpha1::PersesStack| stack.status.as_ref()?.url.clone();
+    space.until("the address", |stack| url(stack).as_deref() == Some("https://a.example:8443")).await;
+    // From now on they are watched: of our own objects nothing changes.
+    gateway(&space, 9443).await;
+    space.until("the new address", |stack| url(stack).as_deref() == Some("https://a.example:9443")).await;
+}
+
+/// Watches that ended badly so far.
+fn watch_failures(operator: &Operator) -> String {
+    let text = operator.metrics.text();
+    text.lines().find(|line| line.starts_with("persesstack_watch_errors_total ")).unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,10 +161,11 @@ async fn every_optional_kind_is_found_where_its_definition_is() {
     let found = async |plane: &ControlPlane| {
         let cache = CapabilityCache::default();
         let capabilities = cache.get(&plane.client().unwrap()).await.unwrap();
-        Kind::OPTIONAL.map(|kind| capabilities.of(kind))
+        (Kind::OPTIONAL.map(|kind| capabilities.of(kind)), capabilities.gateways)
     };
-    assert_eq!(found(plane).await, [Availability::Present; Kind::OPTIONAL.len()]);
-    assert_eq!(found(control_plane()).await, [Availability::Absent; Kind::OPTIONAL.len()]);
+    for (plane, all) in [(plane, Availability::Present), (control_plane(), Availability::Absent)] {
+        assert_eq!(found(plane).await, ([all; Kind::OPTIONAL.len()], all));
+    }
 }
 
 fn api_services(space: &Space) -> Api<DynamicObject> {

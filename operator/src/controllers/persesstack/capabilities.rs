@@ -14,11 +14,12 @@ use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::api::Api;
-use kube::core::PartialObjectMeta;
+use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 
+use super::frontends;
 use super::observed::{Availability, Capabilities};
 use crate::apply::kind::Kind;
 use crate::apply::{ApplyError, verb};
@@ -125,12 +126,14 @@ fn certain(capabilities: Capabilities) -> bool {
     let known = |availability| availability != Availability::Unknown;
     known(capabilities.openshift)
         && known(capabilities.custom_metrics)
+        && known(capabilities.gateways)
         && Kind::OPTIONAL.into_iter().all(|kind| known(capabilities.of(kind)))
 }
 
 async fn discover(client: &Client) -> Capabilities {
-    let optional = Kind::OPTIONAL.map(|kind| (kind, kind.resource()));
+    let (optional, gateways) = (Kind::OPTIONAL.map(|kind| (kind, kind.resource())), frontends::gateway());
     let mut versions: BTreeSet<&str> = optional.iter().map(|(_, resource)| resource.api_version.as_str()).collect();
+    versions.insert(&gateways.api_version);
     versions.insert(OPENSHIFT.1);
     versions.extend(CUSTOM_METRICS);
     let answers = versions.into_iter().map(async |version| {
@@ -142,11 +145,15 @@ async fn discover(client: &Client) -> Capabilities {
     let answers: BTreeMap<&str, kube::Result<APIResourceList>> = answers.into_iter().flatten().collect();
 
     let mut found = Capabilities::default();
-    for (kind, resource) in &optional {
+    let there = |resource: &ApiResource| {
         let served = |list: &APIResourceList| list.resources.iter().any(|served| served.name == resource.plural);
         let answer = answers.get(resource.api_version.as_str());
-        found.set(*kind, answer.map_or(Availability::Unknown, |answer| availability(answer, served)));
+        answer.map_or(Availability::Unknown, |answer| availability(answer, served))
+    };
+    for (kind, resource) in &optional {
+        found.set(*kind, there(resource));
     }
+    found.gateways = there(&gateways);
     // A listed group is there, also while its server is away: the platform does not change for that.
     let listed = groups.is_ok_and(|groups| groups.groups.iter().any(|group| group.name == OPENSHIFT.0));
     let answer = answers.get(OPENSHIFT.1);
@@ -173,12 +180,10 @@ fn availability(answer: &kube::Result<APIResourceList>, served: impl Fn(&APIReso
     }
 }
 
-/// Something happened to the definition of an optional kind.
+/// Something happened to the definition of an optional kind, or to that of Gateways.
 fn definitions(client: Client) -> impl Stream<Item = ()> {
-    let names = Kind::OPTIONAL.map(|kind| {
-        let resource = kind.resource();
-        format!("{}.{}", resource.plural, resource.group)
-    });
+    let resources = Kind::OPTIONAL.into_iter().map(Kind::resource).chain([frontends::gateway()]);
+    let names: Vec<_> = resources.map(|resource| format!("{}.{}", resource.plural, resource.group)).collect();
     cluster_events::<CustomResourceDefinition>(client, move |name| names.iter().any(|ours| ours == name))
 }
 

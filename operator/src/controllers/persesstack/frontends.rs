@@ -13,7 +13,6 @@ use super::Stack;
 use super::context::Context;
 use super::observed::{Availability, Capabilities, IngressClass, Listener};
 use crate::api::v1alpha1::{Exposure, ExposureType};
-use crate::apply::kind::Kind;
 use crate::apply::owner::StackId;
 use crate::apply::{ApplyError, verb};
 
@@ -47,7 +46,7 @@ pub(super) async fn listeners(
     id: &StackId,
 ) -> Result<Vec<Listener>, ApplyError> {
     let named = spec.http_route.as_ref().map(|route| &route.gateway);
-    let Some(gateway) = named.filter(|_| capabilities.of(Kind::HttpRoute) == Availability::Present) else {
+    let Some(gateway) = named.filter(|_| capabilities.gateways == Availability::Present) else {
         return Ok(Vec::new());
     };
     let namespace = gateway.namespace.as_deref().unwrap_or(&id.namespace);

@@ -97,18 +97,21 @@ pub struct Capabilities {
     pub openshift: Availability,
     /// `custom.metrics.k8s.io`: the autoscaler can follow metrics of the pods.
     pub custom_metrics: Availability,
+    /// Gateways, which HTTPRoutes are attached to. They are read only, and a cluster may have the one without the other.
+    pub gateways: Availability,
     /// In the order of [`Kind::OPTIONAL`].
     kinds: [Availability; Kind::OPTIONAL.len()],
 }
 
 impl Capabilities {
-    /// A cluster with these optional kinds and no other.
+    /// A cluster with these optional kinds and no other; one with HTTPRoutes has Gateways.
     pub fn with(kinds: &[Kind]) -> Self {
+        let there = |kind| if kinds.contains(&kind) { Availability::Present } else { Availability::Absent };
         let (openshift, custom_metrics) = (Availability::Absent, Availability::Absent);
-        let mut capabilities = Self { openshift, custom_metrics, ..Self::default() };
+        let gateways = there(Kind::HttpRoute);
+        let mut capabilities = Self { openshift, custom_metrics, gateways, ..Self::default() };
         for kind in Kind::OPTIONAL {
-            let there = if kinds.contains(&kind) { Availability::Present } else { Availability::Absent };
-            capabilities.set(kind, there);
+            capabilities.set(kind, there(kind));
         }
         capabilities
     }

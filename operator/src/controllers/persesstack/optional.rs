@@ -24,36 +24,44 @@ pub(super) fn events(
     let (capabilities, metrics) = (&context.capabilities, &context.metrics);
     let mut streams = Vec::new();
     for kind in Kind::OPTIONAL {
-        let api = watch.optional(&kind.resource());
-        streams.push(while_present(kind, api, ours(), capabilities.subscribe(), metrics.clone(), owners).boxed());
+        let what = Watched { kind: kind.name(), api: watch.optional(&kind.resource()), config: ours() };
+        let there = move |found: &Capabilities| found.of(kind);
+        streams.push(while_present(what, there, capabilities.subscribe(), metrics.clone(), owners).boxed());
     }
-    // Whoever has HTTPRoutes has Gateways.
-    let (kind, api) = (Kind::HttpRoute, watch.optional(&frontends::gateway()));
+    let api = watch.optional(&frontends::gateway());
+    let what = Watched { kind: "Gateway", api, config: watcher::Config::default() };
+    let there = |found: &Capabilities| found.gateways;
     let behind = move |gateway: &ObjectMeta| frontends::behind(gateway, &stacks);
-    let all = watcher::Config::default();
-    streams.push(while_present(kind, api, all, capabilities.subscribe(), metrics.clone(), behind).boxed());
+    streams.push(while_present(what, there, capabilities.subscribe(), metrics.clone(), behind).boxed());
     stream::select_all(streams)
 }
 
-/// Watches objects whenever the API of `kind` is there, from when it comes until it is certain that it went. `wakes`: the
-/// stacks that an object concerns.
-fn while_present(
-    kind: Kind,
+/// What is watched.
+#[derive(Clone)]
+struct Watched {
+    kind: &'static str,
     api: Api<PartialObjectMeta<DynamicObject>>,
     config: watcher::Config,
+}
+
+/// Watches objects whenever their API is `there`, from when it comes until it is certain that it went. `wakes`: the stacks
+/// that an object concerns.
+fn while_present(
+    what: Watched,
+    there: impl Fn(&Capabilities) -> Availability + Copy + Send + Sync + 'static,
     known: watch::Receiver<Capabilities>,
     metrics: Metrics,
     wakes: impl Fn(&ObjectMeta) -> Vec<ObjectRef<Stack>> + Clone + Send + 'static,
 ) -> impl Stream<Item = ObjectRef<Stack>> + Send {
     let runs = stream::unfold(known, move |mut known| {
-        let (api, config, metrics, wakes) = (api.clone(), config.clone(), metrics.clone(), wakes.clone());
+        let (Watched { kind, api, config }, metrics, wakes) = (what.clone(), metrics.clone(), wakes.clone());
         async move {
-            known.wait_for(|found| found.of(kind) == Availability::Present).await.ok()?;
-            tracing::debug!(kind = kind.name(), "watched");
+            known.wait_for(|found| there(found) == Availability::Present).await.ok()?;
+            tracing::debug!(kind, "watched");
             let mut until = known.clone();
             let gone = async move {
-                let _ = until.wait_for(|found| found.of(kind) == Availability::Absent).await;
-                tracing::debug!(kind = kind.name(), "no longer watched");
+                let _ = until.wait_for(|found| there(found) == Availability::Absent).await;
+                tracing::debug!(kind, "no longer watched");
             };
             let touched = watcher(api, config).default_backoff().touched_objects();
             let woken = touched.flat_map(move |object| {
@@ -61,7 +69,7 @@ fn while_present(
                     Ok(object) => wakes(object.meta()),
                     Err(error) => {
                         metrics.watch_failed();
-                        tracing::debug!(kind = kind.name(), %error, "a watch failed and is started again");
+                        tracing::debug!(kind, %error, "a watch failed and is started again");
                         Vec::new()
                     }
                 };
