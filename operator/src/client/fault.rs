@@ -2,10 +2,12 @@
 //!
 //! Numbers every mutating request of a run (1, 2, 3, ...) and breaks the one that a test names: the operator dies before
 //! or after it, the server refuses it, its answer is lost, or it arrives twice. "What if the process dies between two
-//! writes" is then a loop over numbers, not luck (Sieve, OSDI'22: such bugs sit in windows of under a millisecond).
+//! writes" is then a loop over numbers, not luck (Sieve, OSDI'22: such bugs sit in windows of under a millisecond). What takes
+//! too long for such a loop is done with every write broken once.
 //!
 //! Leases and events are not numbered: they carry no desired state and their count depends on time.
 
+use std::collections::HashSet;
 use std::future::pending;
 use std::sync::Arc;
 
@@ -64,6 +66,24 @@ pub enum Failure {
     LostReply,
 }
 
+impl Failure {
+    /// Every way.
+    pub const ALL: [Self; 7] = [
+        Self::Conflict,
+        Self::TooManyRequests,
+        Self::InternalError,
+        Self::Unavailable,
+        Self::GatewayTimeout,
+        Self::Unsent,
+        Self::LostReply,
+    ];
+
+    /// Whether the server has done its work all the same.
+    fn commits(self) -> bool {
+        matches!(self, Self::GatewayTimeout | Self::LostReply)
+    }
+}
+
 /// One numbered request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
@@ -77,28 +97,92 @@ pub struct Write {
 #[derive(Clone, Debug)]
 pub struct Faults(Arc<State>);
 
+/// Which requests are broken.
+#[derive(Debug)]
+enum Plan {
+    /// The one of the fault; `None` when it has struck.
+    One(Option<Fault>),
+    /// Many, each once.
+    Often(Progress),
+}
+
+/// One of `every` writes is broken, the first of them after `skip`, one way after the other from the way with this number on.
+/// What is sent once more because it was broken gets through, and is not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Often {
+    /// 1 for every write.
+    pub every: usize,
+    /// Less than `every`: runs with all of these break every write.
+    pub skip: usize,
+    /// Of [`Failure::ALL`], or that it arrives twice.
+    pub way: usize,
+}
+
+impl Often {
+    /// How many ways there are.
+    pub const WAYS: usize = Failure::ALL.len() + 1;
+}
+
+/// How far it is.
+#[derive(Debug)]
+struct Progress {
+    often: Often,
+    seen: usize,
+    /// Places whose next request is the repetition of a broken one.
+    repeated: HashSet<(Method, String)>,
+}
+
+impl Progress {
+    fn next(&mut self, number: usize, write: &Write) -> Option<Fault> {
+        let place = (write.method.clone(), write.path.clone());
+        if self.repeated.remove(&place) {
+            return None;
+        }
+        let Often { every, skip, way } = self.often;
+        let seen = self.seen;
+        self.seen += 1;
+        if seen % every != skip {
+            return None;
+        }
+        let failure = Failure::ALL.get((seen / every + way) % Often::WAYS).copied();
+        let Some(failure) = failure else { return Some(Fault::Duplicate(number)) };
+        // Nobody repeats a create that has happened.
+        if !(failure.commits() && write.method == Method::POST) {
+            self.repeated.insert(place);
+        }
+        Some(Fault::Fail(number, failure))
+    }
+}
+
 #[derive(Debug)]
 struct State {
-    fault: Mutex<Option<Fault>>,
+    plan: Mutex<Plan>,
     writes: Mutex<Vec<Write>>,
+    struck: Mutex<usize>,
     crashed: watch::Sender<bool>,
 }
 
 impl Faults {
     /// Only records.
     pub fn none() -> Self {
-        Self::new(None)
+        Self::new(Plan::One(None))
     }
 
     /// Records, and breaks one request.
     pub fn with(fault: Fault) -> Self {
-        Self::new(Some(fault))
+        Self::new(Plan::One(Some(fault)))
     }
 
-    fn new(fault: Option<Fault>) -> Self {
+    /// Records, and breaks many requests.
+    pub fn often(often: Often) -> Self {
+        Self::new(Plan::Often(Progress { often, seen: 0, repeated: HashSet::new() }))
+    }
+
+    fn new(plan: Plan) -> Self {
         Self(Arc::new(State {
-            fault: Mutex::new(fault),
+            plan: Mutex::new(plan),
             writes: Mutex::new(Vec::new()),
+            struck: Mutex::new(0),
             crashed: watch::channel(false).0,
         }))
     }
@@ -113,9 +197,9 @@ impl Faults {
         self.0.writes.lock().len()
     }
 
-    /// Whether so many requests were sent that `fault` has struck.
-    pub fn struck(&self, fault: Fault) -> bool {
-        self.count() >= fault.number()
+    /// How many were broken.
+    pub fn struck(&self) -> usize {
+        *self.0.struck.lock()
     }
 
     /// Resolves when a crash fault has struck. The test then aborts the operator; until it does, no request of the
@@ -154,9 +238,15 @@ impl Faults {
             return None;
         }
         let mut writes = self.0.writes.lock();
-        writes.push(Write { method: request.method().clone(), path: request.uri().path().to_owned() });
-        let number = writes.len();
-        self.0.fault.lock().take_if(|fault| fault.number() == number)
+        let write = Write { method: request.method().clone(), path: request.uri().path().to_owned() };
+        let number = writes.len() + 1;
+        let fault = match &mut *self.0.plan.lock() {
+            Plan::One(fault) => fault.take_if(|fault| fault.number() == number),
+            Plan::Often(progress) => progress.next(number, &write),
+        };
+        *self.0.struck.lock() += usize::from(fault.is_some());
+        writes.push(write);
+        fault
     }
 
     async fn crash<T>(&self) -> T {
@@ -220,5 +310,31 @@ mod tests {
         assert_eq!(faults.record(&second), Some(Fault::CrashBefore(2)));
         assert_eq!(faults.record(&second), None, "a fault strikes once");
         assert_eq!(faults.count(), 3);
+    }
+
+    #[test]
+    fn every_write_is_broken_once_in_one_way_after_the_other() {
+        let faults = Faults::often(Often { every: 1, skip: 0, way: 3 });
+        let (secret, jobs) = ("/api/v1/namespaces/a/secrets/b", "/apis/batch/v1/namespaces/a/jobs");
+        let record = |method: Method, path: &str| faults.record(&request(method, path));
+        assert_eq!(record(Method::PATCH, secret), Some(Fault::Fail(1, Failure::Unavailable)));
+        assert_eq!(record(Method::DELETE, secret), Some(Fault::Fail(2, Failure::GatewayTimeout)));
+        assert_eq!(record(Method::PATCH, secret), None, "its repetition");
+        assert_eq!(record(Method::PATCH, secret), Some(Fault::Fail(4, Failure::Unsent)));
+        assert_eq!(record(Method::POST, jobs), Some(Fault::Fail(5, Failure::LostReply)));
+        assert_eq!(record(Method::POST, jobs), Some(Fault::Duplicate(6)), "another one: the first was made");
+        assert_eq!(record(Method::POST, jobs), Some(Fault::Fail(7, Failure::Conflict)), "it came twice already");
+        assert_eq!((faults.struck(), faults.count()), (6, 7));
+    }
+
+    #[test]
+    fn some_writes_are_broken_and_others_are_not() {
+        let faults = Faults::often(Often { every: 3, skip: 1, way: 7 });
+        let sent: Vec<_> = (0..8).map(|at| faults.record(&request(Method::PATCH, &format!("/a/{at}")))).collect();
+        let struck: Vec<_> = sent.into_iter().flatten().collect();
+        assert_eq!(
+            struck,
+            [Fault::Duplicate(2), Fault::Fail(5, Failure::Conflict), Fault::Fail(8, Failure::TooManyRequests)]
+        );
     }
 }

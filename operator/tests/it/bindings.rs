@@ -5,11 +5,10 @@ use futures::StreamExt;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use persesstack_operator::apply::cluster::FINALIZER;
-use persesstack_operator::client::fault::{Fault, Faults, Write};
+use persesstack_operator::client::fault::{Failure, Fault, Faults, Write};
 use serde_json::{Value, json};
 
 use crate::cluster::{DEADLINE, Operator, REPAIR, STACK, Space, World, alone, within};
-use crate::crash::FAILURES;
 
 fn spec() -> Value {
     json!({"users": 10, "auth": {"kubernetes": {}}})
@@ -218,7 +217,7 @@ async fn survives(
         }
     };
     last.stop().await;
-    assert!(fault.is_none_or(|fault| faults.struck(fault)), "{fault:?} did not strike");
+    assert!(fault.is_none() || faults.struck() > 0, "{fault:?} did not strike");
     [faults.writes(), after.writes()].concat()
 }
 
@@ -233,7 +232,7 @@ async fn no_fault_around_a_binding_leaves_anything_behind() {
     assert!(create.len() == 3 && delete == [1, 2, 3], "{created:?} {deleted:?}");
     let faults = |numbers: &[usize]| -> Vec<Fault> {
         let of = |number: &usize| {
-            let failures = FAILURES.map(|failure| Fault::Fail(*number, failure));
+            let failures = Failure::ALL.map(|failure| Fault::Fail(*number, failure));
             [Fault::CrashBefore(*number), Fault::CrashAfter(*number), Fault::Duplicate(*number)]
                 .into_iter()
                 .chain(failures)

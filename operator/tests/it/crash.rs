@@ -1,9 +1,8 @@
-//! The operator dies before and after every single write, and every write fails in every way: the end is always the same.
+//! The operator dies after every single write, and every write fails: the end is always the same.
 //!
-//! A reference run numbers the writes of a step. Then, for each number, the step is taken while the operator dies before that
-//! request leaves, or after the server has committed it, and a new one with empty memories goes on; or while that request
-//! fails. Each create has a namespace of its own. What is done to a stack that runs is done to the same few stacks, there
-//! and back again: to make one costs more than to change it.
+//! A reference run takes a step. Then it is taken by operators that die after their first write, one after the other; and by
+//! one whose writes fail. Each create has a namespace of its own. What is done to a stack that runs is done to the same few
+//! stacks, there and back again: to make one costs more than to change it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use e2e::cluster::ControlPlane;
 use futures::StreamExt;
 use futures::future::join_all;
 use parking_lot::Mutex;
-use persesstack_operator::client::fault::{Failure, Fault, Faults, Write};
+use persesstack_operator::client::fault::{Fault, Faults, Often};
 use persesstack_operator::conditions::is_true;
 use serde_json::{Value, json};
 
@@ -22,18 +21,7 @@ use crate::cluster::{Operator, Space, World, control_plane, equipped, generated,
 /// Creates that run at the same time: they wait for controllers most of the time.
 const PARALLEL: usize = 8;
 /// Stacks on which the same is done at the same time.
-const STACKS: usize = 5;
-
-/// Every way in which a request fails.
-pub(crate) const FAILURES: [Failure; 7] = [
-    Failure::Conflict,
-    Failure::TooManyRequests,
-    Failure::InternalError,
-    Failure::Unavailable,
-    Failure::GatewayTimeout,
-    Failure::Unsent,
-    Failure::LostReply,
-];
+const STACKS: usize = 3;
 
 /// What is done to a stack while the operator runs.
 #[derive(Clone, Debug)]
@@ -95,54 +83,79 @@ impl Place {
     }
 }
 
+/// What goes wrong while a step is taken.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// The operator dies after its first write, and the next one after its own, until there is none left to make: a dead
+    /// process remembers nothing, so each begins where any process would that died there.
+    Deaths,
+    /// Writes fail, and the process goes on.
+    Failures(Often),
+}
+
+/// Every write survives a death after it and, one of so many at a time, failures: with a pause after each failure that
+/// doubles, all at a time would take minutes. Each write fails in two ways, and each way is met at many writes.
+fn troubles() -> Vec<Trouble> {
+    const EVERY: usize = 4;
+    let failures = |run| Trouble::Failures(Often { every: EVERY, skip: run % EVERY, way: 3 * run });
+    std::iter::once(Trouble::Deaths).chain((0..2 * EVERY).map(failures)).collect()
+}
+
 /// What became of a step.
 #[derive(Debug)]
 struct Outcome {
     state: BTreeMap<String, Value>,
-    /// Writes of the first operator, in order: whether it is one of the status.
-    writes: Vec<bool>,
-    /// Writes until the end, without those of the status: how many reports of progress there are depends on time.
+    /// Writes, without those of the status: how many reports of progress there are depends on time.
     lasting: usize,
-    struck: bool,
+    /// Operators that died, or writes that failed.
+    struck: usize,
 }
 
-/// Takes a step with a fault.
-async fn play(place: &Place, step: &Step, fault: Option<Fault>) -> Outcome {
+/// Takes a step with a trouble.
+async fn play(place: &Place, step: &Step, trouble: Option<Trouble>) -> Outcome {
     let space = &place.space;
     let mut kept = generated(space).await;
-    let faults = fault.map_or_else(Faults::none, Faults::with);
-    let operator = Operator::with(space, faults.clone());
     let ended = async {
         step.act(space).await;
         step.ended(space).await;
     };
     tokio::pin!(ended);
-    let (last, crashed) = tokio::select! {
-        () = &mut ended => (operator, false),
-        () = faults.crashed() => {
-            drop(operator);
-            kept.extend(generated(space).await);
-            let survivor = Operator::start(space);
-            ended.await;
-            (survivor, true)
+    let (mut lasting, mut struck) = (0, 0);
+    loop {
+        let faults = match trouble {
+            None => Faults::none(),
+            Some(Trouble::Deaths) => Faults::with(Fault::CrashAfter(1)),
+            Some(Trouble::Failures(often)) => Faults::often(often),
+        };
+        let operator = Operator::with(space, faults.clone());
+        let alive = tokio::select! {
+            () = &mut ended => Some(operator),
+            () = faults.crashed() => None,
+        };
+        let over = alive.is_some();
+        if let Some(last) = alive {
+            // One that must die now will not let its reconcile end.
+            tokio::select! {
+                () = last.stop() => {}
+                () = faults.crashed() => {}
+            }
         }
-    };
-    let (first, second) = (faults.writes(), if crashed { last.faults.writes() } else { Vec::new() });
-    last.stop().await;
+        lasting += faults.writes().iter().filter(|write| !write.path.ends_with("/status")).count();
+        struck += faults.struck();
+        if over {
+            break;
+        }
+        kept.extend(generated(space).await);
+    }
     let end = generated(space).await;
     for (name, data) in &kept {
-        assert_eq!(end.get(name), Some(data), "{step:?} {fault:?}: the content of {name} was made again");
+        assert_eq!(end.get(name), Some(data), "{step:?} {trouble:?}: the content of {name} was made again");
     }
-    let status = |write: &Write| write.path.ends_with("/status");
-    Outcome {
-        state: normalised(space).await,
-        lasting: first.iter().chain(&second).filter(|write| !status(write)).count(),
-        writes: first.iter().map(status).collect(),
-        struck: crashed || fault.is_some_and(|fault| faults.struck(fault)),
-    }
+    Outcome { state: normalised(space).await, lasting, struck }
 }
 
-fn assert_same(reference: &BTreeMap<String, Value>, state: &BTreeMap<String, Value>, what: &str) {
+/// The same objects with the same content.
+pub(crate) fn assert_same(reference: &BTreeMap<String, Value>, state: &BTreeMap<String, Value>, what: &str) {
     let names = |state: &BTreeMap<String, Value>| state.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(reference), names(state), "{what}: other objects");
     for (name, value) in reference {
@@ -150,76 +163,40 @@ fn assert_same(reference: &BTreeMap<String, Value>, state: &BTreeMap<String, Val
     }
 }
 
-/// One end state, and few writes beyond: the one that is repeated, and one because two changes go in one write or in two.
-fn assert_equal(reference: &Outcome, outcome: &Outcome, what: &str) {
+/// One end state, and few writes beyond: for each that fails its repetition, and one because two changes go in one write or
+/// in two.
+fn assert_equal(reference: &Outcome, outcome: &Outcome, trouble: Trouble, what: &str) {
     assert_same(&reference.state, &outcome.state, what);
     let (lasting, usual) = (outcome.lasting, reference.lasting);
-    assert!(lasting <= usual + 2, "{what}: {lasting} writes where {usual} are usual");
-}
-
-/// The last writes are reports of progress; a run that is quicker than the reference has fewer of them.
-fn assert_struck(struck: &[bool], what: &str) {
-    let hits = struck.iter().filter(|struck| **struck).count();
-    println!("{what}: {hits} of {} faults struck, one end state", struck.len());
-    assert!(hits * 10 >= struck.len() * 8, "{what}: only {hits} of {} faults struck", struck.len());
-}
-
-/// A crash after every write; one after a report of progress only at the end: what it reported is as it was. Writes of one
-/// stack follow each other, and a dead process remembers nothing: before number n + 1 the cluster is as after number n.
-fn crashes(writes: &[bool]) -> impl Iterator<Item = Fault> {
-    let lasting = (1..=writes.len()).filter(|number| *number == writes.len() || !writes[*number - 1]);
-    std::iter::once(Fault::CrashBefore(1)).chain(lasting.map(Fault::CrashAfter))
-}
-
-/// Each write with one fault, crashes and failures in turn. That both are survived at every write is shown on creates; this
-/// is about the state between the writes.
-fn in_turn(writes: &[bool], first: usize) -> Vec<Fault> {
-    let either = |(at, failure): (usize, Fault)| {
-        if (at + first).is_multiple_of(2) { Fault::CrashAfter(at + 1) } else { failure }
+    let (beyond, least) = match trouble {
+        Trouble::Deaths => (2, usual),
+        Trouble::Failures(often) => (2 * outcome.struck, usual / often.every),
     };
-    failures(writes.len(), first).enumerate().map(either).collect()
+    println!("{what}: {lasting} writes where {usual} are usual, {} struck", outcome.struck);
+    assert!(lasting <= usual + beyond, "{what}: {lasting} writes where {usual} are usual");
+    assert!(outcome.struck >= least, "{what}: only {} struck", outcome.struck);
 }
 
-/// Every kind at some writes, and every write with some kind: all pairs would take minutes and tell no more.
-fn failures(writes: usize, first: usize) -> impl Iterator<Item = Fault> {
-    (1..=writes).map(move |number| match FAILURES.get((number + first) % (FAILURES.len() + 1)) {
-        Some(failure) => Fault::Fail(number, *failure),
-        None => Fault::Duplicate(number),
-    })
-}
-
-/// Creates a stack again and again, each time with another of the `faults` for so many writes.
-async fn creates(plane: &'static ControlPlane, spec: Value, faults: impl Fn(&[bool]) -> Vec<Fault>) {
+/// Creates a stack again and again, each time with another trouble.
+async fn creates(plane: &'static ControlPlane, spec: Value) {
     let step = Step::Create(spec);
     let reference = play(&Place::new(plane).await, &step, None).await;
-    assert!(reference.writes.len() >= 20, "{} writes", reference.writes.len());
-    let plans = faults(&reference.writes);
+    assert!(reference.lasting >= 20, "{} writes", reference.lasting);
     let (reference, step) = (&Arc::new(reference), &step);
-    let struck: Vec<bool> = futures::stream::iter(plans)
-        .map(|fault| {
-            let (reference, step) = (reference.clone(), step.clone());
-            tokio::spawn(async move {
-                let place = Place::new(plane).await;
-                let outcome = Box::pin(play(&place, &step, Some(fault))).await;
-                place.space.remove().await;
-                assert_equal(&reference, &outcome, &format!("create {fault:?}"));
-                outcome.struck
-            })
+    let runs = futures::stream::iter(troubles()).map(|trouble| {
+        let (reference, step) = (reference.clone(), step.clone());
+        tokio::spawn(async move {
+            let place = Place::new(plane).await;
+            let outcome = Box::pin(play(&place, &step, Some(trouble))).await;
+            place.space.remove().await;
+            assert_equal(&reference, &outcome, trouble, &format!("create {trouble:?}"));
         })
-        .buffer_unordered(PARALLEL)
-        .map(Result::unwrap)
-        .collect()
-        .await;
-    assert_struck(&struck, "create");
+    });
+    runs.buffer_unordered(PARALLEL).for_each(async |run| run.unwrap()).await;
 }
 
-/// Takes the steps, which lead back to where they began, until each of the `faults` for their writes has struck.
-async fn goes_round(
-    plane: &'static ControlPlane,
-    spec: Value,
-    steps: Vec<Step>,
-    faults: impl Fn(&[bool], usize) -> Vec<Fault>,
-) {
+/// Takes the steps, which lead back to where they began, until each was taken with each of the troubles.
+async fn goes_round(plane: &'static ControlPlane, spec: Value, steps: Vec<Step>) {
     let place = Place::with(plane, &spec).await;
     let round = async || {
         let mut outcomes = Vec::new();
@@ -230,39 +207,32 @@ async fn goes_round(
     };
     // What is new in the first round is there in the second one, such as the Secret with another configuration.
     let (first, reference) = (round().await, round().await);
-    let mut plans = Vec::new();
-    for (at, (first, second)) in first.iter().zip(&reference).enumerate() {
-        assert_same(&first.state, &second.state, &format!("{:?} once more", steps[at]));
-        let mut faults = VecDeque::from(faults(&second.writes, 3 * at));
-        // And these, spread over it, for the first round of each stack.
-        for number in (0..STACKS).map(|stack| 1 + stack * first.writes.len() / STACKS) {
-            faults.push_front(Fault::CrashAfter(number));
-        }
-        plans.push(Mutex::new(faults));
+    for (step, (first, second)) in steps.iter().zip(first.iter().zip(&reference)) {
+        assert_same(&first.state, &second.state, &format!("{step:?} once more"));
     }
-    let shared = Arc::new((spec, steps, reference, plans));
+    place.space.remove().await;
+    let shared = Arc::new((spec, steps, reference, Mutex::new(VecDeque::from(troubles()))));
     let stacks = (0..STACKS).map(|_| {
         let shared = shared.clone();
         tokio::spawn(async move {
-            let (spec, steps, reference, plans) = &*shared;
+            let (spec, steps, reference, troubles) = &*shared;
             let place = Place::with(plane, spec).await;
-            let mut struck = Vec::new();
+            // As the reference: the first round is not counted.
+            for step in steps {
+                Box::pin(play(&place, step, None)).await;
+            }
             loop {
-                let faults: Vec<Option<Fault>> = plans.iter().map(|plan| plan.lock().pop_front()).collect();
-                if faults.iter().all(Option::is_none) {
-                    place.space.remove().await;
-                    return struck;
-                }
-                for ((step, reference), fault) in steps.iter().zip(reference).zip(faults) {
-                    let outcome = Box::pin(play(&place, step, fault)).await;
-                    assert_equal(reference, &outcome, &format!("{step:?} {fault:?}"));
-                    struck.extend(fault.map(|_| outcome.struck));
+                let next = troubles.lock().pop_front();
+                let Some(trouble) = next else { break };
+                for (step, reference) in steps.iter().zip(reference) {
+                    let outcome = Box::pin(play(&place, step, Some(trouble))).await;
+                    assert_equal(reference, &outcome, trouble, &format!("{step:?} {trouble:?}"));
                 }
             }
+            place.space.remove().await;
         })
     });
-    let struck: Vec<bool> = join_all(stacks).await.into_iter().flat_map(Result::unwrap).collect();
-    assert_struck(&struck, &format!("{:?}", shared.1));
+    join_all(stacks).await.into_iter().for_each(Result::unwrap);
 }
 
 /// A stack for people who need nothing else.
@@ -271,26 +241,19 @@ fn plain() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_at_any_write_of_a_create() {
-    creates(control_plane(), json!({"users": 10}), |writes| crashes(writes).collect()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn any_failure_at_any_write_of_a_create() {
-    creates(control_plane(), json!({"users": 10}), |writes| failures(writes.len(), 0).collect()).await;
+async fn a_fault_at_any_write_of_a_create() {
+    creates(control_plane(), json!({"users": 10})).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fault_at_any_write_of_a_create_on_crunchys_operator() {
     let Some(plane) = equipped() else { return };
-    // What comes before the cluster is as on any other database.
-    creates(plane, json!({"users": 20, "exposure": {"type": "None"}}), |writes| in_turn(writes, 0)).await;
+    creates(plane, json!({"users": 20, "exposure": {"type": "None"}})).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_at_any_write_around_a_delete() {
-    // How its writes fail is that of a create.
-    goes_round(control_plane(), plain(), vec![Step::Recreate(plain())], |writes, _| crashes(writes).collect()).await;
+async fn a_fault_at_any_write_around_a_delete() {
+    goes_round(control_plane(), plain(), vec![Step::Recreate(plain())]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -299,7 +262,7 @@ async fn a_fault_at_any_write_of_a_prune() {
         json!({"cache": {"type": "None"}, "pooler": {"type": "None"}}),
         json!({"cache": {"type": "Standalone"}, "pooler": {"type": "PgBouncer"}}),
     ];
-    goes_round(control_plane(), plain(), steps.map(Step::Change).into(), in_turn).await;
+    goes_round(control_plane(), plain(), steps.map(Step::Change).into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -308,21 +271,20 @@ async fn a_fault_at_any_write_of_a_change_of_size() {
     let mut spec = plain();
     spec["database"]["standalone"] = json!({"storage": {"size": "20Gi"}});
     let steps = [json!({"users": 100}), json!({"users": 10})];
-    goes_round(control_plane(), spec, steps.map(Step::Change).into(), in_turn).await;
+    goes_round(control_plane(), spec, steps.map(Step::Change).into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fault_at_any_write_while_a_stack_falls_asleep_and_wakes() {
     let steps = [json!({"suspend": true}), json!({"suspend": false})];
-    goes_round(control_plane(), plain(), steps.map(Step::Change).into(), in_turn).await;
+    goes_round(control_plane(), plain(), steps.map(Step::Change).into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fault_at_any_write_while_a_cluster_of_crunchys_operator_sleeps_and_wakes() {
     let Some(plane) = equipped() else { return };
     let steps = [json!({"suspend": true}), json!({"suspend": false})];
-    goes_round(plane, json!({"users": 20, "exposure": {"type": "None"}}), steps.map(Step::Change).into(), in_turn)
-        .await;
+    goes_round(plane, json!({"users": 20, "exposure": {"type": "None"}}), steps.map(Step::Change).into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -332,7 +294,7 @@ async fn a_fault_at_any_write_of_another_exposure() {
     let mut spec = plain();
     spec["exposure"] = json!({"type": "Ingress", "host": "a.example", "ingress": {"className": "web"}});
     let steps = [json!({"exposure": {"type": "Route", "ingress": null}}), json!({"exposure": spec["exposure"]})];
-    goes_round(plane, spec, steps.map(Step::Change).into(), in_turn).await;
+    goes_round(plane, spec, steps.map(Step::Change).into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

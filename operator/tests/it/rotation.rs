@@ -1,4 +1,5 @@
-//! Credentials are rotated: every step on a real API server, with an operator that dies between any two writes.
+//! Credentials are rotated: every step on a real API server, with an operator that dies between any two writes, and with
+//! every write failing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,17 +7,19 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
+use futures::future::{join, join_all};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use parking_lot::Mutex;
 use persesstack_operator::apply::kind::Kind;
-use persesstack_operator::client::fault::{Fault, Faults};
+use persesstack_operator::client::fault::{Fault, Faults, Often};
 use persesstack_operator::conditions::find;
 use serde_json::{Value, json};
 
-use crate::cluster::{Operator, STACK, Space, World, generated};
+use crate::cluster::{DEADLINE, Operator, STACK, Space, World, generated, normalised, within};
+use crate::crash::assert_same;
 use crate::lifecycle::quiet;
 
 const ALL: [&str; 4] = ["admin", "database", "keys", "redis"];
@@ -156,6 +159,119 @@ async fn an_operator_that_dies_after_every_write_comes_to_the_same_end() {
     let survivor = Operator::start(&space);
     space.settled().await;
     quiet(&space, &survivor).await;
+}
+
+/// What became of a rotation of everything, with faults.
+struct Rotated {
+    state: BTreeMap<String, Value>,
+    /// Writes without those of the status.
+    lasting: usize,
+}
+
+async fn rotate(faults: Faults) -> Rotated {
+    let space = Space::new("rotate-faults").await;
+    let _world = World::start(&space);
+    let first = Operator::start(&space);
+    space.create(&spec()).await;
+    space.settled().await;
+    first.stop().await;
+    let before = generated(&space).await;
+    let (history, watching) = record_secrets(&space, &before);
+    let operator = Operator::with(&space, faults.clone());
+    ask(&space, &ALL, "1").await;
+    rotated(&space, &ALL, "1").await;
+    operator.stop().await;
+    let after = generated(&space).await;
+    assert_replaced(&before, &after);
+    let is_whole =
+        |history: &History| after.iter().all(|(name, data)| history[name].last().map(|(_, last)| last) == Some(data));
+    within("the record to be whole", DEADLINE, async || is_whole(&history.lock()).then_some(())).await;
+    watching.abort();
+    assert_understood(&history.lock());
+    let state = normalised(&space).await;
+    space.remove().await;
+    let lasting = faults.writes().iter().filter(|write| !write.path.ends_with("/status")).count();
+    Rotated { state, lasting }
+}
+
+/// For each generated Secret its step and values, one after the other.
+type History = BTreeMap<String, Vec<(String, Value)>>;
+
+fn record_secrets(
+    space: &Space,
+    before: &BTreeMap<String, Value>,
+) -> (Arc<Mutex<History>>, tokio::task::JoinHandle<()>) {
+    let begin = before.iter().map(|(name, data)| (name.clone(), vec![(String::new(), data.clone())]));
+    let history: Arc<Mutex<History>> = Arc::new(Mutex::new(begin.collect()));
+    let (secrets, record) = (space.api(Kind::Secret), history.clone());
+    let mut events = watcher(secrets, watcher::Config::default()).default_backoff().applied_objects().boxed();
+    let task = tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            let Ok(secret) = event else { continue };
+            let state = secret.annotations().get("persesstack.io/rotation").cloned().unwrap_or_default();
+            let state: Value = serde_json::from_str(&state).unwrap_or_default();
+            let entry = (state["step"].as_str().unwrap_or_default().to_owned(), secret.data["data"].clone());
+            if let Some(lines) = record.lock().get_mut(&secret.name_any())
+                && lines.last() != Some(&entry)
+            {
+                lines.push(entry);
+            }
+        }
+    });
+    (history, task)
+}
+
+/// Each step was taken once, so no value was made twice; and at each, who has the values of the step before and who has those
+/// of the next one sign in and are let in.
+fn assert_understood(history: &History) {
+    for (secret, used, steps) in [
+        ("perses-admin", "password", "accept apply done"),
+        ("perses-db", "password", "apply issue retire done"),
+        ("perses-keys", "encryption-key", "accept issue apply expire done"),
+        ("perses-redis", "password", "accept issue done"),
+    ] {
+        let lines = &history[secret];
+        let taken: Vec<_> = lines.iter().skip(1).map(|(step, _)| step.as_str()).collect();
+        assert_eq!(taken.join(" "), steps, "{secret}");
+        for pair in lines.windows(2) {
+            for (user, server) in [(&pair[0].1, &pair[1].1), (&pair[1].1, &pair[0].1)] {
+                let value = decoded(&user[used]);
+                assert!(accepted(secret, user, server).contains(&value), "{secret}: {} to {}", pair[0].0, pair[1].0);
+            }
+        }
+    }
+}
+
+fn decoded(value: &Value) -> Vec<u8> {
+    STANDARD.decode(value.as_str().unwrap_or_default()).unwrap()
+}
+
+/// What counts for whoever has the values of `server`, when somebody comes who has those of `user`.
+fn accepted(secret: &str, user: &Value, server: &Value) -> Vec<Vec<u8>> {
+    let keys: &[&str] = match secret {
+        "perses-admin" => &["password", "next-password", "previous-password"],
+        "perses-keys" => &["encryption-key", "next-encryption-key", "previous-encryption-key"],
+        // Two roles, each with one password; that of the one that rests is changed by a Job meanwhile.
+        "perses-db" if user["user"] == server["user"] => &["password"],
+        "perses-db" => &["other-password", "other-password-until-now"],
+        _ => &[],
+    };
+    let acl = String::from_utf8(decoded(&server["users.acl"])).unwrap();
+    let passwords = acl.split_whitespace().filter_map(|word| word.strip_prefix('>'));
+    keys.iter().map(|key| decoded(&server[*key])).chain(passwords.map(|word| word.as_bytes().to_vec())).collect()
+}
+
+/// Each of these operators finds every write broken once; among all of them, every write is broken in every way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_failure_of_every_write_comes_to_the_same_end() {
+    let runs = join_all((0..Often::WAYS).map(|way| rotate(Faults::often(Often { every: 1, skip: 0, way }))));
+    let (reference, runs) = Box::pin(join(rotate(Faults::none()), runs)).await;
+    for (way, run) in runs.into_iter().enumerate() {
+        assert_same(&reference.state, &run.state, &format!("from way {way} on"));
+        let most = 2 * reference.lasting + 4;
+        assert!(run.lasting <= most, "from way {way} on: {} writes, {} are usual", run.lasting, reference.lasting);
+        assert!(run.lasting > reference.lasting * 3 / 2, "from way {way} on: {} writes were broken", run.lasting);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

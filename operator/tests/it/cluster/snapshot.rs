@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use kube::ResourceExt;
+use kube::api::{DynamicObject, ListParams};
 use persesstack_operator::apply::REPLICAS_MANAGER;
+use persesstack_operator::apply::kind::Kind;
 use serde_json::{Value, json};
 
 use super::{STACK, Space};
@@ -12,14 +15,9 @@ const GENERATED: [&str; 5] = ["perses-keys", "perses-admin", "perses-redis", "pe
 
 /// Content of the generated Secrets that exist.
 pub(crate) async fn generated(space: &Space) -> BTreeMap<String, Value> {
-    let mut found = BTreeMap::new();
-    for object in space.objects().await {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        if object["kind"] == "Secret" && GENERATED.contains(&name) {
-            found.insert(name.to_owned(), object["data"].clone());
-        }
-    }
-    found
+    let secrets = space.api(Kind::Secret).list(&ListParams::default()).await.unwrap();
+    let of = |secret: DynamicObject| (secret.name_any(), secret.data["data"].clone());
+    secrets.into_iter().map(of).filter(|(name, _)| GENERATED.contains(&name.as_str())).collect()
 }
 
 /// UID of every object and of the stack, and the API server's record of who wrote which fields and when. Without the status:
