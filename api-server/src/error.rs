@@ -19,6 +19,9 @@ pub enum ApiError {
         /// What was wrong.
         description: String,
     },
+    /// 400: a Prometheus query is over a limit of `query.limits`, or cannot be checked.
+    #[error("{0}")]
+    QueryOverLimit(String),
     /// 401: no sign-in, or one that does not count.
     #[error("unauthorized: {0}")]
     Unauthorized(String),
@@ -55,9 +58,20 @@ pub enum ApiError {
     /// 415: not `application/json`.
     #[error("unsupported media type")]
     UnsupportedMediaType,
+    /// 422: the answer to a Prometheus query is over a limit of `query.limits`.
+    #[error("{0}")]
+    AnswerOverLimit(String),
     /// 429: too many failed sign-ins; the same request may be sent after so many seconds.
     #[error("too many failed sign-ins: try again in {0} seconds")]
     TooManySignIns(u64),
+    /// 429: a user sends more Prometheus queries than `query.limits` allows.
+    #[error("{text}")]
+    TooManyQueries {
+        /// Which limit, and whom to ask.
+        text: String,
+        /// Seconds after which the next one will be taken.
+        wait: u64,
+    },
     /// 501: a part of Perses that this server does not have.
     #[error("not implemented: {0}")]
     NotImplemented(String),
@@ -67,6 +81,25 @@ pub enum ApiError {
     /// 503: the store is away; the same request may work later.
     #[error("service unavailable: the database cannot be reached, try again later")]
     Unavailable(String),
+    /// 503: the datasource computes as many queries as `query.limits` allows, and more wait than may.
+    #[error("{text}")]
+    DatasourceBusy {
+        /// Which limit, and whom to ask.
+        text: String,
+        /// Seconds after which to try again.
+        wait: u64,
+    },
+    /// 503: the datasource failed several times in a row and is left alone for a moment (`query.limits.breaker_failures`).
+    #[error("{text}")]
+    DatasourceAway {
+        /// Which limit, and whom to ask.
+        text: String,
+        /// Seconds after which it is tried again.
+        wait: u64,
+    },
+    /// 503: a Prometheus query took longer than its own `timeout`.
+    #[error("{0}")]
+    QueryTimeout(String),
     /// 504: what the proxy was to reach took too long.
     #[error("gateway timeout: {0}")]
     GatewayTimeout(String),
@@ -79,7 +112,7 @@ impl ApiError {
     /// The HTTP status.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::OAuth { .. } => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::OAuth { .. } | Self::QueryOverLimit(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) | Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
@@ -89,12 +122,28 @@ impl ApiError {
             Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooManySignIns(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::AnswerOverLimit(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManySignIns(_) | Self::TooManyQueries { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_)
+            | Self::DatasourceBusy { .. }
+            | Self::DatasourceAway { .. }
+            | Self::QueryTimeout(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::GatewayTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The word for it in the form of Prometheus, where a Prometheus would have answered.
+    const fn error_type(&self) -> Option<&'static str> {
+        match self {
+            Self::QueryOverLimit(_) => Some("bad_data"),
+            Self::AnswerOverLimit(_) => Some("execution"),
+            Self::TooManyQueries { .. } => Some("too_many_requests"),
+            Self::DatasourceBusy { .. } | Self::DatasourceAway { .. } => Some("unavailable"),
+            Self::QueryTimeout(_) | Self::GatewayTimeout(_) => Some("timeout"),
+            _ => None,
         }
     }
 
@@ -115,7 +164,13 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = match &self {
             Self::OAuth { code, description } => serde_json::json!({ "error": code, "error_description": description }),
-            error => serde_json::json!({ "message": error.to_string() }),
+            error => match error.error_type() {
+                // Clients of Prometheus read the one, clients of Perses the other.
+                Some(kind) => serde_json::json!({
+                    "status": "error", "errorType": kind, "error": error.to_string(), "message": error.to_string(),
+                }),
+                None => serde_json::json!({ "message": error.to_string() }),
+            },
         };
         let body = body.to_string() + "\n";
         let mut response =
@@ -125,7 +180,10 @@ impl IntoResponse for ApiError {
             Self::Unavailable(_) => {
                 drop(response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5")));
             }
-            Self::TooManySignIns(seconds) => {
+            Self::TooManySignIns(seconds)
+            | Self::TooManyQueries { wait: seconds, .. }
+            | Self::DatasourceBusy { wait: seconds, .. }
+            | Self::DatasourceAway { wait: seconds, .. } => {
                 drop(response.headers_mut().insert(header::RETRY_AFTER, (*seconds).into()));
             }
             _ => {}

@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use self::summary::Summary;
+use crate::config::LimitMode;
 
 /// Upstream's summary of request durations.
 const UPSTREAM_DURATION: &str = "http_request_duration_second";
@@ -180,6 +181,13 @@ struct LimitsLabels {
     sha256: String,
 }
 
+/// Labels of a query, or an answer, that is over a limit: the key in `query.limits`, and what is done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueryLimitLabels {
+    limit: &'static str,
+    mode: &'static str,
+}
+
 type RouteHistogram = Family<RouteLabels, Histogram, fn() -> Histogram>;
 
 fn request_histogram() -> Histogram {
@@ -220,6 +228,7 @@ pub struct Metrics {
     db: Db,
     upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram>,
     upstream_in_flight: Family<UpstreamLabels, Gauge>,
+    query_limits: Family<QueryLimitLabels, Counter>,
 }
 
 impl Metrics {
@@ -278,6 +287,8 @@ impl Metrics {
         let upstream_in_flight = Family::<UpstreamLabels, Gauge>::default();
         let text = "Queries to datasources that are under way";
         registry.register("upstream_queries_in_flight", text, upstream_in_flight.clone());
+        let query_limits = Family::<QueryLimitLabels, Counter>::default();
+        registry.register("query_limits", "Queries and answers over a limit of query.limits", query_limits.clone());
         Self {
             registry,
             requests,
@@ -299,6 +310,7 @@ impl Metrics {
             db,
             upstream_duration,
             upstream_in_flight,
+            query_limits,
         }
     }
 
@@ -316,6 +328,12 @@ impl Metrics {
         let in_flight = self.upstream_in_flight.get_or_create_owned(&labels);
         in_flight.inc();
         UpstreamQuery { started: std::time::Instant::now(), duration, in_flight }
+    }
+
+    /// Counts a query, or an answer, that is over the limit of this key.
+    pub fn query_limit(&self, limit: &'static str, mode: LimitMode) {
+        let mode = if mode == LimitMode::Enforce { "enforce" } else { "warn" };
+        self.query_limits.get_or_create(&QueryLimitLabels { limit, mode }).inc();
     }
 
     /// Notes an operation on the database.

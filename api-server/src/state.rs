@@ -22,7 +22,7 @@ use crate::auth::token::Tokens;
 use crate::cache::DocumentCache;
 use crate::cache::redis::RedisTier;
 use crate::cache::tail::Follower;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::proxy::{self, Proxy};
 use crate::query::QueryService;
@@ -63,6 +63,8 @@ pub struct Parts {
     pub checks: Arc<Checks>,
     /// The file with limits, which is followed.
     limits_file: Option<LimitsFile>,
+    /// `query` as it would hold without that file.
+    pub configured_queries: config::Query,
     /// Requests to datasources.
     pub proxy: Arc<Proxy>,
     /// Encryption of secrets.
@@ -107,10 +109,12 @@ impl AppState {
         let metrics = Arc::new(Metrics::new(VERSION));
         let limits_file = LimitsFile::of(&config);
         let mut config = config;
+        let configured_queries = config.query.clone();
         if let Some(file) = &limits_file {
             let applied = file.read()?;
             config.validation = applied.limits.validation;
             config.security.authentication.rate_limit = applied.limits.security.authentication.rate_limit;
+            config.query = applied.limits.query.over(&configured_queries);
             metrics.limits_in_force(&applied.sha256);
         }
         store.attach_metrics(metrics.clone());
@@ -173,6 +177,7 @@ impl AppState {
             resources,
             checks,
             limits_file,
+            configured_queries,
             secrets,
             audit,
             sealer,

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::protection::{DatasourceLimits, RequestLimits};
 use super::values::ConfigDuration;
 
 /// `query`.
@@ -22,6 +23,8 @@ pub struct Query {
     pub settled: ConfigDuration,
     /// Answers above this many bytes are passed through and not kept.
     pub max_cached_bytes: u64,
+    /// What protects datasources, and this server, from queries.
+    pub limits: RequestLimits,
     /// What holds for single datasources in place of the above: of the entries that fit a datasource the first counts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub datasources: Vec<DatasourceQuery>,
@@ -36,6 +39,7 @@ impl Default for Query {
             freshness: ConfigDuration::from_secs(60),
             settled: ConfigDuration::from_secs(3600),
             max_cached_bytes: 8 << 20,
+            limits: RequestLimits::default(),
             datasources: Vec::new(),
         }
     }
@@ -65,6 +69,40 @@ pub struct DatasourceQuery {
     /// In place of `query.settled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settled: Option<ConfigDuration>,
+    /// In place of single keys of `query.limits`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<DatasourceLimits>,
+}
+
+impl DatasourceQuery {
+    /// The entry for the datasources that fit both, with the limits of this one first; `None` where no datasource does.
+    fn limiting(&self, other: &Self) -> Option<Self> {
+        let name = match (self.name.as_str(), other.name.as_str()) {
+            ("*", name) | (name, "*") => name,
+            (name, same) if name == same => name,
+            _ => return None,
+        };
+        let project = match (&self.project, &other.project) {
+            (None, project) | (project, None) => project.clone(),
+            (Some(project), Some(same)) if project == same => Some(project.clone()),
+            _ => return None,
+        };
+        let (own, others) = (self.limits.clone().unwrap_or_default(), other.limits.clone().unwrap_or_default());
+        Some(Self { name: name.to_owned(), project, limits: Some(own.or(&others)), ..other.clone() })
+    }
+}
+
+impl Query {
+    /// The same with other limits: for all, and of entries that count before those that are here.
+    #[must_use]
+    pub fn limited(&self, limits: RequestLimits, first: &[DatasourceQuery]) -> Self {
+        let all = DatasourceQuery { name: "*".to_owned(), ..DatasourceQuery::default() };
+        let both = first.iter().flat_map(|one| {
+            self.datasources.iter().chain(std::iter::once(&all)).filter_map(move |other| one.limiting(other))
+        });
+        let datasources = both.chain(self.datasources.iter().cloned()).collect();
+        Self { limits, datasources, ..self.clone() }
+    }
 }
 
 /// `query.ttl`: the table of seed section 4.1, by the age of the newest asked instant.

@@ -10,6 +10,7 @@ use crate::error::ApiError;
 use crate::handlers::body;
 use crate::middleware::caller::Caller;
 use crate::proxy::Forwarded;
+use crate::query::protect::Asker;
 use crate::server::{OverTls, Peer};
 use crate::state::AppState;
 
@@ -45,7 +46,12 @@ async fn unsaved(State(state): State<AppState>, caller: Caller, request: Request
 }
 
 /// The raw path counts, not the decoded parameters of the route.
-async fn serve(state: &AppState, caller: &Caller, request: Request) -> Result<Response, ApiError> {
+async fn serve(state: &AppState, caller: &Caller, mut request: Request) -> Result<Response, ApiError> {
+    let asker = caller.login().map_or_else(
+        || Asker::address(state.trusted_proxies.client(request.headers(), request.extensions())),
+        Asker::user,
+    );
+    request.extensions_mut().insert(asker);
     let extensions = request.extensions();
     let forwarded = Forwarded {
         peer: extensions.get::<Peer>().map(|peer| peer.0.ip()),

@@ -17,7 +17,12 @@ pub fn add(headers: &mut HeaderMap, findings: &[Finding]) {
     if told < findings.len() {
         texts.push(format!("{} more findings, see perses-api-server lint", findings.len() - told));
     }
-    for text in texts {
+    add_texts(headers, texts);
+}
+
+/// Adds a header for each text, as many as fit.
+pub fn add_texts(headers: &mut HeaderMap, texts: Vec<String>) {
+    for text in texts.into_iter().take(MAX_HEADERS) {
         if let Ok(value) = HeaderValue::from_str(&format!("299 perses \"{}\"", quoted(&text))) {
             headers.append(WARNING, value);
         }

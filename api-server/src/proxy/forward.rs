@@ -152,7 +152,8 @@ impl Exchange<'_> {
             _ => traces::failed(&span),
         }
         let Some(answer) = answer else {
-            let (seconds, key) = (self.limits.head.as_secs(), self.limits.key);
+            // Of what was left of the time the whole is told.
+            let (seconds, key) = (whole_seconds(self.limits.head), self.limits.key);
             return Err(ProxyError::Timeout { datasource: self.target.name.clone(), seconds, key });
         };
         answer.map_err(|error| {
@@ -199,6 +200,11 @@ impl Exchange<'_> {
         let pace = Pace { within: self.limits.idle, bytes: 1 };
         Ok(Response::from_parts(parts, Body::new(Paced::new(body, pace))))
     }
+}
+
+/// Rounded up.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// Where a redirect leads, without what could be secret in it.

@@ -1,6 +1,8 @@
 //! A proxied request from its path to its answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderValue};
@@ -19,15 +21,16 @@ use super::targets::{Target, Targets};
 use super::unsaved::{self, Unsaved};
 use crate::auth::crypto::SecretBox;
 use crate::cache::Listener;
-use crate::config::Config;
+use crate::config::{Config, LimitMode};
 use crate::domain::document::Key;
 use crate::domain::kind::Kind;
 use crate::error::ApiError;
 use crate::intake;
 use crate::query::params::{Bounds, Params};
-use crate::query::plan::Endpoint;
+use crate::query::plan::{Endpoint, Uncacheable};
 use crate::query::policy::Policy;
-use crate::query::{Fetch, Freshness, QueryService};
+use crate::query::protect::deadline;
+use crate::query::{Freshness, QueryService};
 use crate::store::{Change, Store};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -96,6 +99,11 @@ impl Proxy {
         }
     }
 
+    /// What serves Prometheus queries.
+    pub const fn queries(&self) -> &QueryService {
+        &self.query
+    }
+
     /// Reads what a request asks for whose path starts with `/proxy/`.
     pub async fn read(&self, request: Request<Body>, forwarded: Forwarded) -> Result<Asked, ApiError> {
         let fold = |name: &str| if self.case_sensitive { name.to_owned() } else { name.to_lowercase() };
@@ -151,13 +159,16 @@ impl Proxy {
             let (method, path) = (request.method().to_string(), path.decoded().to_owned());
             return Err(ProxyError::EndpointNotAllowed { datasource: target.name.clone(), method, path }.into());
         }
-        let policy = self.query.policy(reference.project(), reference.name());
+        // Who sends a datasource along names it as well: only what holds for every name holds for that one.
+        let policy = self.query.policy(reference.project(), if is_saved { reference.name() } else { "" });
         let endpoint = Endpoint::from_path(path.decoded()).filter(|_| target.proxy.is_prometheus);
-        let limits = if endpoint.is_some() { limits_of(&policy) } else { self.other_limits };
-        let is_cached = is_saved && policy.cache && is_plannable(&target, &request);
-        let mut response = match endpoint.filter(|_| is_cached) {
-            Some(endpoint) => self.query(&target, &policy, endpoint, &path, request, forwarded).await?,
-            None => self.forward(&target, &path, request, forwarded, limits).await?,
+        let mut response = match endpoint {
+            Some(endpoint) => {
+                let is_cached = is_saved && policy.cache && is_plannable(&target, &request);
+                let question = Question { target: &target, policy: &policy, endpoint, path: &path, is_cached };
+                self.query(question, request, forwarded).await?
+            }
+            None => self.forward(&target, &path, request, forwarded, self.other_limits).await?,
         };
         sandbox(response.headers_mut());
         Ok(response)
@@ -201,38 +212,69 @@ impl Proxy {
     /// Answers a Prometheus query, from the cache if it may be.
     async fn query(
         &self,
-        target: &Arc<Target>,
-        policy: &Arc<Policy>,
-        endpoint: Endpoint,
-        path: &SubPath,
+        question: Question<'_>,
         request: Request<Body>,
         forwarded: Forwarded,
     ) -> Result<Response<Body>, ApiError> {
+        let Question { target, policy, endpoint, path, is_cached } = question;
+        let is_form = is_form(&request);
         let (parts, body) = request.into_parts();
         let form = self.read_body(body).await?;
+        let is_readable = match parts.method {
+            Method::GET => form.is_empty(),
+            Method::POST => form.is_empty() || is_form,
+            _ => false,
+        };
+        let params = if is_readable { Params::parse(parts.uri.query(), Some(&form)) } else { None };
+        let guard = self.query.guard(policy, parts.extensions.get().copied(), target.fingerprint);
+        guard.check(endpoint, params.as_ref())?;
         let own = end_to_end(&parts.headers);
         let deciding = deciding_headers(&own, &target.proxy.headers);
-        let plan = Params::parse(parts.uri.query(), Some(&form))
-            .ok_or(crate::query::plan::Uncacheable::Params)
-            .and_then(|params| self.query.plan(endpoint, &target.fingerprint, &params, &deciding, policy));
+        let plan = is_cached.then(|| {
+            let params = params.as_ref().ok_or(Uncacheable::Params)?;
+            self.query.plan(endpoint, &target.fingerprint, params, &deciding, policy)
+        });
         // An answer that several share is asked for in the name of none: only headers that are part of the key go along.
-        let headers = if plan.is_ok() { shared_headers(&own) } else { with_forwarded(own, forwarded) };
-        let asking = Asking {
+        let headers = if matches!(plan, Some(Ok(_))) {
+            shared_headers(&own)
+        } else {
+            let mut headers = with_forwarded(own, forwarded);
+            if policy.limits.mode != LimitMode::Off {
+                // What is counted must be plain.
+                headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
+            headers
+        };
+        let mut asking = Asking {
             method: parts.method.clone(),
             base: path.below(&target.route.url, None),
-            query_string: parts.uri.query().map(str::to_owned),
+            query_string: parts.uri.query().unwrap_or_default().to_owned(),
             headers,
             form,
+            is_readable: params.is_some(),
         };
-        let content_type = parts.headers.get(header::CONTENT_TYPE).cloned();
-        let fetch = fetch(target, limits_of(policy), asking, content_type);
-        match plan {
-            Ok(plan) => self.query.serve(plan, Freshness::of(&parts.headers), fetch).await,
-            Err(reason) => {
-                tracing::trace!(%reason, "a query is passed through");
-                self.query.pass(endpoint, &fetch).await
-            }
+        if let Some(kind) = parts.headers.get(header::CONTENT_TYPE).filter(|_| !asking.form.is_empty()) {
+            asking.headers.insert(header::CONTENT_TYPE, kind.clone());
         }
+        let (target, idle) = (target.clone(), policy.timeout);
+        let fetch = guard.around(move |bounds, left| {
+            let (target, outgoing) = (target.clone(), asking.outgoing(bounds, left));
+            let limits = Limits { head: left, idle, key: "query.timeout" };
+            async move { send(&target, outgoing, limits).await.map_err(ApiError::from) }.boxed()
+        });
+        let answer = async {
+            match plan {
+                Some(Ok(plan)) => self.query.serve(plan, Freshness::of(&parts.headers), fetch).await,
+                Some(Err(reason)) => {
+                    tracing::trace!(%reason, "a query is passed through");
+                    self.query.pass(endpoint, &fetch).await
+                }
+                None => self.query.uncached(endpoint, &fetch).await,
+            }
+        };
+        let mut response = guard.within(params.as_ref(), answer).await?;
+        guard.tell(response.headers_mut());
+        Ok(response)
     }
 
     async fn read_body(&self, body: Body) -> Result<Bytes, ProxyError> {
@@ -240,38 +282,41 @@ impl Proxy {
     }
 }
 
-fn fetch(target: &Arc<Target>, limits: Limits, mut asking: Asking, content_type: Option<HeaderValue>) -> Fetch {
-    let target = target.clone();
-    if let Some(value) = content_type.filter(|_| !asking.form.is_empty()) {
-        asking.headers.insert(header::CONTENT_TYPE, value);
-    }
-    Arc::new(move |bounds| {
-        let (target, outgoing) = (target.clone(), asking.outgoing(bounds));
-        async move { send(&target, outgoing, limits).await.map_err(ApiError::from) }.boxed()
-    })
+/// A Prometheus query, but for the request itself.
+struct Question<'a> {
+    target: &'a Arc<Target>,
+    policy: &'a Arc<Policy>,
+    endpoint: Endpoint,
+    path: &'a SubPath,
+    is_cached: bool,
 }
 
 /// A query as it goes to the datasource.
 struct Asking {
     method: Method,
+    /// Maybe with parameters of the datasource.
     base: url::Url,
-    query_string: Option<String>,
+    query_string: String,
     headers: HeaderMap,
     form: Bytes,
+    /// Whether the parameters were read; else they go on as they came.
+    is_readable: bool,
 }
 
 impl Asking {
-    /// The request, with other bounds if there are some.
-    fn outgoing(&self, bounds: Option<Bounds>) -> Outgoing {
-        let (mut url, mut form) = (self.base.clone(), self.form.clone());
-        match (&self.query_string, bounds) {
-            (Some(query), Some(bounds)) => url.set_query(Some(&bounds.put_into(query))),
-            (query, _) => url.set_query(query.as_deref()),
+    /// The request with the time that is left, and with other bounds if there are some.
+    fn outgoing(&self, bounds: Option<Bounds>, left: Duration) -> Outgoing {
+        let (mut query_string, mut form) = (Cow::Borrowed(self.query_string.as_str()), self.form.clone());
+        // What was read is text.
+        if let (true, Ok(text)) = (self.is_readable, std::str::from_utf8(&self.form)) {
+            let (own, text) = (bounded(bounds, &self.query_string), bounded(bounds, text));
+            let (own, text) = deadline::put(&own, &text, deadline::told(left));
+            (query_string, form) = (own.into_owned().into(), text.into_owned().into());
         }
-        // A plan with bounds was made from a form that is text.
-        if let (Some(bounds), Ok(text)) = (bounds, std::str::from_utf8(&form)) {
-            form = bounds.put_into(text).into();
-        }
+        let mut url = self.base.clone();
+        let all: Vec<&str> =
+            [self.base.query(), Some(&*query_string)].into_iter().flatten().filter(|part| !part.is_empty()).collect();
+        url.set_query((!all.is_empty()).then(|| all.join("&")).as_deref());
         Outgoing {
             method: self.method.clone(),
             url,
@@ -282,6 +327,10 @@ impl Asking {
             progress: Progress::now(),
         }
     }
+}
+
+fn bounded(bounds: Option<Bounds>, parameters: &str) -> Cow<'_, str> {
+    bounds.map_or(Cow::Borrowed(parameters), |bounds| Cow::Owned(bounds.put_into(parameters)))
 }
 
 /// Documents that changed are read again.
@@ -297,23 +346,19 @@ impl Listener for Proxy {
 
 /// Whether the parameters are where the plan looks for them.
 fn is_plannable(target: &Target, request: &Request<Body>) -> bool {
-    let is_form = || {
-        let kind =
-            request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
-    };
     // Parameters in the base URL are not part of the plan.
     target.proxy.url.query().is_none()
         && match *request.method() {
             Method::GET => http_body::Body::is_end_stream(request.body()),
-            Method::POST => is_form(),
+            Method::POST => is_form(request),
             _ => false,
         }
 }
 
-/// How long a Prometheus query may take.
-fn limits_of(policy: &Policy) -> Limits {
-    Limits { head: policy.timeout, idle: policy.timeout, key: "query.timeout" }
+/// Whether the body says that it is a form.
+fn is_form(request: &Request<Body>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
 }
 
 fn with_forwarded(mut headers: HeaderMap, forwarded: Forwarded) -> HeaderMap {

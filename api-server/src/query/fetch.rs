@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::params::Bounds;
+use super::protect::Exceeded;
 use crate::error::ApiError;
 
 /// Sends the request to the datasource, maybe with other bounds than it came with; may be called more than once.
@@ -51,7 +52,10 @@ pub(super) async fn gather(response: Response<Body>, limit: usize) -> Result<Fet
     let (parts, mut body) = response.into_parts();
     let mut read = BytesMut::with_capacity(declared.unwrap_or(0).min(limit));
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| ApiError::BadGateway("the datasource broke off its answer".to_owned()))?;
+        let frame = frame.map_err(|error| {
+            let broken = || ApiError::BadGateway("the datasource broke off its answer".to_owned());
+            Exceeded::cause_of(&error).unwrap_or_else(broken)
+        })?;
         let Ok(data) = frame.into_data() else { continue };
         read.extend_from_slice(&data);
         if read.len() > limit {
@@ -67,6 +71,14 @@ pub(super) async fn gather(response: Response<Body>, limit: usize) -> Result<Fet
 }
 
 impl Gathered {
+    /// As it came.
+    pub(super) fn response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+
     /// Whether its headers let it be kept.
     pub(super) fn headers_allow(&self) -> bool {
         headers_allow(&self.headers)

@@ -12,6 +12,7 @@ pub mod params;
 pub mod plan;
 pub mod policy;
 pub mod promql;
+pub mod protect;
 pub mod range;
 pub mod stored;
 pub mod ttl;

@@ -38,6 +38,11 @@ impl Params {
         }
     }
 
+    /// All values of a parameter, in order.
+    pub fn all<'p>(&'p self, name: &'p str) -> impl Iterator<Item = &'p str> {
+        self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
     /// All parameters but those named, ordered by name; values of one name keep their order.
     pub fn others(&self, known: &[&str]) -> Vec<(&str, &str)> {
         let mut others: Vec<_> = self

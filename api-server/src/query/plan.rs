@@ -226,7 +226,7 @@ impl KeyText {
 }
 
 /// A time as Prometheus reads it: seconds since the epoch, rounded to milliseconds, or RFC 3339.
-fn parse_time(text: &str) -> Option<i64> {
+pub(super) fn parse_time(text: &str) -> Option<i64> {
     if let Some(seconds) = parse_float(text) {
         // As Prometheus: whole seconds, and the fraction rounded to milliseconds.
         let (whole, fraction) = (seconds.trunc(), seconds.fract());
@@ -242,7 +242,7 @@ fn parse_time(text: &str) -> Option<i64> {
 }
 
 /// A step in milliseconds: seconds, or a Prometheus duration. Fractions of a millisecond are not cached.
-fn parse_step(text: &str) -> Option<i64> {
+pub(super) fn parse_step(text: &str) -> Option<i64> {
     let millis = match parse_float(text) {
         Some(seconds) => {
             let millis = seconds * 1000.0;

@@ -163,7 +163,11 @@ impl PointStore {
                 self.unfit.insert(points.key.hash, ());
                 Window::Again
             }
-            Strange::Oversize(_) => Window::Again,
+            Strange::Oversize(_) => {
+                // Read once, as a whole, from now on.
+                self.unfit.insert(points.key.hash, ());
+                Window::Again
+            }
         }
     }
 

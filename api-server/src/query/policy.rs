@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{DatasourceQuery, Query, QueryTtl};
+use crate::config::{DatasourceQuery, Query, QueryTtl, RequestLimits};
 
 /// The settings of one datasource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Policy {
     pub freshness: Duration,
     /// How long points of older data are used.
     pub settled: Duration,
+    /// What protects the datasource.
+    pub limits: Arc<RequestLimits>,
 }
 
 impl Policy {
@@ -28,6 +30,7 @@ impl Policy {
             ttl: query.ttl.clone(),
             freshness: query.freshness.0,
             settled: query.settled.0,
+            limits: Arc::new(query.limits.clone()),
         }
     }
 
@@ -39,6 +42,7 @@ impl Policy {
             ttl: rule.ttl.clone().unwrap_or_else(|| self.ttl.clone()),
             freshness: or(&rule.freshness, self.freshness),
             settled: or(&rule.settled, self.settled),
+            limits: rule.limits.as_ref().map_or_else(|| self.limits.clone(), |said| Arc::new(said.over(&self.limits))),
         }
     }
 }
@@ -103,5 +107,41 @@ mod tests {
         assert_eq!(seen(None, "prom"), (120, 2, 60, false));
         assert_eq!(seen(Some("a"), "other"), (120, 3600, 3, true));
         assert_eq!(seen(None, "other"), (120, 3600, 60, true));
+    }
+
+    #[test]
+    fn limits_that_come_first_change_nothing_else() {
+        let query: Query = serde_json::from_value(serde_json::json!({
+            "limits": {"max_series": 1, "max_points": 1},
+            "datasources": [
+                {"name": "prom", "project": "a", "freshness": "1s", "limits": {"max_series": 2, "max_bytes": 2}},
+                {"name": "*", "project": "b", "freshness": "2s", "limits": {"max_series": 3}},
+            ],
+        }))
+        .unwrap();
+        let first: Vec<DatasourceQuery> = serde_json::from_value(serde_json::json!([
+            {"name": "prom", "limits": {"max_series": 4}},
+            {"name": "*", "project": "b", "limits": {"max_points": 5}},
+            {"name": "late", "project": "c", "limits": {"max_series": 6}},
+        ]))
+        .unwrap();
+        let all = RequestLimits { max_points: 7, ..query.limits.clone() };
+        let (before, after) = (Policies::new(&query), Policies::new(&query.limited(all, &first)));
+        let seen = |policies: &Policies, project, name| {
+            let policy = policies.of(project, name);
+            let limits = &policy.limits;
+            (policy.freshness.as_secs(), limits.max_series, limits.max_points, limits.max_bytes == 2)
+        };
+        for (project, name, was, is) in [
+            (Some("a"), "prom", (1, 2, 1, true), (1, 4, 7, true)),
+            (Some("b"), "prom", (2, 3, 1, false), (2, 4, 7, false)),
+            (Some("b"), "other", (2, 3, 1, false), (2, 3, 5, false)),
+            (Some("a"), "other", (60, 1, 1, false), (60, 1, 7, false)),
+            (Some("c"), "late", (60, 1, 1, false), (60, 6, 7, false)),
+            (None, "prom", (60, 1, 1, false), (60, 4, 7, false)),
+        ] {
+            assert_eq!(seen(&before, project, name), was, "{project:?} {name}");
+            assert_eq!(seen(&after, project, name), is, "{project:?} {name}");
+        }
     }
 }

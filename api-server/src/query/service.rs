@@ -20,6 +20,7 @@ use super::plan::{Endpoint, Input, Plan, QueryKey, Uncacheable, plan};
 use super::points::{Forward, PointStore, Window};
 use super::policy::{Policies, Policy};
 use super::promql::{self, Analysis};
+use super::protect::{Asker, Guard, Protection, deadline};
 use super::range::entry::Printed;
 use super::stored::Stored;
 use crate::cache::Tier;
@@ -31,7 +32,8 @@ use crate::metrics::Metrics;
 /// Bytes for remembered analyses of expressions.
 const ANALYSES_MAX_BYTES: u64 = 4 << 20;
 /// A flight whose work was lost (a panic) is tried again by its waiters this often.
-const ATTEMPTS: usize = 2;
+/// So is one whose leader had no right to ask (its rate).
+const ATTEMPTS: usize = 4;
 
 /// What a flight brings home.
 #[derive(Clone)]
@@ -86,6 +88,7 @@ struct Inner {
     analyses: Cache<String, Arc<Analysis>>,
     points: PointStore,
     flights: Flights<FlightKey, Outcome>,
+    protection: Arc<Protection>,
     metrics: Arc<Metrics>,
 }
 
@@ -121,6 +124,7 @@ impl QueryService {
             analyses,
             points: PointStore::new(l1_max_bytes / 2, max_cached),
             flights: Flights::default(),
+            protection: Arc::new(Protection::new(metrics.clone())),
             metrics,
         }))
     }
@@ -128,6 +132,16 @@ impl QueryService {
     /// What holds for a datasource; one without a project is global.
     pub fn policy(&self, project: Option<&str>, name: &str) -> Arc<Policy> {
         self.0.policies.load().of(project, name).clone()
+    }
+
+    /// Takes other settings of datasources from now on.
+    pub fn set(&self, config: &config::Query) {
+        self.0.policies.store(Arc::new(Policies::new(config)));
+    }
+
+    /// The protection from a request to a datasource (`source`: its digest).
+    pub fn guard(&self, policy: &Policy, asker: Option<Asker>, source: blake3::Hash) -> Guard {
+        self.0.protection.guard(policy, asker, source)
     }
 
     /// Plans a request to a datasource (`source`: its digest; `headers`: those that may change an answer, by name).
@@ -161,7 +175,10 @@ impl QueryService {
             }
         }
         let plan = Arc::new(plan);
-        let key = FlightKey { hash: plan.key.hash, timeout: plan.timeout.clone(), freshness };
+        // A timeout that is one ends the wait of its client only. Another is for the datasource to refuse.
+        let timeout = plan.timeout.clone().filter(|text| deadline::parse(text).is_none());
+        let key = FlightKey { hash: plan.key.hash, timeout, freshness };
+        let mut refused = None;
         for _ in 0..ATTEMPTS {
             let (role, ticket) = inner.flights.join(&key, || {
                 let (inner, plan, fetch) = (self.0.clone(), plan.clone(), fetch.clone());
@@ -170,17 +187,31 @@ impl QueryService {
             if role == Role::Follower {
                 inner.metrics.cache("query", "flight", "shared");
             }
-            if let Ok(outcome) = ticket.wait().await {
-                return self.respond(&plan, freshness, role, outcome, &fetch).await;
+            match ticket.wait().await {
+                Ok(Outcome::Failed(error @ ApiError::TooManyQueries { .. })) if role == Role::Follower => {
+                    refused = Some(error);
+                }
+                Ok(outcome) => return self.respond(&plan, freshness, role, outcome, &fetch).await,
+                Err(_) => {}
             }
         }
-        Err(ApiError::Internal("the shared request to the datasource ended without a result".to_owned()))
+        let lost = || ApiError::Internal("the shared request to the datasource ended without a result".to_owned());
+        Err(refused.unwrap_or_else(lost))
     }
 
     /// Asks the datasource past the cache.
     pub async fn pass(&self, endpoint: Endpoint, fetch: &Fetch) -> Result<Response<Body>, ApiError> {
+        Ok(with_status(self.uncached(endpoint, fetch).await?, "perses; fwd=bypass"))
+    }
+
+    /// As [`Self::pass`], without a word about the cache. What is small enough is read first: whether it is over a limit is
+    /// known then, before the head goes out.
+    pub async fn uncached(&self, endpoint: Endpoint, fetch: &Fetch) -> Result<Response<Body>, ApiError> {
         let _in_flight = self.0.metrics.upstream_query(endpoint.as_str());
-        Ok(with_status(fetch(None).await?, "perses; fwd=bypass"))
+        Ok(match gather(fetch(None).await?, self.0.max_cached).await? {
+            Fetched::Whole(gathered) => gathered.response(),
+            Fetched::Oversize(response) => response,
+        })
     }
 
     async fn respond(
@@ -205,12 +236,7 @@ impl QueryService {
                 with_status(plain(&stored), "perses; fwd=partial; stored")
             }
             Outcome::Kept(stored, _) => with_status(plain(&stored), forwarded),
-            Outcome::Whole(gathered) => {
-                let mut response = Response::new(Body::from(gathered.body.clone()));
-                *response.status_mut() = gathered.status;
-                *response.headers_mut() = gathered.headers.clone();
-                with_status(response, forwarded)
-            }
+            Outcome::Whole(gathered) => with_status(Gathered::clone(&gathered).response(), forwarded),
             Outcome::Oversize(reader) => {
                 let taken = reader.lock().take();
                 match taken {
@@ -284,6 +310,9 @@ impl Inner {
             Forward::Whole => "miss",
         };
         self.metrics.cache("query", "points", word);
+        if let Err(error) = self.protection.assembled(&plan.policy.limits, &printed.body) {
+            return Outcome::Failed(error);
+        }
         let now = now_ms();
         let age = Duration::from_millis(u64::try_from(now.saturating_sub(printed.fetched_at)).unwrap_or(0));
         let stored = Arc::new(Stored {

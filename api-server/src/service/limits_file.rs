@@ -1,5 +1,5 @@
 //! `limits_file`: what may change while the server runs, in a file of its own: the limits of queries, the mode of validation, the
-//! rate of failed sign-ins. It has the keys of the configuration at their places and wins over them; a key that it leaves out
+//! rate of failed sign-ins, what protects datasources. It has the keys of the configuration at their places and wins over them; a key that it leaves out
 //! is as configured.
 
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, SignInRate, Validation};
+use crate::config::{self, Config, DatasourceLimits, DatasourceQuery, RequestLimits, SignInRate, Validation};
 use crate::follow;
 use crate::state::AppState;
 
@@ -22,6 +22,47 @@ pub struct Limits {
     pub validation: Validation,
     /// `security`.
     pub security: Security,
+    /// `query`.
+    pub query: Query,
+}
+
+/// `query` in the file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Query {
+    /// `query.limits`.
+    pub limits: RequestLimits,
+    /// `query.datasources`: entries that count before those of the configuration.
+    pub datasources: Vec<Datasource>,
+}
+
+/// An entry of `query.datasources` in the file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Datasource {
+    /// `metadata.name` of the datasource; `*` fits every name.
+    pub name: String,
+    /// The project that it is in.
+    pub project: Option<String>,
+    /// Its limits.
+    pub limits: DatasourceLimits,
+}
+
+impl Query {
+    /// The configured settings with these limits.
+    pub fn over(&self, configured: &config::Query) -> config::Query {
+        let entries: Vec<_> = self
+            .datasources
+            .iter()
+            .map(|entry| DatasourceQuery {
+                name: entry.name.clone(),
+                project: entry.project.clone(),
+                limits: Some(entry.limits.clone()),
+                ..DatasourceQuery::default()
+            })
+            .collect();
+        configured.limited(self.limits.clone(), &entries)
+    }
 }
 
 /// `security` in the file.
@@ -61,7 +102,8 @@ impl LimitsFile {
     pub fn of(config: &Config) -> Option<Self> {
         let rate_limit = config.security.authentication.rate_limit;
         let security = Security { authentication: Authentication { rate_limit } };
-        let configured = Limits { validation: config.validation.clone(), security };
+        let query = Query { limits: config.query.limits.clone(), datasources: Vec::new() };
+        let configured = Limits { validation: config.validation.clone(), security, query };
         Some(Self { path: config.limits_file.clone()?, configured })
     }
 
@@ -89,7 +131,7 @@ impl LimitsFile {
         merge(&mut tree, said);
         let limits = serde_json::from_value(tree).map_err(|error| {
             wrong(&format!(
-                "{error}; it may have validation and security.authentication.rate_limit, as the configuration has them"
+                "{error}; it may have validation, security.authentication.rate_limit, query.limits and query.datasources (name, project, limits), as the configuration has them"
             ))
         })?;
         let sha256 = Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
@@ -126,6 +168,7 @@ pub async fn follow(file: LimitsFile, state: AppState, stop: CancellationToken) 
                 tracing::info!(sha256 = applied.sha256, "the limits were read again");
             }
             state.checks.set_limits(&applied.limits.validation);
+            state.proxy.queries().set(&applied.limits.query.over(&state.configured_queries));
             state.limits.set(applied.limits.security.authentication.rate_limit);
         }
         Err(error) => {
@@ -165,6 +208,9 @@ mod tests {
         for (wrong, part) in [
             ("security: {enable_auth: false}", "enable_auth"),
             ("cache: {}", "cache"),
+            ("query: {timeout: 5s}", "timeout"),
+            ("query: {limits: {max_serie: 5}}", "max_serie"),
+            ("query: {datasources: [{name: prom, cache: false}]}", "cache"),
             ("validation: {mode: strict}", "strict"),
             ("validation: [", "limits_file /limits.yaml"),
         ] {

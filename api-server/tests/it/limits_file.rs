@@ -79,5 +79,5 @@ async fn a_server_does_not_start_with_limits_that_it_cannot_use() {
     };
     assert!(start(&file).contains("cannot read limits_file"));
     std::fs::write(&file, "limits: {}").unwrap();
-    assert!(start(&file).contains("it may have validation and security.authentication.rate_limit"));
+    assert!(start(&file).contains("it may have validation, security.authentication.rate_limit, query.limits"));
 }

@@ -27,6 +27,7 @@ mod pooler;
 mod postgres;
 mod processes;
 mod programs;
+mod protect;
 mod provisioning;
 mod proxy;
 mod query;

@@ -40,12 +40,23 @@ impl Default for QueryLimits {
 
 /// What an expression says about itself.
 #[derive(Debug, Clone, Default)]
-struct Facts {
-    lookback: Duration,
+pub struct Facts {
+    /// How far it looks back: ranges, sub-queries and offsets together.
+    pub lookback: Duration,
     /// The series that it asks for, if it says so.
-    series: Option<u64>,
-    /// Selectors without a required label.
-    unfiltered: Vec<(String, String)>,
+    pub series: Option<u64>,
+    /// Selectors without a required label, and which.
+    pub unfiltered: Vec<(String, String)>,
+}
+
+impl Facts {
+    /// Of a query as Prometheus gets it, without variables.
+    ///
+    /// # Errors
+    /// Why the text is not understood.
+    pub fn of(query: &str, required: &[String]) -> Result<Self, String> {
+        promql::parse(query, |expr| facts(expr, required)).map_err(|reason| first_line(&reason))
+    }
 }
 
 pub(super) fn check(limits: &QueryLimits, uses: &[PluginUse<'_>], findings: &mut Vec<Finding>) {
@@ -115,8 +126,13 @@ fn analyse(query: &str, required: &[String]) -> Result<Facts, String> {
             Err(_) => {}
         }
     }
+    Err(first_line(&reason))
+}
+
+/// The part of a parser's message that is passed on.
+fn first_line(reason: &str) -> String {
     let line = reason.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown reason");
-    Err(line.chars().take(MAX_REASON).collect())
+    line.chars().take(MAX_REASON).collect()
 }
 
 fn facts(expr: &Expr, required: &[String]) -> Facts {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use self::custom::Rules;
 pub use self::custom::{RuleSource, Subject};
-pub use self::limits::QueryLimits;
+pub use self::limits::{Facts, QueryLimits};
 use self::plugins::PluginKinds;
 use self::schema::Schemas;
 use super::kind::Kind;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{cell, check};
 
 /// What a client, or who runs the server, does about a status.
-const REMEDIES: [(u16, &str); 15] = [
+const REMEDIES: [(u16, &str); 16] = [
     (400, "Change the request as the text says."),
     (401, "Sign in again; percli: `percli login`."),
     (403, "Ask for the right, or send what is allowed."),
@@ -16,11 +16,12 @@ const REMEDIES: [(u16, &str); 15] = [
     (412, "Read the document again, apply the change to it, and send its new `ETag`."),
     (413, "Send less, or raise `server.max_body_bytes`."),
     (415, "Send `Content-Type: application/json`."),
+    (422, "Ask for less, or have the limit raised for the datasource."),
     (429, "Wait as long as `Retry-After` says."),
     (500, "A defect: the log has the detail under the `X-Request-Id` of the answer."),
     (501, "Do without; this server does not have it."),
     (502, "Check the datasource: its address, its secret, whether it runs."),
-    (503, "Send the same request again after `Retry-After`; look at the database."),
+    (503, "Send the same request again after `Retry-After`; look at the database, or the datasource."),
 ];
 
 /// Statuses whose remedy is another one's.
@@ -63,7 +64,8 @@ fn variants() -> Vec<(u16, String, String)> {
 fn the_reference_of_errors_is_current() {
     let mut text = "# Errors of the API\n\n\
         Generated from the code (`make generate`). Every error is `{\"message\": \"<text>\"}`; the texts are those of Perses v0.54\n\
-        where it has one. `{0}` stands for what differs from request to request.\n\n\
+        where it has one. Errors about Prometheus queries have the members of Prometheus beside it: `status`, `errorType`, `error`.\n\
+        `{0}` stands for what differs from request to request.\n\n\
         | status | text | when | what to do |\n|---|---|---|---|\n"
         .to_owned();
     let variants = variants();

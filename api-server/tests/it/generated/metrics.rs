@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use perses_api_server::config::LimitMode;
 use perses_api_server::metrics::{Metrics, RequestLabels, RouteLabels};
 
 use super::{cell, check};
@@ -25,6 +26,7 @@ fn sampled() -> Metrics {
     metrics.db_replica_lag("replica", 0.0);
     metrics.limits_in_force("0");
     metrics.denied("read", "Dashboard");
+    metrics.query_limit("max_series", LimitMode::Warn);
     metrics.dashboard_viewed("p", "d", 1.0, 0);
     metrics
 }

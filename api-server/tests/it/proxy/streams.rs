@@ -131,8 +131,8 @@ async fn an_answer_that_stands_still_is_broken_off() {
     })
     .await;
     let pod = Pod::start_with(|config| {
-        config.query.timeout = ConfigDuration(Duration::from_millis(300));
-        config.datasource.idle_timeout = ConfigDuration(Duration::from_millis(300));
+        config.query.timeout = ConfigDuration(Duration::from_millis(1000));
+        config.datasource.idle_timeout = ConfigDuration(Duration::from_millis(1000));
     })
     .await;
     pod.datasource(&upstream.url(), Value::Null).await;
