@@ -19,6 +19,16 @@ pub enum ApiError {
         /// What was wrong.
         description: String,
     },
+    /// 400 or 403: refused on behalf of a Prometheus, in its form: `{"status":"error","errorType":...,"error":...}`.
+    #[error("{text}")]
+    Prometheus {
+        /// The HTTP status.
+        status: StatusCode,
+        /// `errorType`.
+        kind: &'static str,
+        /// `error`.
+        text: String,
+    },
     /// 401: no sign-in, or one that does not count.
     #[error("unauthorized: {0}")]
     Unauthorized(String),
@@ -80,6 +90,7 @@ impl ApiError {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::OAuth { .. } => StatusCode::BAD_REQUEST,
+            Self::Prometheus { status, .. } => *status,
             Self::Unauthorized(_) | Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
@@ -115,6 +126,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = match &self {
             Self::OAuth { code, description } => serde_json::json!({ "error": code, "error_description": description }),
+            Self::Prometheus { kind, text, .. } => {
+                serde_json::json!({ "status": "error", "errorType": kind, "error": text })
+            }
             error => serde_json::json!({ "message": error.to_string() }),
         };
         let body = body.to_string() + "\n";

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tenancy::Tenancy;
 use super::values::ConfigDuration;
 
 /// `query`.
@@ -65,6 +66,9 @@ pub struct DatasourceQuery {
     /// In place of `query.settled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settled: Option<ConfigDuration>,
+    /// Whose data is shown: without it all, to everybody who may use the datasource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenancy: Option<Tenancy>,
 }
 
 /// `query.ttl`: the table of seed section 4.1, by the age of the newest asked instant.

@@ -14,6 +14,7 @@ pub mod policy;
 pub mod promql;
 pub mod range;
 pub mod stored;
+pub mod tenancy;
 pub mod ttl;
 
 mod answer;

@@ -38,6 +38,11 @@ impl Params {
         }
     }
 
+    /// All of them, in their order.
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.0
+    }
+
     /// All parameters but those named, ordered by name; values of one name keep their order.
     pub fn others(&self, known: &[&str]) -> Vec<(&str, &str)> {
         let mut others: Vec<_> = self
