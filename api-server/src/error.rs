@@ -22,6 +22,16 @@ pub enum ApiError {
     /// 400: a Prometheus query is over a limit of `query.limits`, or cannot be checked.
     #[error("{0}")]
     QueryOverLimit(String),
+    /// 400 or 403: refused on behalf of a Prometheus, in its form: `{"status":"error","errorType":...,"error":...}`.
+    #[error("{text}")]
+    Prometheus {
+        /// The HTTP status.
+        status: StatusCode,
+        /// `errorType`.
+        kind: &'static str,
+        /// `error`.
+        text: String,
+    },
     /// 401: no sign-in, or one that does not count.
     #[error("unauthorized: {0}")]
     Unauthorized(String),
@@ -113,6 +123,7 @@ impl ApiError {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::OAuth { .. } | Self::QueryOverLimit(_) => StatusCode::BAD_REQUEST,
+            Self::Prometheus { status, .. } => *status,
             Self::Unauthorized(_) | Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,

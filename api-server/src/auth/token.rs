@@ -64,6 +64,11 @@ impl Principal {
     pub fn login(&self) -> &str {
         &self.0.sub
     }
+
+    /// Groups of the user, as far as they are known here: all that the cluster says, or those that the token carries.
+    pub fn groups(&self) -> &[String] {
+        self.cluster_user().map_or(self.0.groups.as_slice(), ClusterUser::groups)
+    }
 }
 
 /// Why a token does not count; the texts are those of Perses' JWT library.

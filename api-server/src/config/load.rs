@@ -111,6 +111,9 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     if let Err(reason) = super::authorization::check(&security.authorization) {
         return rule(&reason);
     }
+    if let Err(reason) = super::tenancy::check(&config.query) {
+        return rule(&reason);
+    }
     if !config.api_prefix.is_empty() && (!config.api_prefix.starts_with('/') || config.api_prefix.ends_with('/')) {
         return rule("api_prefix must start with '/' and must not end with it, for example /perses");
     }

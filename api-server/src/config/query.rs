@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::protection::{DatasourceLimits, RequestLimits};
+use super::tenancy::Tenancy;
 use super::values::ConfigDuration;
 
 /// `query`.
@@ -72,6 +73,9 @@ pub struct DatasourceQuery {
     /// In place of single keys of `query.limits`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<DatasourceLimits>,
+    /// Whose data is shown: without it all, to everybody who may use the datasource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenancy: Option<Tenancy>,
 }
 
 impl DatasourceQuery {

@@ -17,6 +17,7 @@ use crate::auth::provider::login::{Attributes, Login, Logins};
 use crate::auth::provider::{ProviderKind, redirect};
 use crate::auth::rbac::mapped_entries;
 use crate::auth::token::Claims;
+use crate::config::RoleMapping;
 use crate::error::ApiError;
 use crate::handlers::auth::{self, Session};
 use crate::handlers::body;
@@ -183,11 +184,17 @@ async fn sign_in(
         return Err(ApiError::Unavailable("sign-in at a provider waits for the first user".to_owned()));
     }
     let user = sign_in::sync_user(&state.resources, identity).await?;
-    let mappings = &state.config.security.authorization.provider.native.role_mappings;
+    let mut mappings = state.config.security.authorization.provider.native.role_mappings.clone();
+    mappings.extend(state.config.query.tenant_groups().map(RoleMapping::without_role));
     let claims = serde_json::Value::Object(identity.claims.clone());
-    let (groups, lost) = that_fit(mapped_entries(mappings, provider.groups_claim(), &claims));
+    let (groups, lost) = that_fit(mapped_entries(&mappings, provider.groups_claim(), &claims));
     if lost > 0 {
-        tracing::warn!(user, lost, kept = groups.len(), "not all groups of the user that have roles fit into a token");
+        tracing::warn!(
+            user,
+            lost,
+            kept = groups.len(),
+            "not all groups of the user that mean something here fit into a token"
+        );
     }
     auth::session(state, &Claims::external(&user, provider.kind.as_str(), provider.slug(), groups), now)
 }

@@ -5,12 +5,16 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{any, post};
 
+use crate::auth::authorize::{Authorizer, Reach};
+use crate::auth::token::Principal;
 use crate::config::Config;
+use crate::domain::kind::Kind;
 use crate::error::ApiError;
 use crate::handlers::body;
 use crate::middleware::caller::Caller;
-use crate::proxy::Forwarded;
+use crate::proxy::{DatasourceRef, Forwarded};
 use crate::query::protect::Asker;
+use crate::query::tenancy::Scope;
 use crate::server::{OverTls, Peer};
 use crate::state::AppState;
 
@@ -61,5 +65,23 @@ async fn serve(state: &AppState, caller: &Caller, mut request: Request) -> Resul
     for right in asked.rights() {
         caller.require(state, right.action, right.kind, right.project.as_deref()).await?;
     }
-    state.proxy.serve(asked).await
+    let reference = asked.reference().clone();
+    let scope = scope(state, caller, &reference).await?;
+    state.proxy.serve(asked, scope).await
+}
+
+/// Whose data the caller may see of the datasource: that of its project; of a global one that of all projects whose datasources
+/// they may use.
+async fn scope(state: &AppState, caller: &Caller, reference: &DatasourceRef) -> Result<Scope, ApiError> {
+    let Some(rule) = state.proxy.tenancy(reference) else { return Ok(Scope::Unlimited) };
+    // Without roles everybody may do everything, and nobody is an administrator.
+    let has_roles = !matches!(state.authorizer, Authorizer::Everyone);
+    if rule.free_administrators && has_roles && state.authorizer.is_administrator(caller.0.as_ref()).await? {
+        return Ok(Scope::Free);
+    }
+    let reach = match reference.project() {
+        Some(project) => Reach::Projects([project.to_owned()].into()),
+        None => caller.readable(state, Kind::Datasource).await?,
+    };
+    state.proxy.scope(rule, &reach, caller.0.as_ref().map(Principal::groups).unwrap_or_default()).await
 }

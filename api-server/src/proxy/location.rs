@@ -117,6 +117,11 @@ impl SubPath {
         Ok(Self { raw: raw.to_owned(), decoded })
     }
 
+    /// The path as it is on the wire.
+    pub fn raw(&self) -> &str {
+        &self.raw
+    }
+
     /// The path with its escapes resolved, except encoded slashes: what `allowedEndpoints` is matched with.
     pub fn decoded(&self) -> &str {
         &self.decoded

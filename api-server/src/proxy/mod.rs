@@ -21,6 +21,7 @@ mod rights;
 mod service;
 mod spec;
 mod targets;
+mod tenancy;
 mod unsaved;
 
 pub use headers::Forwarded;

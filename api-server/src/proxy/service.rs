@@ -18,10 +18,12 @@ use super::network::DenyList;
 use super::rights::Right;
 use super::spec::{HttpProxy, SpecError};
 use super::targets::{Target, Targets};
+use super::tenancy::{self, Projects};
 use super::unsaved::{self, Unsaved};
+use crate::auth::authorize::Reach;
 use crate::auth::crypto::SecretBox;
 use crate::cache::Listener;
-use crate::config::{Config, LimitMode};
+use crate::config::{Config, LimitMode, Tenancy};
 use crate::domain::document::Key;
 use crate::domain::kind::Kind;
 use crate::error::ApiError;
@@ -30,10 +32,11 @@ use crate::query::params::{Bounds, Params};
 use crate::query::plan::{Endpoint, Uncacheable};
 use crate::query::policy::Policy;
 use crate::query::protect::deadline;
+use crate::query::tenancy::Scope;
 use crate::query::{Freshness, QueryService};
 use crate::store::{Change, Store};
 
-const FORM: &str = "application/x-www-form-urlencoded";
+pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 
 /// What a proxy is made of.
 #[derive(Debug)]
@@ -53,6 +56,7 @@ pub struct Parts {
 pub struct Proxy {
     store: Arc<dyn Store>,
     targets: Targets,
+    projects: Projects,
     query: QueryService,
     /// For everything but Prometheus queries.
     other_limits: Limits,
@@ -71,6 +75,11 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// The datasource that it is for.
+    pub const fn reference(&self) -> &DatasourceRef {
+        &self.reference
+    }
+
     /// What the caller must be allowed to do before [`Proxy::serve`] is called.
     pub fn rights(&self) -> Vec<Right> {
         let Some((_, proxy)) = &self.unsaved else { return vec![Right::to_use(&self.reference)] };
@@ -87,6 +96,7 @@ impl Proxy {
         let folders = datasource.secret_file_folders.clone();
         Self {
             targets: Targets::new(store.clone(), secrets, folders, DenyList::new(datasource)),
+            projects: Projects::new(store.clone()),
             store,
             query,
             other_limits: Limits {
@@ -144,9 +154,20 @@ impl Proxy {
         Ok(Asked { reference, path, request, forwarded, unsaved: Some((spec, proxy)) })
     }
 
-    /// Answers a request.
-    pub async fn serve(&self, asked: Asked) -> Result<Response<Body>, ApiError> {
-        let Asked { reference, path, request, forwarded, unsaved } = asked;
+    /// The rule that limits what is seen of a datasource, if there is one.
+    pub fn tenancy(&self, reference: &DatasourceRef) -> Option<Arc<Tenancy>> {
+        self.query.tenancy(reference.project(), reference.name())
+    }
+
+    /// What a rule lets somebody see who may use datasources of these projects and is in these groups.
+    pub async fn scope(&self, rule: Arc<Tenancy>, reach: &Reach, groups: &[String]) -> Result<Scope, ApiError> {
+        let matchers = self.projects.matchers(&rule, reach, groups).await?;
+        Ok(Scope::Within(rule, Arc::new(matchers)))
+    }
+
+    /// Answers a request, within what its caller may see ([`Self::scope`]).
+    pub async fn serve(&self, asked: Asked, scope: Scope) -> Result<Response<Body>, ApiError> {
+        let Asked { reference, path, mut request, forwarded, unsaved } = asked;
         let is_saved = unsaved.is_none();
         let target = match unsaved {
             Some((spec, proxy)) => self.targets.of_unsaved(&reference, spec, proxy).await?,
@@ -161,6 +182,15 @@ impl Proxy {
         }
         // Who sends a datasource along names it as well: only what holds for every name holds for that one.
         let policy = self.query.policy(reference.project(), if is_saved { reference.name() } else { "" });
+        match &scope {
+            Scope::Within(rule, within) => {
+                let both = (&**rule, &**within);
+                request = tenancy::limited(request, &path, &target, both, &self.query, self.max_body_bytes).await?;
+            }
+            Scope::Free => {}
+            Scope::Unlimited if self.tenancy(&reference).is_none() => {}
+            Scope::Unlimited => return Err(ApiError::Internal("nobody asked whose data may be seen".to_owned())),
+        }
         let endpoint = Endpoint::from_path(path.decoded()).filter(|_| target.proxy.is_prometheus);
         let mut response = match endpoint {
             Some(endpoint) => {
@@ -337,10 +367,12 @@ fn bounded(bounds: Option<Bounds>, parameters: &str) -> Cow<'_, str> {
 impl Listener for Proxy {
     fn changed(&self, changes: &[Change]) {
         self.targets.apply(changes);
+        self.projects.apply(changes);
     }
 
     fn lost(&self) {
         self.targets.clear();
+        self.projects.clear();
     }
 }
 

@@ -15,6 +15,7 @@ pub mod promql;
 pub mod protect;
 pub mod range;
 pub mod stored;
+pub mod tenancy;
 pub mod ttl;
 
 mod answer;

@@ -43,6 +43,11 @@ impl Params {
         self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
+    /// All of them, in their order.
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.0
+    }
+
     /// All parameters but those named, ordered by name; values of one name keep their order.
     pub fn others(&self, known: &[&str]) -> Vec<(&str, &str)> {
         let mut others: Vec<_> = self

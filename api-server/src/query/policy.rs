@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{DatasourceQuery, Query, QueryTtl, RequestLimits};
+use crate::config::{DatasourceQuery, Query, QueryTtl, RequestLimits, Tenancy};
 
 /// The settings of one datasource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,15 @@ struct Rule {
     name: String,
     project: Option<String>,
     policy: Arc<Policy>,
+    tenancy: Option<Arc<Tenancy>>,
+}
+
+impl Rule {
+    /// In any letter case: the store may fold names.
+    fn fits(&self, project: Option<&str>, name: &str) -> bool {
+        let has_project = |wanted: &String| project.is_some_and(|project| wanted.eq_ignore_ascii_case(project));
+        (self.name == "*" || self.name.eq_ignore_ascii_case(name)) && self.project.as_ref().is_none_or(has_project)
+    }
 }
 
 impl Policies {
@@ -69,16 +78,20 @@ impl Policies {
             name: rule.name.clone(),
             project: rule.project.clone(),
             policy: Arc::new(all.with(rule)),
+            tenancy: rule.tenancy.clone().map(Arc::new),
         });
         Self { rules: rules.collect(), all: Arc::new(all) }
     }
 
     /// What holds for a datasource; one without a project is global.
     pub fn of(&self, project: Option<&str>, name: &str) -> &Arc<Policy> {
-        let fits = |rule: &&Rule| {
-            (rule.name == "*" || rule.name == name) && (rule.project.is_none() || rule.project.as_deref() == project)
-        };
-        self.rules.iter().find(fits).map_or(&self.all, |rule| &rule.policy)
+        self.rules.iter().find(|rule| rule.fits(project, name)).map_or(&self.all, |rule| &rule.policy)
+    }
+
+    /// Whose data a datasource shows; `None`: all. The first entry that fits and says so counts: one for other settings before
+    /// it must not open what it closes.
+    pub fn tenancy(&self, project: Option<&str>, name: &str) -> Option<&Arc<Tenancy>> {
+        self.rules.iter().filter(|rule| rule.fits(project, name)).find_map(|rule| rule.tenancy.as_ref())
     }
 }
 
@@ -143,5 +156,24 @@ mod tests {
             assert_eq!(seen(&before, project, name), was, "{project:?} {name}");
             assert_eq!(seen(&after, project, name), is, "{project:?} {name}");
         }
+    }
+
+    #[test]
+    fn entries_for_other_settings_do_not_lift_tenancy() {
+        let tenancy = |label: &str| serde_json::json!({"labels": [{"label": label, "values": ["x"]}]});
+        let query: Query = serde_json::from_value(serde_json::json!({"datasources": [
+            {"name": "prom", "project": "a", "freshness": "1s"},
+            {"name": "prom", "tenancy": tenancy("one")},
+            {"name": "*", "project": "a", "tenancy": tenancy("other")},
+        ]}))
+        .unwrap();
+        let policies = Policies::new(&query);
+        let seen = |project, name| policies.tenancy(project, name).map(|tenancy| tenancy.labels[0].label.as_str());
+        assert_eq!(seen(Some("a"), "prom"), Some("one"));
+        assert_eq!(seen(None, "prom"), Some("one"));
+        assert_eq!(seen(None, "Prom"), Some("one"));
+        assert_eq!(seen(Some("a"), "else"), Some("other"));
+        assert_eq!(seen(Some("b"), "else"), None);
+        assert_eq!(seen(None, "else"), None);
     }
 }

@@ -56,7 +56,7 @@ pub fn analyse(query: &str) -> Analysis {
 }
 
 /// How far an expression reaches, and whether it is bound to its window.
-fn look(expr: &Expr) -> (Reach, bool) {
+pub(super) fn look(expr: &Expr) -> (Reach, bool) {
     let (mut ahead, mut latest_at, mut is_window_bound) = (0_i64, None, false);
     let mut add = |offset: Option<&Offset>, at: Option<&AtModifier>| {
         if let Some(Offset::Neg(duration)) = offset {

@@ -23,9 +23,10 @@ use super::promql::{self, Analysis};
 use super::protect::{Asker, Guard, Protection, deadline};
 use super::range::entry::Printed;
 use super::stored::Stored;
+use super::tenancy::{Limited, Matchers, Rewrites};
 use crate::cache::Tier;
 use crate::cache::redis::RedisTier;
-use crate::config;
+use crate::config::{self, Tenancy};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 
@@ -86,6 +87,7 @@ struct Inner {
     l1: Cache<blake3::Hash, Arc<Stored>>,
     l2: Option<Arc<RedisTier>>,
     analyses: Cache<String, Arc<Analysis>>,
+    rewrites: Rewrites,
     points: PointStore,
     flights: Flights<FlightKey, Outcome>,
     protection: Arc<Protection>,
@@ -122,6 +124,7 @@ impl QueryService {
             l1,
             l2,
             analyses,
+            rewrites: Rewrites::default(),
             points: PointStore::new(l1_max_bytes / 2, max_cached),
             flights: Flights::default(),
             protection: Arc::new(Protection::new(metrics.clone())),
@@ -142,6 +145,21 @@ impl QueryService {
     /// The protection from a request to a datasource (`source`: its digest).
     pub fn guard(&self, policy: &Policy, asker: Option<Asker>, source: blake3::Hash) -> Guard {
         self.0.protection.guard(policy, asker, source)
+    }
+
+    /// Whose data a datasource shows; `None`: all.
+    pub fn tenancy(&self, project: Option<&str>, name: &str) -> Option<Arc<Tenancy>> {
+        self.0.policies.load().tenancy(project, name).cloned()
+    }
+
+    /// An expression with these matchers in each selector; what is not understood is an error, in words for people.
+    pub fn limit(&self, query: &str, within: &Matchers) -> Result<Arc<Limited>, String> {
+        let limited = self.0.rewrites.limit(query, within)?;
+        // It was read already; the limits of a stranger's text need not fit what became of it here.
+        if !self.0.analyses.contains_key(limited.text()) {
+            self.0.analyses.insert(limited.text().to_owned(), limited.analysis().clone());
+        }
+        Ok(limited)
     }
 
     /// Plans a request to a datasource (`source`: its digest; `headers`: those that may change an answer, by name).

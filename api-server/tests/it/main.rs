@@ -41,6 +41,7 @@ mod rotation;
 mod routes;
 mod sign_in;
 mod store;
+mod tenancy;
 mod together;
 mod traces;
 mod transfer;

@@ -47,6 +47,11 @@ pub struct ClusterUser {
 }
 
 impl ClusterUser {
+    /// The groups that the cluster says the user is in.
+    pub fn groups(&self) -> &[String] {
+        &self.groups
+    }
+
     /// What answers are remembered under: everything that they may depend on.
     fn fingerprint(&self) -> [u8; 32] {
         let text = serde_json::json!([self.name, self.uid, self.groups, self.extra]).to_string();

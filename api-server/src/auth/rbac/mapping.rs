@@ -16,6 +16,11 @@ pub fn claim_entry(claim: &str, value: &str) -> String {
 }
 
 impl RoleMapping {
+    /// Only brings a group into the token: for what looks at groups beside roles.
+    pub fn without_role(group: &str) -> Self {
+        Self { group: Some(group.to_owned()), claim: None, value: None, role: String::new(), project: None }
+    }
+
     /// What the token of a user must hold for this mapping to count; `None` when the mapping names nothing.
     pub fn entry(&self) -> Option<String> {
         match (&self.group, &self.claim, &self.value) {
