@@ -65,6 +65,8 @@ pub struct Parts {
     limits_file: Option<LimitsFile>,
     /// Requests to datasources.
     pub proxy: Arc<Proxy>,
+    /// The cache of their answers.
+    pub query: QueryService,
     /// Encryption of secrets.
     pub secrets: Arc<SecretBox>,
     /// Who did what; nothing when it is off.
@@ -155,7 +157,7 @@ impl AppState {
         let parts = proxy::Parts {
             store: store.clone(),
             secrets: secrets.clone(),
-            query,
+            query: query.clone(),
             case_sensitive: case_sensitive(&config),
         };
         let proxy = Arc::new(Proxy::new(&config, parts));
@@ -166,6 +168,7 @@ impl AppState {
         Ok(Self(Arc::new(Parts {
             config,
             proxy,
+            query,
             metrics,
             store,
             cache,
@@ -249,6 +252,7 @@ pub fn spawn_background(state: &AppState, stop: &CancellationToken) -> Vec<JoinH
     if let Some(rbac) = state.authorizer.native() {
         tasks.push(tokio::spawn(rbac.clone().run(stop.clone())));
     }
+    tasks.push(tokio::spawn(state.query.clone().follow_flushes(stop.clone())));
     let keys = key_files::follow(state.config.security.clone(), (*state.secrets).clone(), stop.clone());
     tasks.push(tokio::spawn(keys));
     if let Some(file) = state.limits_file.clone() {

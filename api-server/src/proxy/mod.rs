@@ -12,6 +12,7 @@
 
 mod client;
 mod credentials;
+mod explain;
 mod forward;
 mod headers;
 mod location;
@@ -23,6 +24,7 @@ mod spec;
 mod targets;
 mod unsaved;
 
+pub use explain::Question;
 pub use headers::Forwarded;
 pub use location::{DatasourceRef, SubPath};
 pub use rights::Right;

@@ -24,8 +24,8 @@ use crate::domain::document::Key;
 use crate::domain::kind::Kind;
 use crate::error::ApiError;
 use crate::intake;
-use crate::query::params::{Bounds, Params};
-use crate::query::plan::Endpoint;
+use crate::query::params::{Bounds, NO_CACHE, Params, without};
+use crate::query::plan::{Endpoint, Source, Uncacheable};
 use crate::query::policy::Policy;
 use crate::query::{Fetch, Freshness, QueryService};
 use crate::store::{Change, Store};
@@ -98,10 +98,26 @@ impl Proxy {
 
     /// Reads what a request asks for whose path starts with `/proxy/`.
     pub async fn read(&self, request: Request<Body>, forwarded: Forwarded) -> Result<Asked, ApiError> {
-        let fold = |name: &str| if self.case_sensitive { name.to_owned() } else { name.to_lowercase() };
-        match locate(request.uri().path(), fold)? {
+        match locate(request.uri().path(), |name| self.fold(name))? {
             Located::Saved(reference, path) => Ok(Asked { reference, path, request, forwarded, unsaved: None }),
             Located::Unsaved(place, path) => self.read_unsaved(place, path, request, forwarded).await,
+        }
+    }
+
+    /// A name in the letter case of the store.
+    pub(super) fn fold(&self, name: &str) -> String {
+        if self.case_sensitive { name.to_owned() } else { name.to_lowercase() }
+    }
+
+    pub(super) const fn query_service(&self) -> &QueryService {
+        &self.query
+    }
+
+    /// The target of a saved datasource.
+    pub(super) async fn target(&self, reference: &DatasourceRef, method: &Method) -> Result<Arc<Target>, ApiError> {
+        match self.targets.get(reference).await {
+            Err(ProxyError::NotFound) => Err(self.not_found(reference, method).await?.into()),
+            found => Ok(found?),
         }
     }
 
@@ -142,10 +158,7 @@ impl Proxy {
         let is_saved = unsaved.is_none();
         let target = match unsaved {
             Some((spec, proxy)) => self.targets.of_unsaved(&reference, spec, proxy).await?,
-            None => match self.targets.get(&reference).await {
-                Err(ProxyError::NotFound) => return Err(self.not_found(&reference, request.method()).await?.into()),
-                found => found?,
-            },
+            None => self.target(&reference, request.method()).await?,
         };
         if !target.proxy.allows(request.method(), &path) {
             let (method, path) = (request.method().to_string(), path.decoded().to_owned());
@@ -154,7 +167,7 @@ impl Proxy {
         let policy = self.query.policy(reference.project(), reference.name());
         let endpoint = Endpoint::from_path(path.decoded()).filter(|_| target.proxy.is_prometheus);
         let limits = if endpoint.is_some() { limits_of(&policy) } else { self.other_limits };
-        let is_cached = is_saved && policy.cache && is_plannable(&target, &request);
+        let is_cached = is_saved && policy.cache && is_plannable(&target, endpoint, &request);
         let mut response = match endpoint.filter(|_| is_cached) {
             Some(endpoint) => self.query(&target, &policy, endpoint, &path, request, forwarded).await?,
             None => self.forward(&target, &path, request, forwarded, limits).await?,
@@ -212,25 +225,33 @@ impl Proxy {
         let form = self.read_body(body).await?;
         let own = end_to_end(&parts.headers);
         let deciding = deciding_headers(&own, &target.proxy.headers);
-        let plan = Params::parse(parts.uri.query(), Some(&form))
-            .ok_or(crate::query::plan::Uncacheable::Params)
-            .and_then(|params| self.query.plan(endpoint, &target.fingerprint, &params, &deciding, policy));
+        let mut params = Params::parse(parts.uri.query(), Some(&form)).ok_or(Uncacheable::Params);
+        let no_cache = params.as_mut().ok().and_then(Params::take_no_cache);
+        let source = Source { digest: &target.fingerprint, reference: &target.reference };
+        let plan =
+            params.and_then(|params| self.query.plan((endpoint, path.decoded()), source, &params, &deciding, policy));
         // An answer that several share is asked for in the name of none: only headers that are part of the key go along.
         let headers = if plan.is_ok() { shared_headers(&own) } else { with_forwarded(own, forwarded) };
-        let asking = Asking {
+        let mut asking = Asking {
             method: parts.method.clone(),
             base: path.below(&target.route.url, None),
             query_string: parts.uri.query().map(str::to_owned),
             headers,
             form,
         };
+        if no_cache.is_some() {
+            asking.leave_out(NO_CACHE);
+        }
         let content_type = parts.headers.get(header::CONTENT_TYPE).cloned();
         let fetch = fetch(target, limits_of(policy), asking, content_type);
         match plan {
-            Ok(plan) => self.query.serve(plan, Freshness::of(&parts.headers), fetch).await,
+            Ok(plan) => {
+                let freshness = Freshness::of(&parts.headers).or_refresh(no_cache == Some(true));
+                self.query.serve(plan, freshness, fetch).await
+            }
             Err(reason) => {
                 tracing::trace!(%reason, "a query is passed through");
-                self.query.pass(endpoint, &fetch).await
+                self.query.bypass(endpoint, &fetch).await
             }
         }
     }
@@ -261,6 +282,15 @@ struct Asking {
 }
 
 impl Asking {
+    /// Leaves a parameter out.
+    fn leave_out(&mut self, name: &str) {
+        self.query_string = self.query_string.take().map(|query| without(&query, name));
+        // It was read, so it is text.
+        if let Ok(text) = std::str::from_utf8(&self.form) {
+            self.form = without(text, name).into();
+        }
+    }
+
     /// The request, with other bounds if there are some.
     fn outgoing(&self, bounds: Option<Bounds>) -> Outgoing {
         let (mut url, mut form) = (self.base.clone(), self.form.clone());
@@ -296,7 +326,7 @@ impl Listener for Proxy {
 }
 
 /// Whether the parameters are where the plan looks for them.
-fn is_plannable(target: &Target, request: &Request<Body>) -> bool {
+fn is_plannable(target: &Target, endpoint: Option<Endpoint>, request: &Request<Body>) -> bool {
     let is_form = || {
         let kind =
             request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -306,7 +336,7 @@ fn is_plannable(target: &Target, request: &Request<Body>) -> bool {
     target.proxy.url.query().is_none()
         && match *request.method() {
             Method::GET => http_body::Body::is_end_stream(request.body()),
-            Method::POST => is_form(),
+            Method::POST => endpoint.is_some_and(Endpoint::takes_forms) && is_form(),
             _ => false,
         }
 }
@@ -322,7 +352,7 @@ fn with_forwarded(mut headers: HeaderMap, forwarded: Forwarded) -> HeaderMap {
 }
 
 /// The client's headers that may change an answer and that the datasource does not set itself, ordered by name.
-fn deciding_headers(own: &HeaderMap, configured: &HeaderMap) -> Vec<(String, String)> {
+pub(super) fn deciding_headers(own: &HeaderMap, configured: &HeaderMap) -> Vec<(String, String)> {
     let mut deciding: Vec<_> = own
         .iter()
         .filter(|(name, _)| !is_neutral(name) && !configured.contains_key(*name))
