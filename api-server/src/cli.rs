@@ -9,6 +9,7 @@ use crate::config::Config;
 
 use crate::commands::lint::LintArgs;
 use crate::commands::secrets::ReEncryptOptions;
+use crate::service::flush::Flush;
 use crate::transfer::{ExportOptions, ImportOptions};
 
 /// A Perses-compatible dashboard server on files or PostgreSQL.
@@ -42,8 +43,18 @@ pub enum Command {
     /// Work on the users of the configured store
     #[command(subcommand)]
     Users(UsersCommand),
+    /// Work on the cache that servers share
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// See to it that a role of the database signs in with a password, then exit
     Login(LoginOptions),
+}
+
+/// Subcommands of `cache`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CacheCommand {
+    /// Forget cached answers of datasources, in all servers that share the configured Redis
+    Flush(Flush),
 }
 
 /// Subcommands of `users`.

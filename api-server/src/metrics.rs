@@ -50,6 +50,58 @@ pub struct CacheLabels {
     pub result: &'static str,
 }
 
+/// Labels of an answer of the query path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnswerLabels {
+    endpoint: &'static str,
+    class: &'static str,
+    from: &'static str,
+}
+
+/// Label of a tier.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TierLabels {
+    tier: &'static str,
+}
+
+/// What a tier of the query cache holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Answers, or queries with points.
+    pub entries: u64,
+    /// What they weigh, about.
+    pub bytes: u64,
+}
+
+/// The query cache.
+#[derive(Debug, Clone)]
+struct Queries {
+    answers: Family<AnswerLabels, Counter>,
+    entries: Family<TierLabels, Gauge>,
+    bytes: Family<TierLabels, Gauge>,
+    evictions: Family<TierLabels, Counter>,
+}
+
+impl Queries {
+    fn new(registry: &mut Registry) -> Self {
+        let queries = Self {
+            answers: Family::default(),
+            entries: Family::default(),
+            bytes: Family::default(),
+            evictions: Family::default(),
+        };
+        let text = "Answers of the query path, by endpoint, class of the query and where they came from";
+        registry.register("query_answers", text, queries.answers.clone());
+        let text = "Answers (l1) and queries with points (points) in the memory of this process";
+        registry.register("query_cache_entries", text, queries.entries.clone());
+        let text = "Bytes of answers (l1) and points (points) in the memory of this process, about";
+        registry.register("query_cache_bytes", text, queries.bytes.clone());
+        let text = "Answers and points that were dropped for others, for want of room";
+        registry.register("query_cache_evictions", text, queries.evictions.clone());
+        queries
+    }
+}
+
 /// Labels of what the UI reports about a dashboard.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DashboardLabels {
@@ -84,7 +136,7 @@ impl Views {
 /// Labels of a query that was sent to a datasource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct UpstreamLabels {
-    /// `query` or `query_range`.
+    /// `query`, `query_range`, `series`, ...
     pub endpoint: &'static str,
 }
 
@@ -225,6 +277,7 @@ pub struct Metrics {
     /// `perses_audit_dropped_total`: records that the store did not get.
     pub audit_dropped: Counter,
     views: Views,
+    queries: Queries,
     db: Db,
     upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram>,
     upstream_in_flight: Family<UpstreamLabels, Gauge>,
@@ -279,6 +332,7 @@ impl Metrics {
         let text = "Records of the audit log that the store did not get; their lines in the log remain";
         registry.register("audit_dropped", text, audit_dropped.clone());
         let views = Views::new(&mut registry);
+        let queries = Queries::new(&mut registry);
         let db = Db::new(&mut registry);
         let upstream_duration: Family<UpstreamLabels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(request_histogram as fn() -> Histogram);
@@ -307,6 +361,7 @@ impl Metrics {
             audit_records,
             audit_dropped,
             views,
+            queries,
             db,
             upstream_duration,
             upstream_in_flight,
@@ -334,6 +389,23 @@ impl Metrics {
     pub fn query_limit(&self, limit: &'static str, mode: LimitMode) {
         let mode = if mode == LimitMode::Enforce { "enforce" } else { "warn" };
         self.query_limits.get_or_create(&QueryLimitLabels { limit, mode }).inc();
+    }
+
+    /// Counts an answer of the query path.
+    pub fn query_answered(&self, endpoint: &'static str, class: &'static str, from: &'static str) {
+        self.queries.answers.get_or_create(&AnswerLabels { endpoint, class, from }).inc();
+    }
+
+    /// Sets what a tier of the query cache holds.
+    pub fn query_cache_held(&self, tier: &'static str, held: Held) {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.queries.entries.get_or_create(&TierLabels { tier }).set(number(held.entries));
+        self.queries.bytes.get_or_create(&TierLabels { tier }).set(number(held.bytes));
+    }
+
+    /// Counts what a tier of the query cache dropped for want of room.
+    pub fn query_cache_evicted(&self, tier: &'static str) {
+        self.queries.evictions.get_or_create(&TierLabels { tier }).inc();
     }
 
     /// Notes an operation on the database.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command, SecretsCommand, UsersCommand, listen_address, normalise};
+use crate::cli::{CacheCommand, Cli, Command, SecretsCommand, UsersCommand, listen_address, normalise};
 use crate::store::postgres::MigrateError;
 use crate::{commands, config, server, store, telemetry, transfer};
 
@@ -73,6 +73,10 @@ fn run(cli: &Cli) -> Result<ExitCode, String> {
         }
         Some(Command::Users(UsersCommand::RenewAdminPassword)) => {
             println!("{}", runtime.block_on(commands::users::renew_admin_password(&config))?);
+            Ok(())
+        }
+        Some(Command::Cache(CacheCommand::Flush(flush))) => {
+            println!("{}", runtime.block_on(commands::cache::flush(&config, flush))?);
             Ok(())
         }
         Some(Command::Login(options)) => {

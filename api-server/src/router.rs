@@ -24,6 +24,8 @@ pub fn build(state: &AppState) -> Router {
         .merge(handlers::search::routes())
         .merge(handlers::view::routes())
         .merge(handlers::audit::routes())
+        .merge(handlers::cache::routes())
+        .merge(handlers::explain::routes())
         .layer(map_response(middleware::rejection::explain))
         .merge(handlers::proxy::routes(config))
         .layer(from_fn_with_state(state.clone(), middleware::auth::require));

@@ -67,6 +67,8 @@ pub struct Parts {
     pub configured_queries: config::Query,
     /// Requests to datasources.
     pub proxy: Arc<Proxy>,
+    /// The cache of their answers.
+    pub query: QueryService,
     /// Encryption of secrets.
     pub secrets: Arc<SecretBox>,
     /// Who did what; nothing when it is off.
@@ -159,7 +161,7 @@ impl AppState {
         let parts = proxy::Parts {
             store: store.clone(),
             secrets: secrets.clone(),
-            query,
+            query: query.clone(),
             case_sensitive: case_sensitive(&config),
         };
         let proxy = Arc::new(Proxy::new(&config, parts));
@@ -170,6 +172,7 @@ impl AppState {
         Ok(Self(Arc::new(Parts {
             config,
             proxy,
+            query,
             metrics,
             store,
             cache,
@@ -254,6 +257,7 @@ pub fn spawn_background(state: &AppState, stop: &CancellationToken) -> Vec<JoinH
     if let Some(rbac) = state.authorizer.native() {
         tasks.push(tokio::spawn(rbac.clone().run(stop.clone())));
     }
+    tasks.push(tokio::spawn(state.query.clone().follow_flushes(stop.clone())));
     let keys = key_files::follow(state.config.security.clone(), (*state.secrets).clone(), stop.clone());
     tasks.push(tokio::spawn(keys));
     if let Some(file) = state.limits_file.clone() {

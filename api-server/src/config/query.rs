@@ -13,7 +13,7 @@ use super::values::ConfigDuration;
 pub struct Query {
     /// How long a datasource may take to answer a Prometheus query, and its answer may stand still.
     pub timeout: ConfigDuration,
-    /// Whether answers of Prometheus `query` and `query_range` are cached.
+    /// Whether answers of Prometheus to queries, and about series and labels, are cached.
     pub cache: bool,
     /// Lives of cached answers.
     pub ttl: QueryTtl,
@@ -109,7 +109,7 @@ impl Query {
     }
 }
 
-/// `query.ttl`: the table of seed section 4.1, by the age of the newest asked instant.
+/// `query.ttl`: the table of seed section 4.1, by the age of the newest asked instant; and what is asked about series.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueryTtl {
@@ -119,6 +119,9 @@ pub struct QueryTtl {
     pub recent: ConfigDuration,
     /// Older.
     pub historical: ConfigDuration,
+    /// Of `series`, `labels`, values of labels, `metadata` and exemplars; windows that ended longer than `query.settled` ago have
+    /// `historical`.
+    pub metadata: ConfigDuration,
 }
 
 impl Default for QueryTtl {
@@ -127,6 +130,7 @@ impl Default for QueryTtl {
             realtime: ConfigDuration::from_secs(30),
             recent: ConfigDuration::from_secs(300),
             historical: ConfigDuration::from_secs(900),
+            metadata: ConfigDuration::from_secs(60),
         }
     }
 }

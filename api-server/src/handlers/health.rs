@@ -54,6 +54,7 @@ pub async fn health(State(state): State<AppState>) -> Response {
 
 /// `GET /metrics`.
 pub async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
+    state.query.measure();
     let text = state.metrics.encode().map_err(|error| ApiError::Internal(error.to_string()))?;
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())

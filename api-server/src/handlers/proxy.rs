@@ -72,7 +72,7 @@ async fn serve(state: &AppState, caller: &Caller, mut request: Request) -> Resul
 
 /// Whose data the caller may see of the datasource: that of its project; of a global one that of all projects whose datasources
 /// they may use.
-async fn scope(state: &AppState, caller: &Caller, reference: &DatasourceRef) -> Result<Scope, ApiError> {
+pub(super) async fn scope(state: &AppState, caller: &Caller, reference: &DatasourceRef) -> Result<Scope, ApiError> {
     let Some(rule) = state.proxy.tenancy(reference) else { return Ok(Scope::Unlimited) };
     // Without roles everybody may do everything, and nobody is an administrator.
     let has_roles = !matches!(state.authorizer, Authorizer::Everyone);

@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 use crate::domain::kind::Kind;
 
 /// Groups of operations.
-pub(super) const TAGS: [(&str, &str); 6] = [
+pub(super) const TAGS: [(&str, &str); 7] = [
     ("Resources", "The five verbs of every kind."),
     ("Validation", "Documents are checked and not written."),
     ("Sign-in", "Tokens, and questions about oneself."),
     ("Proxy", "Requests to datasources."),
     ("Server", "Health, configuration, plugins, metrics."),
     ("Audit", "Who did what."),
+    ("Cache", "Cached answers of datasources."),
 ];
 
 /// What a request carries.
@@ -121,6 +122,7 @@ pub(super) fn all() -> Vec<Operation> {
     sign_in(&mut all);
     providers(&mut all);
     proxy(&mut all);
+    cache(&mut all);
     server(&mut all);
     all
 }
@@ -269,6 +271,21 @@ fn proxy(all: &mut Vec<Operation>) {
         operation.answers.push(("default".to_owned(), "What the datasource answers.", None));
         all.push(operation.errors(&[400, 404, 501, 502, 503, 504]));
     }
+}
+
+/// The cache of answers of datasources.
+fn cache(all: &mut Vec<Operation>) {
+    let new = |path: &str, summary: &str| Operation::new("post", path, "Cache", summary);
+    all.extend([
+        new("/api/v1/cache/flush", "Forget cached answers of datasources, in all pods; for administrators")
+            .body("Flush")
+            .json("Flushed")
+            .errors(&[400, 404, 503]),
+        new("/api/v1/query/explain", "Why the answer to a query would come from where it would")
+            .body("Explain")
+            .json("Explained")
+            .errors(&[400, 404, 501, 502, 503]),
+    ]);
 }
 
 fn server(all: &mut Vec<Operation>) {

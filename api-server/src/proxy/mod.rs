@@ -12,6 +12,7 @@
 
 mod client;
 mod credentials;
+mod explain;
 mod forward;
 mod headers;
 mod location;
@@ -24,6 +25,7 @@ mod targets;
 mod tenancy;
 mod unsaved;
 
+pub use explain::Question;
 pub use headers::Forwarded;
 pub use location::{DatasourceRef, SubPath};
 pub use rights::Right;

@@ -28,8 +28,8 @@ use crate::domain::document::Key;
 use crate::domain::kind::Kind;
 use crate::error::ApiError;
 use crate::intake;
-use crate::query::params::{Bounds, Params};
-use crate::query::plan::{Endpoint, Uncacheable};
+use crate::query::params::{Bounds, NO_CACHE, Params, without};
+use crate::query::plan::{Endpoint, Source, Uncacheable};
 use crate::query::policy::Policy;
 use crate::query::protect::deadline;
 use crate::query::tenancy::Scope;
@@ -116,10 +116,26 @@ impl Proxy {
 
     /// Reads what a request asks for whose path starts with `/proxy/`.
     pub async fn read(&self, request: Request<Body>, forwarded: Forwarded) -> Result<Asked, ApiError> {
-        let fold = |name: &str| if self.case_sensitive { name.to_owned() } else { name.to_lowercase() };
-        match locate(request.uri().path(), fold)? {
+        match locate(request.uri().path(), |name| self.fold(name))? {
             Located::Saved(reference, path) => Ok(Asked { reference, path, request, forwarded, unsaved: None }),
             Located::Unsaved(place, path) => self.read_unsaved(place, path, request, forwarded).await,
+        }
+    }
+
+    /// A name in the letter case of the store.
+    pub(super) fn fold(&self, name: &str) -> String {
+        if self.case_sensitive { name.to_owned() } else { name.to_lowercase() }
+    }
+
+    pub(super) const fn query_service(&self) -> &QueryService {
+        &self.query
+    }
+
+    /// The target of a saved datasource.
+    pub(super) async fn target(&self, reference: &DatasourceRef, method: &Method) -> Result<Arc<Target>, ApiError> {
+        match self.targets.get(reference).await {
+            Err(ProxyError::NotFound) => Err(self.not_found(reference, method).await?.into()),
+            found => Ok(found?),
         }
     }
 
@@ -171,10 +187,7 @@ impl Proxy {
         let is_saved = unsaved.is_none();
         let target = match unsaved {
             Some((spec, proxy)) => self.targets.of_unsaved(&reference, spec, proxy).await?,
-            None => match self.targets.get(&reference).await {
-                Err(ProxyError::NotFound) => return Err(self.not_found(&reference, request.method()).await?.into()),
-                found => found?,
-            },
+            None => self.target(&reference, request.method()).await?,
         };
         if !target.proxy.allows(request.method(), &path) {
             let (method, path) = (request.method().to_string(), path.decoded().to_owned());
@@ -194,7 +207,7 @@ impl Proxy {
         let endpoint = Endpoint::from_path(path.decoded()).filter(|_| target.proxy.is_prometheus);
         let mut response = match endpoint {
             Some(endpoint) => {
-                let is_cached = is_saved && policy.cache && is_plannable(&target, &request);
+                let is_cached = is_saved && policy.cache && is_plannable(&target, endpoint, &request);
                 let question = Question { target: &target, policy: &policy, endpoint, path: &path, is_cached };
                 self.query(question, request, forwarded).await?
             }
@@ -255,14 +268,16 @@ impl Proxy {
             Method::POST => form.is_empty() || is_form,
             _ => false,
         };
-        let params = if is_readable { Params::parse(parts.uri.query(), Some(&form)) } else { None };
-        let guard = self.query.guard(policy, parts.extensions.get().copied(), target.fingerprint);
+        let mut params = if is_readable { Params::parse(parts.uri.query(), Some(&form)) } else { None };
+        let no_cache = params.as_mut().and_then(Params::take_no_cache);
+        let guard = self.query.guard(policy, endpoint, parts.extensions.get().copied(), target.fingerprint);
         guard.check(endpoint, params.as_ref())?;
         let own = end_to_end(&parts.headers);
         let deciding = deciding_headers(&own, &target.proxy.headers);
         let plan = is_cached.then(|| {
             let params = params.as_ref().ok_or(Uncacheable::Params)?;
-            self.query.plan(endpoint, &target.fingerprint, params, &deciding, policy)
+            let source = Source { digest: &target.fingerprint, reference: &target.reference };
+            self.query.plan((endpoint, path.decoded()), source, params, &deciding, policy)
         });
         // An answer that several share is asked for in the name of none: only headers that are part of the key go along.
         let headers = if matches!(plan, Some(Ok(_))) {
@@ -283,6 +298,9 @@ impl Proxy {
             form,
             is_readable: params.is_some(),
         };
+        if no_cache.is_some() {
+            asking.leave_out(NO_CACHE);
+        }
         if let Some(kind) = parts.headers.get(header::CONTENT_TYPE).filter(|_| !asking.form.is_empty()) {
             asking.headers.insert(header::CONTENT_TYPE, kind.clone());
         }
@@ -294,10 +312,13 @@ impl Proxy {
         });
         let answer = async {
             match plan {
-                Some(Ok(plan)) => self.query.serve(plan, Freshness::of(&parts.headers), fetch).await,
+                Some(Ok(plan)) => {
+                    let freshness = Freshness::of(&parts.headers).or_refresh(no_cache == Some(true));
+                    self.query.serve(plan, freshness, fetch).await
+                }
                 Some(Err(reason)) => {
                     tracing::trace!(%reason, "a query is passed through");
-                    self.query.pass(endpoint, &fetch).await
+                    self.query.bypass(endpoint, &fetch).await
                 }
                 None => self.query.uncached(endpoint, &fetch).await,
             }
@@ -334,6 +355,15 @@ struct Asking {
 }
 
 impl Asking {
+    /// Leaves a parameter out.
+    fn leave_out(&mut self, name: &str) {
+        self.query_string = without(&self.query_string, name);
+        // What was read is text.
+        if let (true, Ok(text)) = (self.is_readable, std::str::from_utf8(&self.form)) {
+            self.form = without(text, name).into();
+        }
+    }
+
     /// The request with the time that is left, and with other bounds if there are some.
     fn outgoing(&self, bounds: Option<Bounds>, left: Duration) -> Outgoing {
         let (mut query_string, mut form) = (Cow::Borrowed(self.query_string.as_str()), self.form.clone());
@@ -377,12 +407,12 @@ impl Listener for Proxy {
 }
 
 /// Whether the parameters are where the plan looks for them.
-fn is_plannable(target: &Target, request: &Request<Body>) -> bool {
+fn is_plannable(target: &Target, endpoint: Endpoint, request: &Request<Body>) -> bool {
     // Parameters in the base URL are not part of the plan.
     target.proxy.url.query().is_none()
         && match *request.method() {
             Method::GET => http_body::Body::is_end_stream(request.body()),
-            Method::POST => is_form(request),
+            Method::POST => endpoint.takes_forms() && is_form(request),
             _ => false,
         }
 }
@@ -399,7 +429,7 @@ fn with_forwarded(mut headers: HeaderMap, forwarded: Forwarded) -> HeaderMap {
 }
 
 /// The client's headers that may change an answer and that the datasource does not set itself, ordered by name.
-fn deciding_headers(own: &HeaderMap, configured: &HeaderMap) -> Vec<(String, String)> {
+pub(super) fn deciding_headers(own: &HeaderMap, configured: &HeaderMap) -> Vec<(String, String)> {
     let mut deciding: Vec<_> = own
         .iter()
         .filter(|(name, _)| !is_neutral(name) && !configured.contains_key(*name))

@@ -40,6 +40,8 @@ const SWEEP_ABOVE: usize = 4096;
 pub(super) struct Target {
     /// The datasource's name, for messages.
     pub(super) name: String,
+    /// Its place and name, as keys of answers have it.
+    pub(super) reference: Arc<str>,
     /// URL, allowed endpoints, headers (credentials included).
     pub(super) proxy: HttpProxy,
     /// How to reach it.
@@ -269,6 +271,7 @@ impl Targets {
         }
         Ok(Target {
             name: name.clone(),
+            reference: reference.to_string().into(),
             route: route(&proxy.url, tls).map_err(refused)?,
             proxy,
             tokens,

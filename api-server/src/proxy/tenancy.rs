@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::http::header::{self, HeaderValue};
+use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Request, Uri};
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use crate::domain::kind::Kind;
 use crate::error::ApiError;
 use crate::intake;
 use crate::query::QueryService;
+use crate::query::params::Params;
 use crate::query::tenancy::{Asked, Asker, Matchers, Refused, of, rewrite};
 use crate::store::{Change, ListQuery, Store, StoreError};
 
@@ -119,6 +120,62 @@ pub(super) async fn limited(
     query: &QueryService,
     max_body_bytes: u64,
 ) -> Result<Request<Body>, ApiError> {
+    can_be_limited(target)?;
+    let (mut parts, body) = request.into_parts();
+    let body = intake::read(body, max_body_bytes).await?;
+    let content_type = parts.headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
+    let asked =
+        Asked { method: &parts.method, path: path.raw(), query_string: parts.uri.query(), content_type, body: &body };
+    let rewritten = rewrite(&asked, rule, within, |text, within| query.limit(text, within))?;
+    drop_deciding(&mut parts.headers);
+    let (query_string, body) = match parts.method {
+        Method::POST => {
+            parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(FORM));
+            (String::new(), Body::from(rewritten.parameters))
+        }
+        _ => (rewritten.parameters, Body::empty()),
+    };
+    // Only the query string of it is looked at from here on.
+    let uri = if query_string.is_empty() { "/".to_owned() } else { format!("/?{query_string}") };
+    let uri = PathAndQuery::try_from(uri).map_err(|_| {
+        Refused::BadData("the query is too long for a GET once it is limited: send it as a POST".to_owned())
+    })?;
+    parts.uri = Uri::from(uri);
+    Ok(Request::from_parts(parts, body))
+}
+
+/// The parameters that ask for nothing beyond the matchers.
+pub(super) fn limited_params(
+    params: Params,
+    path: &SubPath,
+    target: &Target,
+    (rule, within): (&Tenancy, &Matchers),
+    query: &QueryService,
+) -> Result<Params, ApiError> {
+    can_be_limited(target)?;
+    let query_string = form_urlencoded::Serializer::new(String::new()).extend_pairs(params.into_pairs()).finish();
+    let asked = Asked {
+        method: &Method::GET,
+        path: path.raw(),
+        query_string: Some(&query_string),
+        content_type: None,
+        body: &[],
+    };
+    let rewritten = rewrite(&asked, rule, within, |text, within| query.limit(text, within))?;
+    Params::parse(Some(&rewritten.parameters), None)
+        .ok_or_else(|| ApiError::Internal("limited parameters cannot be read".to_owned()))
+}
+
+/// Leaves out headers that may say to the datasource whose data it is, or what the body means.
+pub(super) fn drop_deciding(headers: &mut HeaderMap) {
+    let dropped: Vec<_> = headers.keys().filter(|name| !is_neutral(name) || is_of_body(name)).cloned().collect();
+    for name in dropped {
+        headers.remove(name);
+    }
+}
+
+/// Whether it is known what its requests ask for.
+fn can_be_limited(target: &Target) -> Result<(), ApiError> {
     if !target.proxy.is_prometheus {
         return Err(Refused::Forbidden(format!(
             "datasource {:?} is no PrometheusDatasource: query.datasources[].tenancy holds for it, and data of other kinds \
@@ -134,31 +191,7 @@ pub(super) async fn limited(
             Refused::Forbidden(text.replace("datasource has", &format!("datasource {:?} has", target.name))).into()
         );
     }
-    let (mut parts, body) = request.into_parts();
-    let body = intake::read(body, max_body_bytes).await?;
-    let content_type = parts.headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
-    let asked =
-        Asked { method: &parts.method, path: path.raw(), query_string: parts.uri.query(), content_type, body: &body };
-    let rewritten = rewrite(&asked, rule, within, |text, within| query.limit(text, within))?;
-    // Another header may say to the datasource whose data it is, or what the body means.
-    let dropped: Vec<_> = parts.headers.keys().filter(|name| !is_neutral(name) || is_of_body(name)).cloned().collect();
-    for name in dropped {
-        parts.headers.remove(name);
-    }
-    let (query_string, body) = match parts.method {
-        Method::POST => {
-            parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(FORM));
-            (String::new(), Body::from(rewritten.parameters))
-        }
-        _ => (rewritten.parameters, Body::empty()),
-    };
-    // Only the query string of it is looked at from here on.
-    let uri = if query_string.is_empty() { "/".to_owned() } else { format!("/?{query_string}") };
-    let uri = PathAndQuery::try_from(uri).map_err(|_| {
-        Refused::BadData("the query is too long for a GET once it is limited: send it as a POST".to_owned())
-    })?;
-    parts.uri = Uri::from(uri);
-    Ok(Request::from_parts(parts, body))
+    Ok(())
 }
 
 fn is_of_body(name: &header::HeaderName) -> bool {

@@ -35,3 +35,20 @@ pub(super) fn with_status(mut response: Response<Body>, status: &'static str) ->
 pub(super) fn content_type(headers: &HeaderMap) -> HeaderValue {
     headers.get(header::CONTENT_TYPE).cloned().unwrap_or(HeaderValue::from_static("application/json"))
 }
+
+/// Where an answer came from, as metrics say it: the `detail` of a hit, or how the request was forwarded.
+pub(super) fn from(response: &Response<Body>) -> &'static str {
+    const WORDS: [(&str, &str); 8] = [
+        ("detail=l1", "l1"),
+        ("detail=l2", "l2"),
+        ("detail=points", "points"),
+        ("detail=shared", "shared"),
+        ("detail=stale", "stale"),
+        ("fwd=partial", "partial"),
+        ("fwd=miss", "datasource"),
+        ("fwd=bypass", "bypass"),
+    ];
+    let said = response.headers().get(CACHE_STATUS).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let word = |part: &str| WORDS.iter().find(|(word, _)| *word == part).map(|(_, from)| *from);
+    said.split(';').rev().find_map(|part| word(part.trim())).unwrap_or("other")
+}

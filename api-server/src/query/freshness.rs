@@ -31,4 +31,10 @@ impl Freshness {
             Self::Cached
         }
     }
+
+    /// The stricter of this and, if it is demanded, [`Self::Refresh`].
+    #[must_use]
+    pub fn or_refresh(self, demanded: bool) -> Self {
+        if demanded && self == Self::Cached { Self::Refresh } else { self }
+    }
 }

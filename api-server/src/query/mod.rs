@@ -7,7 +7,9 @@
 //! Invariants: an answer is the datasource's, byte for byte, or put together from its texts as it would print them; only complete
 //! answers with `"status":"success"` are kept; a key holds everything that may change an answer, and no credentials.
 
+pub mod explain;
 pub mod flight;
+pub mod floors;
 pub mod params;
 pub mod plan;
 pub mod policy;
@@ -20,11 +22,13 @@ pub mod ttl;
 
 mod answer;
 mod fetch;
+mod flush;
 mod freshness;
 mod points;
 mod service;
 mod turns;
 
 pub use fetch::Fetch;
+pub(crate) use flush::tell as tell_flush;
 pub use freshness::Freshness;
 pub use service::QueryService;

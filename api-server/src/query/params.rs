@@ -6,9 +6,18 @@ use percent_encoding::percent_decode_str;
 
 use super::range::grid::print_time;
 
+/// A parameter of ours: the datasource is asked, whatever is cached. It goes no further.
+pub const NO_CACHE: &str = "nocache";
+
 /// Decoded parameters, those of the body first, as Go's `Request.Form` orders them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params(Vec<(String, String)>);
+
+impl FromIterator<(String, String)> for Params {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+}
 
 /// A parameter that may stand once stands more than once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +47,7 @@ impl Params {
         }
     }
 
-    /// All values of a parameter, in order.
+    /// All values of a parameter, in their order.
     pub fn all<'p>(&'p self, name: &'p str) -> impl Iterator<Item = &'p str> {
         self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str())
     }
@@ -46,6 +55,14 @@ impl Params {
     /// All of them, in their order.
     pub fn into_pairs(self) -> Vec<(String, String)> {
         self.0
+    }
+
+    /// Takes out [`NO_CACHE`]: `None` when it is not there, else whether one of its values means yes.
+    pub fn take_no_cache(&mut self) -> Option<bool> {
+        let before = self.0.len();
+        let means_yes = self.all(NO_CACHE).any(|value| !matches!(value, "" | "0" | "false"));
+        self.0.retain(|(name, _)| name != NO_CACHE);
+        (self.0.len() < before).then_some(means_yes)
     }
 
     /// All parameters but those named, ordered by name; values of one name keep their order.
@@ -59,6 +76,12 @@ impl Params {
         others.sort_by_key(|(name, _)| *name);
         others
     }
+}
+
+/// A query string or form without a parameter; the rest stays as it is.
+pub fn without(parameters: &str, name: &str) -> String {
+    let is_it = |pair: &&str| decode(pair.split_once('=').map_or(*pair, |(name, _)| name)).as_deref() == Some(name);
+    parameters.split('&').filter(|pair| !is_it(pair)).collect::<Vec<_>>().join("&")
 }
 
 /// The instants that a request to the datasource asks for, in milliseconds since the epoch.
@@ -124,6 +147,21 @@ mod tests {
             "query=up%7Ba%3D%22start%3D1%22%7D&start=1700000000.250&%65nd=1700000060&step=15s"
         );
         assert_eq!(bounds.put_into(""), "");
+    }
+
+    #[test]
+    fn no_cache_is_for_us() {
+        for (text, said) in [
+            ("query=up", None),
+            ("nocache=1&query=up", Some(true)),
+            ("query=up&nocache=0", Some(false)),
+            ("query=up&%6eocache", Some(false)),
+        ] {
+            let mut params = Params::parse(Some(text), None).unwrap();
+            assert_eq!(params.take_no_cache(), said, "{text}");
+            assert_eq!(params, Params::parse(Some("query=up"), None).unwrap(), "{text}");
+            assert_eq!(without(text, NO_CACHE), "query=up", "{text}");
+        }
     }
 
     #[test]

@@ -11,15 +11,15 @@ use moka::sync::Cache;
 use super::fetch::{Fetch, Fetched, Gathered, gather, says_all_is_there};
 use super::freshness::Freshness;
 use super::params::Bounds;
-use super::plan::{Plan, Points};
+use super::plan::{Plan, Points, QueryKey};
 use super::policy::Policy;
 use super::range::entry::{Entry, Printed, Rules};
 use super::range::grid::Span;
 use super::range::samples::{Answer, Unfit};
-use super::service::now_ms;
+use super::service::{evicted, now_ms};
 use super::turns::Turns;
 use crate::error::ApiError;
-use crate::metrics::Metrics;
+use crate::metrics::{Held, Metrics};
 
 /// Above this many bytes an answer is taken apart on a thread for blocking work.
 const READ_ASIDE: usize = 256 << 10;
@@ -77,11 +77,12 @@ enum Strange {
 
 impl PointStore {
     /// `capacity` bounds the bytes of all points, `max_bytes` those of one answer and of one query's points.
-    pub(super) fn new(capacity: u64, max_bytes: usize) -> Self {
+    pub(super) fn new(capacity: u64, max_bytes: usize, metrics: &Arc<Metrics>) -> Self {
         let entries = Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, known: &Known| u32::try_from(known.key.len() + known.entry.weight() + 200).unwrap_or(u32::MAX))
             .time_to_idle(IDLE)
+            .eviction_listener(evicted("points", metrics))
             .build();
         Self {
             entries,
@@ -89,6 +90,27 @@ impl PointStore {
             turns: Turns::default(),
             max_bytes,
         }
+    }
+
+    /// All that is known, by the texts of keys; and what it weighs.
+    pub(super) fn each(&self) -> impl Iterator<Item = (blake3::Hash, Arc<str>, Arc<Entry>)> {
+        self.entries.iter().map(|(hash, known)| (*hash, known.key, known.entry))
+    }
+
+    /// What is known under a key.
+    pub(super) fn known(&self, key: &QueryKey) -> Option<Arc<Entry>> {
+        self.entries.get(&key.hash).filter(|known| *known.key == *key.text).map(|known| known.entry)
+    }
+
+    /// How much is known.
+    pub(super) fn held(&self) -> Held {
+        self.entries.run_pending_tasks();
+        Held { entries: self.entries.entry_count(), bytes: self.entries.weighted_size() }
+    }
+
+    /// Forgets a query.
+    pub(super) fn forget(&self, hash: &blake3::Hash) {
+        self.entries.invalidate(hash);
     }
 
     /// Whether answers of these points may be put together: they have a life, and could be so far.
@@ -110,6 +132,7 @@ impl PointStore {
         let now = now_ms();
         let rules = rules(points, &plan.policy);
         let found = self.entries.get(&points.key.hash).filter(|known| *known.key == *points.key.text);
+        let found = found.filter(|known| known.entry.is_newer_than(plan.floor.own));
         let mut entry = found.as_ref().map(|known| known.entry.clone()).unwrap_or_default();
         let missing =
             if freshness == Freshness::Refresh { vec![points.span] } else { entry.missing(points.span, &rules, now) };
@@ -205,7 +228,8 @@ impl PointStore {
     }
 }
 
-fn rules(points: &Points, policy: &Policy) -> Rules {
+/// When the points of a query may be used.
+pub(super) fn rules(points: &Points, policy: &Policy) -> Rules {
     Rules {
         grid: points.grid,
         reach: points.reach,

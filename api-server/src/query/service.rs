@@ -1,5 +1,7 @@
 //! The tiers in their order.
 
+mod control;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,15 +10,18 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response};
 use jiff::Timestamp;
 use moka::Expiry;
+use moka::notification::RemovalCause;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
-use super::answer::{content_type, hit, plain, with_status};
+use super::answer::{content_type, from, hit, plain, with_status};
 use super::fetch::{Fetch, Fetched, Gathered, OneReader, gather};
 use super::flight::{Flights, Role};
+use super::floors::{Floor, Subject};
+use super::flush::Flushes;
 use super::freshness::Freshness;
 use super::params::Params;
-use super::plan::{Endpoint, Input, Plan, QueryKey, Uncacheable, plan};
+use super::plan::{Endpoint, Input, Plan, Source, Uncacheable, label_in, plan};
 use super::points::{Forward, PointStore, Window};
 use super::policy::{Policies, Policy};
 use super::promql::{self, Analysis};
@@ -56,6 +61,8 @@ struct FlightKey {
     hash: blake3::Hash,
     timeout: Option<String>,
     freshness: Freshness,
+    /// Who asks after a flush does not join who asked before.
+    floor: Floor,
 }
 
 /// Entries live as long as their answer says.
@@ -91,6 +98,7 @@ struct Inner {
     points: PointStore,
     flights: Flights<FlightKey, Outcome>,
     protection: Arc<Protection>,
+    flushes: Flushes,
     metrics: Arc<Metrics>,
 }
 
@@ -111,6 +119,7 @@ impl QueryService {
             .max_capacity(l1_max_bytes / 2)
             .weigher(|_, stored: &Arc<Stored>| stored.weight())
             .expire_after(Lives)
+            .eviction_listener(evicted("l1", &metrics))
             .build();
         let analyses = Cache::builder()
             .max_capacity(ANALYSES_MAX_BYTES)
@@ -122,10 +131,11 @@ impl QueryService {
             policies: ArcSwap::from_pointee(Policies::new(config)),
             max_cached,
             l1,
+            flushes: Flushes::new(config, l2.clone()),
             l2,
             analyses,
             rewrites: Rewrites::default(),
-            points: PointStore::new(l1_max_bytes / 2, max_cached),
+            points: PointStore::new(l1_max_bytes / 2, max_cached, &metrics),
             flights: Flights::default(),
             protection: Arc::new(Protection::new(metrics.clone())),
             metrics,
@@ -143,8 +153,8 @@ impl QueryService {
     }
 
     /// The protection from a request to a datasource (`source`: its digest).
-    pub fn guard(&self, policy: &Policy, asker: Option<Asker>, source: blake3::Hash) -> Guard {
-        self.0.protection.guard(policy, asker, source)
+    pub fn guard(&self, policy: &Policy, endpoint: Endpoint, asker: Option<Asker>, source: blake3::Hash) -> Guard {
+        self.0.protection.guard(policy, endpoint, asker, source)
     }
 
     /// Whose data a datasource shows; `None`: all.
@@ -162,25 +172,38 @@ impl QueryService {
         Ok(limited)
     }
 
-    /// Plans a request to a datasource (`source`: its digest; `headers`: those that may change an answer, by name).
+    /// Plans a request for a path below a datasource (`headers`: those that may change an answer, by name).
     pub fn plan(
         &self,
-        endpoint: Endpoint,
-        source: &blake3::Hash,
+        (endpoint, path): (Endpoint, &str),
+        source: Source<'_>,
         params: &Params,
         headers: &[(String, String)],
         policy: &Arc<Policy>,
     ) -> Result<Plan, Uncacheable> {
-        let input = Input { endpoint, source, params, headers, now_ms: now_ms(), policy };
-        plan(&input, |query| self.0.analyse(query))
+        let input = Input { endpoint, label: label_in(path), source, params, headers, now_ms: now_ms(), policy };
+        let mut plan = plan(&input, |query| self.0.analyse(query))?;
+        plan.floor = self.0.flushes.floor(|| Subject {
+            source: &plan.source,
+            names: &plan.names,
+            keys: [Some(&plan.key.hash), plan.points.as_ref().map(|points| &points.key.hash)],
+        });
+        Ok(plan)
     }
 
     /// Answers a planned request.
     pub async fn serve(&self, plan: Plan, freshness: Freshness, fetch: Fetch) -> Result<Response<Body>, ApiError> {
+        let (endpoint, class) = (plan.endpoint.as_str(), plan.class.as_str());
+        let answer = self.answer(plan, freshness, fetch).await;
+        self.0.metrics.query_answered(endpoint, class, answer.as_ref().map_or("error", from));
+        answer
+    }
+
+    async fn answer(&self, plan: Plan, freshness: Freshness, fetch: Fetch) -> Result<Response<Body>, ApiError> {
         let inner = &self.0;
         match freshness {
             Freshness::Cached => {
-                if let Some(stored) = inner.look_in_memory(&plan.key) {
+                if let Some(stored) = inner.look_in_memory(&plan) {
                     inner.metrics.cache("query", "l1", "hit");
                     return Ok(hit(&stored, Tier::L1.as_str()));
                 }
@@ -195,7 +218,7 @@ impl QueryService {
         let plan = Arc::new(plan);
         // A timeout that is one ends the wait of its client only. Another is for the datasource to refuse.
         let timeout = plan.timeout.clone().filter(|text| deadline::parse(text).is_none());
-        let key = FlightKey { hash: plan.key.hash, timeout, freshness };
+        let key = FlightKey { hash: plan.key.hash, timeout, freshness, floor: plan.floor };
         let mut refused = None;
         for _ in 0..ATTEMPTS {
             let (role, ticket) = inner.flights.join(&key, || {
@@ -217,8 +240,16 @@ impl QueryService {
         Err(refused.unwrap_or_else(lost))
     }
 
+    /// Answers a request for which there is no plan.
+    pub async fn bypass(&self, endpoint: Endpoint, fetch: &Fetch) -> Result<Response<Body>, ApiError> {
+        let answer = self.pass(endpoint, fetch).await;
+        let from = answer.as_ref().map_or("error", from);
+        self.0.metrics.query_answered(endpoint.as_str(), "uncacheable", from);
+        answer
+    }
+
     /// Asks the datasource past the cache.
-    pub async fn pass(&self, endpoint: Endpoint, fetch: &Fetch) -> Result<Response<Body>, ApiError> {
+    async fn pass(&self, endpoint: Endpoint, fetch: &Fetch) -> Result<Response<Body>, ApiError> {
         Ok(with_status(self.uncached(endpoint, fetch).await?, "perses; fwd=bypass"))
     }
 
@@ -278,19 +309,22 @@ impl Inner {
         analysis
     }
 
-    fn look_in_memory(&self, key: &QueryKey) -> Option<Arc<Stored>> {
+    fn look_in_memory(&self, plan: &Plan) -> Option<Arc<Stored>> {
+        let key = &plan.key;
         // The wall clock decides, not only the cache's own timer: a suspended process must not serve old answers.
-        self.l1.get(&key.hash).filter(|stored| *stored.key == *key.text && stored.remaining(now_ms()).is_some())
+        self.l1.get(&key.hash).filter(|stored| {
+            *stored.key == *key.text && stored.stored_at_ms > plan.floor.own && stored.remaining(now_ms()).is_some()
+        })
     }
 
     /// The work of a flight.
     async fn fly(&self, plan: &Plan, freshness: Freshness, fetch: &Fetch) -> Outcome {
         if freshness == Freshness::Cached {
             // Another flight may have landed between our look and our start.
-            if let Some(stored) = self.look_in_memory(&plan.key) {
+            if let Some(stored) = self.look_in_memory(plan) {
                 return Outcome::Found(stored, Tier::L1);
             }
-            if let Some(stored) = self.look_in_redis(&plan.key).await {
+            if let Some(stored) = self.look_in_redis(plan).await {
                 self.l1.insert(plan.key.hash, stored.clone());
                 return Outcome::Found(stored, Tier::L2);
             }
@@ -341,7 +375,7 @@ impl Inner {
             content_type: HeaderValue::from_static("application/json"),
             body: printed.body.into(),
         });
-        self.keep(&plan.key, &stored);
+        self.keep(plan, &stored);
         Outcome::Kept(stored, forward)
     }
 
@@ -356,7 +390,7 @@ impl Inner {
                     content_type: content_type(&gathered.headers),
                     body: gathered.body,
                 });
-                self.keep(&plan.key, &stored);
+                self.keep(plan, &stored);
                 self.metrics.cache("query", "upstream", "stored");
                 Outcome::Kept(stored, Forward::Whole)
             }
@@ -371,16 +405,18 @@ impl Inner {
         }
     }
 
-    async fn look_in_redis(&self, key: &QueryKey) -> Option<Arc<Stored>> {
-        let redis = self.l2.as_ref()?;
+    async fn look_in_redis(&self, plan: &Plan) -> Option<Arc<Stored>> {
+        let (redis, key) = (self.l2.as_ref()?, &plan.key);
         let found = redis.get_bytes(&key.redis_name()).await;
         let found = found.and_then(|value| Stored::decode(&value, &key.text, now_ms()));
+        let found = found.filter(|stored| stored.stored_at_ms > plan.floor.shared);
         self.metrics.cache("query", "l2", if found.is_some() { "hit" } else { "miss" });
         found.map(Arc::new)
     }
 
     /// Puts an answer into both tiers; an answer that was asked for later is not replaced by an earlier one.
-    fn keep(&self, key: &QueryKey, stored: &Arc<Stored>) {
+    fn keep(&self, plan: &Plan, stored: &Arc<Stored>) {
+        let key = &plan.key;
         let newer = self.l1.get(&key.hash).is_some_and(|known| known.stored_at_ms > stored.stored_at_ms);
         let Some(remaining) = stored.remaining(now_ms()).filter(|_| !newer) else { return };
         self.l1.insert(key.hash, stored.clone());
@@ -392,6 +428,19 @@ impl Inner {
                     redis.set_bytes(&name, &value, remaining).await;
                 }
             });
+        }
+    }
+}
+
+/// Counts what a tier drops for want of room.
+pub(super) fn evicted<K, V>(
+    tier: &'static str,
+    metrics: &Arc<Metrics>,
+) -> impl Fn(Arc<K>, V, RemovalCause) + Send + Sync + 'static {
+    let metrics = metrics.clone();
+    move |_, _, cause| {
+        if cause == RemovalCause::Size {
+            metrics.query_cache_evicted(tier);
         }
     }
 }

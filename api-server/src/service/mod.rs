@@ -4,6 +4,7 @@ pub mod admin;
 pub mod encode;
 pub(crate) mod envelope;
 pub mod ephemeral;
+pub mod flush;
 pub mod limits_file;
 mod listing;
 pub mod projects;

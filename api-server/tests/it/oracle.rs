@@ -20,8 +20,8 @@ use crate::query::pod_with_redis;
 
 const BASE: &str = "/proxy/globaldatasources/prom/api/v1";
 /// The beginning of the samples, and how long they go on.
-const FIRST: i64 = 1_700_000_000;
-const HOURS: i64 = 6;
+pub const FIRST: i64 = 1_700_000_000;
+pub const HOURS: i64 = 6;
 const SCRAPE: i64 = 15;
 /// Comparisons of one run of the suite.
 const DRAWS: usize = 10_000;
@@ -80,7 +80,7 @@ const QUERIES: [&str; 48] = [
     "odd",
 ];
 
-fn samples() -> String {
+pub fn samples() -> String {
     let mut rng = StdRng::seed_from_u64(11);
     let mut text = String::new();
     let times = || (0..HOURS * 3600 / SCRAPE).map(|n| FIRST + n * SCRAPE);

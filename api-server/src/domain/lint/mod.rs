@@ -6,6 +6,7 @@ mod datasource;
 mod json_schema;
 mod limits;
 pub mod plugins;
+pub mod reads;
 mod schema;
 mod substitute;
 
@@ -152,6 +153,22 @@ impl Linter {
             datasource::check(used, &mut findings);
         }
         limits::check(&self.limits, &uses, &mut findings);
+        findings
+    }
+
+    /// What is to be said about a query of a panel, whatever the mode.
+    pub fn lint_query(&self, query: &str) -> Vec<Finding> {
+        let spec = serde_json::json!({ "query": query });
+        let used = plugins::PluginUse {
+            role: plugins::Role::Query,
+            kind: "PrometheusTimeSeriesQuery",
+            declared: None,
+            spec: Some(&spec),
+            path: "query".to_owned(),
+            panel: Some("query".to_owned()),
+        };
+        let mut findings = Vec::new();
+        limits::check(&self.limits, &[used], &mut findings);
         findings
     }
 

@@ -8,6 +8,7 @@ use crate::config::Query;
 use crate::query::promql;
 
 const NOW: i64 = 1_800_000_000_000;
+const HOUR: i64 = 3_600_000;
 
 fn plan_of(
     endpoint: Endpoint,
@@ -20,7 +21,8 @@ fn plan_of(
     let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let input = Input {
         endpoint,
-        source: &blake3::hash(b"prometheus"),
+        source: Source { digest: &blake3::hash(b"prometheus"), reference: &"global/prometheus".into() },
+        label: Some("job").filter(|_| endpoint == Endpoint::LabelValues),
         params: &params,
         headers: &headers,
         now_ms,
@@ -86,7 +88,8 @@ fn the_datasource_is_part_of_the_key() {
         let source = blake3::hash(source);
         let input = Input {
             endpoint: Endpoint::Instant,
-            source: &source,
+            source: Source { digest: &source, reference: &"global/prometheus".into() },
+            label: None,
             params: &params,
             headers: &[],
             now_ms: NOW,
@@ -170,6 +173,140 @@ fn times_as_prometheus_reads_them() {
     }
 }
 
+fn about_series(endpoint: Endpoint, query_string: &str, form: &str, now: i64) -> Result<Plan, Uncacheable> {
+    plan_of(endpoint, query_string, form, &[], now)
+}
+
+#[test]
+fn questions_about_series_have_one_key_however_they_are_spelled() {
+    let key = |query_string: &str, form: &str| about_series(Endpoint::Series, query_string, form, NOW).unwrap().key;
+    let one = key("match[]=up%7Ba=%221%22,b=%222%22%7D&match[]=down&start=1&end=61", "");
+    for (query_string, form) in [
+        ("", "match%5B%5D=down&match[]=up%7Bb=%222%22,a='1'%7D&end=61.000&start=1e0"),
+        ("match[]=%20down&end=61", "match[]=%7B__name__=%22up%22,b=%222%22,a=%221%22%7D&start=1"),
+    ] {
+        assert_eq!(one, key(query_string, form), "{query_string} {form}");
+    }
+}
+
+#[test]
+fn what_may_change_an_answer_about_series_changes_the_key() {
+    let all = [
+        about_series(Endpoint::Series, "match[]=up&start=1&end=61", "", NOW),
+        about_series(Endpoint::Series, "match[]=up&start=1&end=62", "", NOW),
+        about_series(Endpoint::Series, "match[]=up&start=2&end=61", "", NOW),
+        about_series(Endpoint::Series, "match[]=up&end=61", "", NOW),
+        about_series(Endpoint::Series, "match[]=up&start=1", "", NOW),
+        about_series(Endpoint::Series, "match[]=up", "", NOW),
+        about_series(Endpoint::Series, "match[]=up&match[]=down&start=1&end=61", "", NOW),
+        about_series(Endpoint::Series, "match[]=down&start=1&end=61", "", NOW),
+        about_series(Endpoint::Series, "match[]=up&start=1&end=61&limit=5", "", NOW),
+        about_series(Endpoint::Series, "match[]=up&start=1&end=61&limit=6", "", NOW),
+        about_series(Endpoint::Series, "match[]=up&start=1&end=61&dedup=true", "", NOW),
+        about_series(Endpoint::Labels, "match[]=up&start=1&end=61", "", NOW),
+        about_series(Endpoint::LabelValues, "match[]=up&start=1&end=61", "", NOW),
+        about_series(Endpoint::Labels, "start=1&end=61", "", NOW),
+        about_series(Endpoint::Metadata, "metric=up", "", NOW),
+        about_series(Endpoint::Metadata, "metric=down", "", NOW),
+        about_series(Endpoint::Metadata, "", "", NOW),
+        about_series(Endpoint::Metadata, "limit=1", "", NOW),
+        about_series(Endpoint::Exemplars, "query=up&start=1&end=61", "", NOW),
+        plan_of(Endpoint::Series, "match[]=up&start=1&end=61", "", &[("x-scope-orgid", "a")], NOW),
+    ];
+    let before = all.len();
+    let keys: std::collections::BTreeSet<_> = all.into_iter().map(|plan| plan.unwrap().key.text).collect();
+    assert_eq!(keys.len(), before);
+}
+
+#[test]
+fn windows_that_end_now_are_shared_for_a_bucket() {
+    let at = |start: i64, end: i64, now: i64| {
+        let params = format!("match[]=up&start={}&end={}", start / 1000, end / 1000);
+        about_series(Endpoint::LabelValues, &params, "", now).unwrap().key
+    };
+    let one = at(NOW - HOUR, NOW, NOW);
+    assert_eq!(one, at(NOW - HOUR + 14_000, NOW + 14_000, NOW + 14_500), "a moment later");
+    assert_ne!(one, at(NOW - HOUR + 15_000, NOW + 15_000, NOW + 15_500), "another bucket");
+    assert_ne!(one, at(NOW - HOUR - 1_000, NOW, NOW), "another length");
+    assert_ne!(at(NOW - 60_000, NOW, NOW), at(NOW - 59_000, NOW + 1_000, NOW), "a short window is taken at its word");
+    assert_ne!(at(0, NOW - HOUR, NOW), at(1_000, NOW - HOUR + 1_000, NOW), "and so is one of the past");
+    assert_ne!(one, at(NOW - HOUR, NOW, NOW + HOUR), "what was now is past later");
+}
+
+#[test]
+fn answers_about_series_live_a_minute_and_longer_of_the_past() {
+    let life = |params: &str| {
+        let plan = about_series(Endpoint::Series, &format!("match[]=up&{params}"), "", NOW).unwrap();
+        (plan.ttl.as_secs(), plan.class)
+    };
+    let second = NOW / 1000;
+    assert_eq!(life(""), (60, Class::WindowBound));
+    assert_eq!(life(&format!("start=1&end={second}")), (60, Class::WindowBound));
+    assert_eq!(life(&format!("start=1&end={}", second - 3600)), (60, Class::WindowBound));
+    assert_eq!(life(&format!("start=1&end={}", second - 3601)), (900, Class::Immutable));
+    assert_eq!(life("start=1"), (60, Class::WindowBound));
+    let refused = |endpoint, params: &str| about_series(endpoint, params, "", NOW).unwrap_err();
+    assert_eq!(refused(Endpoint::Series, "start=1"), Uncacheable::Parameter("match[]"));
+    assert_eq!(refused(Endpoint::Labels, "start=2&end=1"), Uncacheable::Parameter("end"));
+    assert_eq!(refused(Endpoint::Labels, "start=x"), Uncacheable::Parameter("start"));
+    assert_eq!(refused(Endpoint::Exemplars, "start=1"), Uncacheable::Parameter("query"));
+}
+
+#[test]
+fn classes_say_how_an_answer_may_be_used() {
+    let second = NOW / 1000;
+    let class =
+        |query: &str, end: i64| range(&format!("query={query}&start={}&end={end}&step=15", end - 60)).unwrap().class;
+    assert_eq!(class("up", second), Class::Pure);
+    assert_eq!(class("up+@+end()", second), Class::WindowBound);
+    assert_eq!(class("up", second - 4000), Class::Immutable);
+    assert_eq!(class("up+offset+-2h", second - 4000), Class::Pure);
+    assert_eq!(instant("query=up").unwrap().class, Class::Pure);
+    assert_eq!(instant("query=up&time=1").unwrap().class, Class::Immutable);
+}
+
+#[test]
+fn endpoints_are_known_by_their_paths() {
+    for (path, word, label) in [
+        ("/api/v1/query", "query", None),
+        ("/api/v1/query_range", "query_range", None),
+        ("/api/v1/query_exemplars", "query_exemplars", None),
+        ("/api/v1/series", "series", None),
+        ("/api/v1/labels", "labels", None),
+        ("/api/v1/metadata", "metadata", None),
+        ("/api/v1/label/job/values", "label_values", Some("job")),
+    ] {
+        let endpoint = Endpoint::from_path(path).unwrap();
+        assert_eq!((endpoint.as_str(), label_in(path)), (word, label));
+        assert_eq!(Endpoint::parse(word), Some(endpoint));
+    }
+    for path in ["", "/api/v1/rules", "/api/v1/label//values", "/api/v1/label/a/b/values", "/api/v1/label/a%2Fb/values"]
+    {
+        assert_eq!(Endpoint::from_path(path), None, "{path}");
+    }
+}
+
+#[test]
+fn a_key_says_what_it_is_about() {
+    let series =
+        about_series(Endpoint::Series, "match[]=up%7Bx=%22%0A1+2%22%7D&match[]=%7Ba=%22b%22%7D&limit=3", "", NOW)
+            .unwrap();
+    let about = About::read(&series.key.text).unwrap();
+    assert_eq!((about.endpoint, about.source), (Endpoint::Series, "global/prometheus"));
+    assert_eq!(about.names(|_| Arc::new(promql::analyse(""))), series.names);
+    assert!(series.names.others && series.names.may_be("up"));
+    let range = range("query=rate(up%5B5m%5D)+/+down&start=1&end=61&step=15").unwrap();
+    for text in [&range.key.text, &range.points.as_ref().unwrap().key.text] {
+        let names = About::read(text).unwrap().names(|query| Arc::new(promql::analyse(query)));
+        assert!(!names.others && names.may_be("up") && names.may_be("down") && !names.may_be("other"));
+    }
+    let metadata = about_series(Endpoint::Metadata, "metric=up", "", NOW).unwrap();
+    assert_eq!(About::read(&metadata.key.text).unwrap().names(|_| Arc::new(promql::analyse(""))), metadata.names);
+    for text in ["", "query", "query x", "query x y\n1", "query x y\n1 1 a=", "other x y", "query x y\n9 9 a=b"] {
+        assert_eq!(About::read(text), None, "{text}");
+    }
+}
+
 proptest! {
     /// Different milliseconds never share a key; the same ones always do, however they are written.
     #[test]
@@ -188,7 +325,7 @@ proptest! {
     fn keys_are_unambiguous(one in prop::collection::vec(("[ab =\n1]{0,4}", "[ab =\n1]{0,4}"), 0..4),
                             other in prop::collection::vec(("[ab =\n1]{0,4}", "[ab =\n1]{0,4}"), 0..4)) {
         let text = |parts: &[(String, String)]| {
-            let mut key = KeyText::new(Endpoint::Range, &blake3::hash(b""));
+            let mut key = KeyText::new(Endpoint::Range, Source { digest: &blake3::hash(b""), reference: &"global/x".into() });
             for (name, value) in parts {
                 key.part(name, value);
             }

@@ -114,10 +114,22 @@ impl Protection {
     }
 
     /// The guard of a request; `source` is the digest of the datasource.
-    pub(super) fn guard(self: &Arc<Self>, policy: &Policy, asker: Option<Asker>, source: blake3::Hash) -> Guard {
+    pub(super) fn guard(
+        self: &Arc<Self>,
+        policy: &Policy,
+        endpoint: Endpoint,
+        asker: Option<Asker>,
+        source: blake3::Hash,
+    ) -> Guard {
+        let limits = if matches!(endpoint, Endpoint::Instant | Endpoint::Range) {
+            policy.limits.clone()
+        } else {
+            // Answers about series and names have neither series nor points to draw.
+            Arc::new(RequestLimits { max_series: 0, max_points: 0, ..(*policy.limits).clone() })
+        };
         Guard(Arc::new(Parts {
             protection: self.clone(),
-            limits: policy.limits.clone(),
+            limits,
             timeout: policy.timeout,
             asker,
             source,

@@ -56,6 +56,28 @@ pub struct Entry {
     chunks: Vec<Arc<Chunk>>,
 }
 
+/// How a known point stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// What it read changes no more.
+    Settled,
+    /// What it read may have changed since.
+    Volatile,
+    /// Its time is over.
+    Expired,
+}
+
+impl State {
+    /// The word in what is explained.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Settled => "settled",
+            Self::Volatile => "volatile",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// An answer put together from points.
 #[derive(Debug)]
 pub struct Printed {
@@ -104,6 +126,32 @@ impl Entry {
         }
     }
 
+    /// What is known of a span, in order: neighbours that were asked for together are one.
+    pub fn known(&self, span: Span, rules: &Rules, now: i64) -> Vec<(Span, State, Duration)> {
+        let mut known: Vec<(Span, State, Duration)> = Vec::new();
+        for (covered, part) in self.parts(span) {
+            let state = match rules.remaining(part, now) {
+                None => State::Expired,
+                Some(_) if part.is_settled => State::Settled,
+                Some(_) => State::Volatile,
+            };
+            let age = Duration::from_millis(u64::try_from(now.saturating_sub(part.fetched_at)).unwrap_or(0));
+            match known.last_mut() {
+                Some((last, of, at)) if last.last + 1 == covered.first && (*of, *at) == (state, age) => {
+                    last.last = covered.last;
+                }
+                _ => known.push((covered, state, age)),
+            }
+        }
+        known
+    }
+
+    /// How many series have known points near a span.
+    pub fn series(&self, span: Span) -> usize {
+        let near = self.chunks.iter().filter(|chunk| chunk.span().overlap(span).is_some());
+        near.flat_map(|chunk| &chunk.lines).map(|line| &line.metric).collect::<std::collections::HashSet<_>>().len()
+    }
+
     /// A copy with the points of an answer to a request for `span` that began at `fetched_at`. What is of no use any more is
     /// left out.
     #[must_use]
@@ -137,6 +185,11 @@ impl Entry {
         }
         chunks.extend(self.chunks.iter().filter(|chunk| chunk.number > last && useful(chunk)).cloned());
         Self { chunks }
+    }
+
+    /// Whether all of it was asked for after an instant.
+    pub fn is_newer_than(&self, floor: i64) -> bool {
+        floor == i64::MIN || self.chunks.iter().flat_map(|chunk| &chunk.parts).all(|part| part.fetched_at > floor)
     }
 
     /// A copy with only the chunks of a window.

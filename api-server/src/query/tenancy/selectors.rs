@@ -47,8 +47,11 @@ pub fn limit(query: &str, within: &Matchers) -> Result<Limited, String> {
             return Err(NOT_PRINTABLE.to_owned());
         }
         let is_selector = matches!(&again, Expr::VectorSelector(VectorSelector { offset: None, at: None, .. }));
-        let (reach, is_window_bound) = look(&again);
-        Ok(Limited { analysis: Arc::new(Analysis { text, reach, is_window_bound }), is_selector })
+        let (reach, is_window_bound, names) = look(&again);
+        Ok(Limited {
+            analysis: Arc::new(Analysis { text, reach, is_window_bound, names: Arc::new(names) }),
+            is_selector,
+        })
     })?
 }
 

@@ -1,7 +1,7 @@
 //! What is fed: the code between the wire and the store.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use perses_api_server::config::{self, Query};
 use perses_api_server::domain::document::Envelope;
@@ -10,7 +10,7 @@ use perses_api_server::domain::lint::{Linter, Mode, RuleSource, Settings, Subjec
 use perses_api_server::domain::spec::references::undefined;
 use perses_api_server::domain::{promql, secret, spec};
 use perses_api_server::query::params::Params;
-use perses_api_server::query::plan::{Endpoint, Input, plan};
+use perses_api_server::query::plan::{About, Endpoint, Input, Source, plan};
 use perses_api_server::query::policy::Policies;
 use perses_api_server::query::promql::analyse;
 use perses_api_server::service::provisioning::files;
@@ -94,14 +94,17 @@ fn request(input: &[u8]) {
     let parts = input.split(|byte| *byte == b'\n').collect::<Vec<_>>();
     let query_string = parts.get(1).and_then(|part| std::str::from_utf8(part).ok());
     let Some(params) = Params::parse(query_string, parts.first().copied()) else { return };
-    let source = blake3::hash(b"source");
+    let (source, reference) = (blake3::hash(b"source"), Arc::from("global/source"));
     let policies = Policies::new(&Query::default());
     let policy = policies.of(None, "prometheus");
-    for endpoint in [Endpoint::Instant, Endpoint::Range] {
+    for endpoint in [Endpoint::Instant, Endpoint::Range, Endpoint::Series, Endpoint::LabelValues, Endpoint::Exemplars] {
         for now_ms in [0, 1_700_000_000_000] {
-            let _ = plan(&Input { endpoint, source: &source, params: &params, headers: &[], now_ms, policy }, |text| {
-                Box::new(analyse(text))
-            });
+            let source = Source { digest: &source, reference: &reference };
+            let input = Input { endpoint, label: Some("job"), source, params: &params, headers: &[], now_ms, policy };
+            let Ok(plan) = plan(&input, |text| Box::new(analyse(text))) else { continue };
+            // A key says what it is about.
+            let about = About::read(&plan.key.text).unwrap();
+            assert_eq!((about.endpoint, about.source), (endpoint, "global/source"));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use perses_api_server::config::LimitMode;
-use perses_api_server::metrics::{Metrics, RequestLabels, RouteLabels};
+use perses_api_server::metrics::{Held, Metrics, RequestLabels, RouteLabels};
 
 use super::{cell, check};
 
@@ -17,6 +17,9 @@ fn sampled() -> Metrics {
     metrics.request_duration.get_or_create(&route).observe(1.0);
     metrics.request_duration_summary.get_or_create(&route).observe(1.0);
     metrics.cache("dashboard", "l1", "hit");
+    metrics.query_answered("query", "pure", "l1");
+    metrics.query_cache_held("l1", Held { entries: 0, bytes: 0 });
+    metrics.query_cache_evicted("l1");
     metrics.db_query("get", Duration::ZERO);
     metrics.db_slow_query("get");
     metrics.db_pool("main", 1, 1);

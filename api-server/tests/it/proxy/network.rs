@@ -23,7 +23,7 @@ async fn internal_addresses_are_out_of_reach_by_name_and_by_number() {
         let unsaved = json!({"method": "GET", "spec": prometheus(&url, Value::Null)});
         let unsaved = pod.client.post(format!("{}/proxy/unsaved/globaldatasources/x", pod.url)).json(&unsaved).send();
         for (way, answer) in [
-            ("forwarded", pod.get("/proxy/globaldatasources/prom/api/v1/labels").await),
+            ("forwarded", pod.get("/proxy/globaldatasources/prom/api/v1/rules").await),
             ("query", pod.get("/proxy/globaldatasources/prom/api/v1/query?query=up").await),
             ("unsaved", unsaved.await.unwrap()),
         ] {

@@ -19,7 +19,7 @@ async fn credentials_of_this_server_never_leave_it() {
     let upstream = Upstream::saying(SUCCESS).await;
     let pod = Pod::start().await;
     pod.datasource(&upstream.url(), json!({"headers": {"X-Team": "a", "Authorization": "Bearer ignored"}})).await;
-    for path in ["/api/v1/labels", "/api/v1/query?query=up&time=1", "/api/v1/query?query=up&stats=all"] {
+    for path in ["/api/v1/rules", "/api/v1/query?query=up&time=1", "/api/v1/query?query=up&stats=all"] {
         let request = pod.client.get(format!("{}/proxy/globaldatasources/prom{path}", pod.url));
         let response = request
             .header("cookie", "jwtPayload=header.payload; jwtSignature=sig; jwtRefreshToken=refresh; other=1")
@@ -186,7 +186,7 @@ async fn a_closed_connection_is_no_error_of_what_only_reads() {
     let base = "/proxy/globaldatasources/prom";
     for at in 0..6 {
         let response = match at % 2 {
-            0 => pod.get(&format!("{base}/api/v1/labels?{at}")).await,
+            0 => pod.get(&format!("{base}/api/v1/rules?{at}")).await,
             _ => pod.post_form(&format!("{base}/api/v1/query"), &[("query", "up"), ("time", &at.to_string())]).await,
         };
         assert_eq!(response.status(), StatusCode::OK, "{at}");

@@ -108,7 +108,7 @@ async fn unusable_datasources_say_why_and_leak_nothing() {
     // A port that nobody listens on.
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     pod.datasource(&format!("http://user:hunter2@127.0.0.1:{port}"), Value::Null).await;
-    for path in ["/api/v1/labels", "/api/v1/query?query=up"] {
+    for path in ["/api/v1/rules", "/api/v1/query?query=up"] {
         let (status, text) = message(pod.get(&format!("/proxy/globaldatasources/prom{path}")).await).await;
         assert_eq!(status, StatusCode::BAD_GATEWAY);
         assert!(text.contains("\"prom\"") && text.contains("refused") && !text.contains("hunter2"), "{text}");

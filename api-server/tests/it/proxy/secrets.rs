@@ -61,7 +61,7 @@ async fn tls_follows_the_secret() {
         (json!({"ca": "no certificate"}), StatusCode::BAD_GATEWAY),
     ] {
         pod.apply("globalsecrets", "GlobalSecret", "tls", &json!({"tlsConfig": tls})).await;
-        for path in ["/api/v1/labels", "/api/v1/query?query=up&time=1"] {
+        for path in ["/api/v1/rules", "/api/v1/query?query=up&time=1"] {
             let response = pod.get(&format!("/proxy/globaldatasources/prom{path}")).await;
             let status = response.status();
             assert_eq!(status, expected, "{tls}: {}", response.text().await.unwrap());

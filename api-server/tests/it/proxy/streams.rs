@@ -110,7 +110,7 @@ async fn a_slow_datasource_is_a_timeout() {
     .await;
     pod.datasource(&upstream.url(), Value::Null).await;
     for (path, key) in [
-        ("/api/v1/labels", "datasource.header_timeout"),
+        ("/api/v1/rules", "datasource.header_timeout"),
         ("/api/v1/query?query=up", "query.timeout"),
         ("/api/v1/query?query=up&stats=all", "query.timeout"),
     ] {
@@ -148,7 +148,7 @@ async fn a_client_that_leaves_ends_the_request_to_the_datasource() {
     let (upstream, left) = hanging().await;
     let pod = Pod::start().await;
     pod.datasource(&upstream.url(), Value::Null).await;
-    for (at, path) in ["/api/v1/labels", "/api/v1/query?query=up"].into_iter().enumerate() {
+    for (at, path) in ["/api/v1/rules", "/api/v1/query?query=up"].into_iter().enumerate() {
         left.store(false, Ordering::SeqCst);
         let request = pod.client.get(format!("{}/proxy/globaldatasources/prom{path}", pod.url)).send();
         let request = tokio::spawn(request);

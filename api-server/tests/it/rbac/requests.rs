@@ -222,3 +222,24 @@ async fn a_refused_write_and_the_default_roles_of_a_project_are_audited() {
     ];
     assert_eq!(found, wanted);
 }
+
+#[tokio::test]
+async fn the_cache_is_flushed_by_administrators_and_explained_to_who_may_ask() {
+    let server = server(None, json!({})).await;
+    let admin = server.caller("admin");
+    admin.users(&["ada", "bob"]).await;
+    admin.role(None, "reader", &["read"], &["GlobalDatasource"]).await;
+    admin.bind(None, "readers", "reader", &["bob"]).await;
+    let prom = datasource("GlobalDatasource", "prom", "http://127.0.0.1:9", &Value::Null);
+    admin.send("POST", "/api/v1/globaldatasources", &prom).await.ok();
+    let question = json!({"path": "/proxy/globaldatasources/prom/api/v1/query", "parameters": {"query": "up"}});
+    let (ada, bob) = (server.caller("ada"), server.caller("bob"));
+    ada.send("POST", "/api/v1/query/explain", &question).await.assert_error_with(403, "GlobalDatasource");
+    let answer = bob.send("POST", "/api/v1/query/explain", &question).await.ok();
+    assert_eq!((&answer["class"], answer.get("keys")), (&json!("pure"), None), "{answer}");
+    let answer = admin.send("POST", "/api/v1/query/explain", &question).await.ok();
+    assert!(answer["keys"]["answer"].is_string(), "{answer}");
+    let all = json!({"all": true});
+    bob.send("POST", "/api/v1/cache/flush", &all).await.assert_error_with(403, "administrators");
+    admin.send("POST", "/api/v1/cache/flush", &all).await.ok();
+}
