@@ -27,7 +27,7 @@ use crate::intake;
 use crate::query::params::{Bounds, Params};
 use crate::query::plan::Endpoint;
 use crate::query::policy::Policy;
-use crate::query::{Fetch, Freshness, QueryService};
+use crate::query::{Fetch, Freshness, QueryService, encoded};
 use crate::store::{Change, Store};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -227,7 +227,10 @@ impl Proxy {
         let content_type = parts.headers.get(header::CONTENT_TYPE).cloned();
         let fetch = fetch(target, limits_of(policy), asking, content_type);
         match plan {
-            Ok(plan) => self.query.serve(plan, Freshness::of(&parts.headers), fetch).await,
+            Ok(plan) => {
+                let answer = self.query.serve(plan, Freshness::of(&parts.headers), fetch).await?;
+                Ok(encoded(answer, &parts.headers).await)
+            }
             Err(reason) => {
                 tracing::trace!(%reason, "a query is passed through");
                 self.query.pass(endpoint, &fetch).await

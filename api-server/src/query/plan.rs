@@ -14,7 +14,7 @@ use super::ttl::ttl;
 use crate::domain::duration;
 
 /// Instant queries without a time share an answer for this long; the key family carries the bucket too.
-const BUCKET_MS: i64 = 15_000;
+pub(super) const BUCKET_MS: i64 = 15_000;
 
 /// The two endpoints that are cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,6 +77,11 @@ impl QueryKey {
     pub fn redis_name(&self) -> String {
         format!("v1:query:result:{}:{}", self.hash.to_hex(), self.bucket)
     }
+
+    /// The name of the lease under which one pod asks for it.
+    pub fn lease_name(&self) -> String {
+        format!("v1:query:lease:{}", self.hash.to_hex())
+    }
 }
 
 /// A range query whose windows share points: at an instant it has the same value in each.
@@ -107,6 +112,13 @@ pub struct Plan {
     pub points: Option<Points>,
     /// What holds for the datasource.
     pub policy: Arc<Policy>,
+}
+
+impl Plan {
+    /// The query whatever its window, as far as that is known.
+    pub fn query(&self) -> blake3::Hash {
+        self.points.as_ref().map_or(self.key.hash, |points| points.key.hash)
+    }
 }
 
 /// Parameters that change points, but not with the window.

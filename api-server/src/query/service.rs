@@ -12,16 +12,18 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::answer::{content_type, hit, plain, with_status};
+use super::costs::Costs;
 use super::fetch::{Fetch, Fetched, Gathered, OneReader, gather};
 use super::flight::{Flights, Role};
 use super::freshness::Freshness;
+use super::lease::{Claim, Lease, claim};
 use super::params::Params;
-use super::plan::{Endpoint, Input, Plan, QueryKey, Uncacheable, plan};
-use super::points::{Forward, PointStore, Window};
+use super::plan::{BUCKET_MS, Endpoint, Input, Plan, QueryKey, Uncacheable, plan};
+use super::points::{Draft, Forward, PointStore, Window};
 use super::policy::{Policies, Policy};
 use super::promql::{self, Analysis};
 use super::range::entry::Printed;
-use super::stored::Stored;
+use super::stored::{Gzip, Stored};
 use crate::cache::Tier;
 use crate::cache::redis::RedisTier;
 use crate::config;
@@ -32,6 +34,10 @@ use crate::metrics::Metrics;
 const ANALYSES_MAX_BYTES: u64 = 4 << 20;
 /// A flight whose work was lost (a panic) is tried again by its waiters this often.
 const ATTEMPTS: usize = 2;
+/// Queries that take less than this are asked for by each pod: agreeing with the others would take as long.
+const CHEAP: Duration = Duration::from_millis(5);
+/// Put together from points, an answer need not outlive the bucket in Redis: what comes then is put together again.
+const BUCKET: Duration = Duration::from_millis(BUCKET_MS.cast_unsigned());
 
 /// What a flight brings home.
 #[derive(Clone)]
@@ -86,6 +92,7 @@ struct Inner {
     analyses: Cache<String, Arc<Analysis>>,
     points: PointStore,
     flights: Flights<FlightKey, Outcome>,
+    costs: Costs,
     metrics: Arc<Metrics>,
 }
 
@@ -117,10 +124,11 @@ impl QueryService {
             policies: ArcSwap::from_pointee(Policies::new(config)),
             max_cached,
             l1,
+            points: PointStore::new(l1_max_bytes / 2, max_cached, l2.clone()),
             l2,
             analyses,
-            points: PointStore::new(l1_max_bytes / 2, max_cached),
             flights: Flights::default(),
+            costs: Costs::default(),
             metrics,
         }))
     }
@@ -251,8 +259,45 @@ impl Inner {
                 return Outcome::Found(stored, Tier::L2);
             }
         }
-        if let Some(points) = plan.points.as_ref().filter(|points| self.points.fits(points, &plan.policy)) {
-            match self.points.window(plan, points, freshness, fetch, &self.metrics).await {
+        let points = plan.points.as_ref().filter(|points| self.points.fits(points, &plan.policy));
+        let draft = match points {
+            Some(points) => Some(self.points.draft(plan, points, freshness, &self.metrics).await),
+            None => None,
+        };
+        let is_known = draft.as_ref().is_some_and(Draft::is_complete);
+        let lease = match self.claim(plan, freshness == Freshness::Cached && !is_known).await {
+            Claim::Found(stored) => {
+                self.metrics.cache("query", "lease", "shared");
+                self.l1.insert(plan.key.hash, stored.clone());
+                return Outcome::Found(stored, Tier::L2);
+            }
+            Claim::Held(lease) => Some(lease),
+            Claim::Alone => None,
+        };
+        let started = Instant::now();
+        let outcome = self.ask(plan, draft, fetch).await;
+        if !is_known && matches!(outcome, Outcome::Kept(..)) {
+            self.costs.note(plan.query(), started.elapsed());
+        }
+        self.share(plan, &outcome, lease);
+        outcome
+    }
+
+    /// Whether another pod asks for the same, and what came of it.
+    async fn claim(&self, plan: &Plan, is_worth: bool) -> Claim<Arc<Stored>> {
+        match &self.l2 {
+            Some(redis) if is_worth && !self.costs.is_below(&plan.query(), CHEAP) => {
+                let look = || self.look_in_redis(&plan.key);
+                claim(redis, &plan.key.lease_name(), plan.policy.timeout, look).await
+            }
+            _ => Claim::Alone,
+        }
+    }
+
+    /// Asks the datasource for what is not known.
+    async fn ask(&self, plan: &Plan, draft: Option<Draft<'_>>, fetch: &Fetch) -> Outcome {
+        if let Some(draft) = draft {
+            match self.points.window(plan, draft, fetch, &self.metrics).await {
                 Window::Printed(printed, forward) => return self.assembled(plan, printed, forward),
                 Window::Whole(fetched) => return self.sorted(plan, fetched, now_ms()).await,
                 Window::Failed(error) => return self.failed(error),
@@ -293,6 +338,7 @@ impl Inner {
             ttl: (age + printed.remaining).min(age + plan.ttl),
             content_type: HeaderValue::from_static("application/json"),
             body: printed.body.into(),
+            gzip: Gzip::default(),
         });
         self.keep(&plan.key, &stored);
         Outcome::Kept(stored, forward)
@@ -308,6 +354,7 @@ impl Inner {
                     ttl: plan.ttl,
                     content_type: content_type(&gathered.headers),
                     body: gathered.body,
+                    gzip: Gzip::default(),
                 });
                 self.keep(&plan.key, &stored);
                 self.metrics.cache("query", "upstream", "stored");
@@ -332,20 +379,43 @@ impl Inner {
         found.map(Arc::new)
     }
 
-    /// Puts an answer into both tiers; an answer that was asked for later is not replaced by an earlier one.
+    /// Puts an answer into memory; one that was asked for later is not replaced by an earlier one.
     fn keep(&self, key: &QueryKey, stored: &Arc<Stored>) {
         let newer = self.l1.get(&key.hash).is_some_and(|known| known.stored_at_ms > stored.stored_at_ms);
-        let Some(remaining) = stored.remaining(now_ms()).filter(|_| !newer) else { return };
-        self.l1.insert(key.hash, stored.clone());
-        if let Some(redis) = self.l2.clone() {
-            let (name, stored) = (key.redis_name(), stored.clone());
-            // Nobody waits for Redis, and the end of the flight must not end this.
-            tokio::spawn(async move {
-                if let Some(value) = stored.encode() {
-                    redis.set_bytes(&name, &value, remaining).await;
-                }
-            });
+        if !newer && stored.remaining(now_ms()).is_some() {
+            self.l1.insert(key.hash, stored.clone());
         }
+    }
+
+    /// Gives an answer to other pods, and tells those that wait for it.
+    fn share(&self, plan: &Plan, outcome: &Outcome, lease: Option<Lease>) {
+        let Some(redis) = self.l2.clone() else { return };
+        let kept = match outcome {
+            Outcome::Kept(stored, _) => Some(stored.clone()),
+            _ => None,
+        };
+        let has_points = plan.points.as_ref().is_some_and(|points| self.points.fits(points, &plan.policy));
+        let name = plan.key.redis_name();
+        // Nobody waits for Redis, and the end of the flight must not end this.
+        tokio::spawn(async move {
+            let life = kept.as_ref().and_then(|stored| stored.remaining(now_ms()));
+            let life = life.map(|life| if has_points { life.min(BUCKET) } else { life });
+            let mut is_there = false;
+            if let (Some(stored), Some(life)) = (kept, life)
+                && let Some(value) = stored.encode()
+            {
+                is_there = redis.set_bytes(&name, &value, life).await;
+                // Others wait for it.
+                if !is_there && lease.is_some() && redis.is_available() {
+                    is_there = redis.set_bytes(&name, &value, life).await;
+                }
+            }
+            match lease {
+                Some(lease) if is_there => lease.published().await,
+                Some(lease) => lease.nothing().await,
+                None => {}
+            }
+        });
     }
 }
 

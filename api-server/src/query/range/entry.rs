@@ -41,7 +41,7 @@ impl Rules {
     }
 
     /// How long a part may still be used; `None` when its time is over.
-    fn remaining(&self, part: &Part, now: i64) -> Option<Duration> {
+    pub(super) fn remaining(&self, part: &Part, now: i64) -> Option<Duration> {
         let life = if part.is_settled { self.settled } else { self.volatile };
         // A clock that was set back makes parts of the future: their age is not known.
         let age = Duration::from_millis(u64::try_from(now.checked_sub(part.fetched_at)?).ok()?);
@@ -53,7 +53,7 @@ impl Rules {
 #[derive(Debug, Clone, Default)]
 pub struct Entry {
     /// Ordered by number.
-    chunks: Vec<Arc<Chunk>>,
+    pub(super) chunks: Vec<Arc<Chunk>>,
 }
 
 /// An answer put together from points.

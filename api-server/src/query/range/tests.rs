@@ -10,18 +10,18 @@ use super::grid::{Grid, Span, print_time};
 use super::samples::Answer;
 use crate::query::promql::Reach;
 
-const STEP: i64 = 15_000;
-const MINUTE: i64 = 60_000;
+pub(super) const STEP: i64 = 15_000;
+pub(super) const MINUTE: i64 = 60_000;
 
 /// A datasource that is a function of the instant and, for young data, of the time when it is asked.
 #[derive(Debug, Clone, Copy)]
-struct Source {
-    seed: i64,
+pub(super) struct Source {
+    pub(super) seed: i64,
 }
 
 impl Source {
     /// The value of a series at an instant, asked for at `now`: data younger than a minute is not all there yet.
-    fn value(self, series: i64, index: i64, grid: Grid, now: i64) -> Option<String> {
+    pub(super) fn value(self, series: i64, index: i64, grid: Grid, now: i64) -> Option<String> {
         let is_young = grid.time(index) > now - MINUTE;
         let mix = (self.seed
             ^ index.wrapping_mul(6_364_136_223_846_793_005)
@@ -39,7 +39,7 @@ impl Source {
         })
     }
 
-    fn answer(self, grid: Grid, span: Span, now: i64) -> String {
+    pub(super) fn answer(self, grid: Grid, span: Span, now: i64) -> String {
         let mut out = String::from(r#"{"status":"success","data":{"resultType":"matrix","result":["#);
         let mut is_first = true;
         for series in 0..4 {
@@ -61,7 +61,7 @@ impl Source {
     }
 }
 
-fn rules(grid: Grid) -> Rules {
+pub(super) fn rules(grid: Grid) -> Rules {
     Rules {
         grid,
         reach: Reach::Until { ahead: 0, latest_at: None },
@@ -72,7 +72,7 @@ fn rules(grid: Grid) -> Rules {
 }
 
 /// Answers a window from the entry; how many points were asked for.
-fn ask(entry: &mut Entry, source: Source, rules: &Rules, span: Span, now: i64) -> (String, i64) {
+pub(super) fn ask(entry: &mut Entry, source: Source, rules: &Rules, span: Span, now: i64) -> (String, i64) {
     let mut asked = 0;
     for missing in entry.missing(span, rules, now) {
         asked += missing.points();
