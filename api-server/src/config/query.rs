@@ -20,6 +20,8 @@ pub struct Query {
     pub freshness: ConfigDuration,
     /// How long points of older data are used before they are asked for again (late samples, deleted series).
     pub settled: ConfigDuration,
+    /// How answers are used whose time is over.
+    pub stale: QueryStale,
     /// Answers above this many bytes are passed through and not kept.
     pub max_cached_bytes: u64,
     /// What holds for single datasources in place of the above: of the entries that fit a datasource the first counts.
@@ -35,6 +37,7 @@ impl Default for Query {
             ttl: QueryTtl::default(),
             freshness: ConfigDuration::from_secs(60),
             settled: ConfigDuration::from_secs(3600),
+            stale: QueryStale::default(),
             max_cached_bytes: 8 << 20,
             datasources: Vec::new(),
         }
@@ -65,6 +68,25 @@ pub struct DatasourceQuery {
     /// In place of `query.settled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settled: Option<ConfigDuration>,
+    /// In place of `query.stale`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale: Option<QueryStale>,
+}
+
+/// `query.stale`: the use of answers whose time is over. They say so in `Cache-Status`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueryStale {
+    /// For so long after its time an answer is given while a fresh one is asked for.
+    pub while_revalidate: ConfigDuration,
+    /// For so long after its time it is given, with a warning, when the datasource cannot be reached or fails.
+    pub if_error: ConfigDuration,
+}
+
+impl Default for QueryStale {
+    fn default() -> Self {
+        Self { while_revalidate: ConfigDuration::from_secs(15), if_error: ConfigDuration::from_secs(600) }
+    }
 }
 
 /// `query.ttl`: the table of seed section 4.1, by the age of the newest asked instant.

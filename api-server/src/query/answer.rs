@@ -13,7 +13,9 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 pub(super) fn hit(stored: &Arc<Stored>, detail: &str) -> Response<Body> {
     let now = now_ms();
-    let left = stored.remaining(now).unwrap_or_default().as_secs();
+    // Seconds; below zero when the time is over.
+    let ends_at = stored.stored_at_ms.saturating_add(i64::try_from(stored.ttl.as_millis()).unwrap_or(i64::MAX));
+    let left = ends_at.saturating_sub(now).div_euclid(1000);
     let mut response = plain(stored);
     let headers = response.headers_mut();
     headers.insert(header::AGE, HeaderValue::from(stored.age(now).as_secs()));

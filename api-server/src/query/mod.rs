@@ -14,12 +14,14 @@ pub mod plan;
 pub mod policy;
 pub mod promql;
 pub mod range;
+pub mod stale;
 pub mod stored;
 pub mod ttl;
 
 mod answer;
 mod costs;
 mod fetch;
+mod finished;
 mod freshness;
 mod points;
 mod service;

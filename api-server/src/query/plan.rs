@@ -110,6 +110,8 @@ pub struct Plan {
     pub timeout: Option<String>,
     /// Of what the answer can be put together; `None`: it is kept whole.
     pub points: Option<Points>,
+    /// Of an instant query: what identifies it whatever its time.
+    pub anytime: Option<QueryKey>,
     /// What holds for the datasource.
     pub policy: Arc<Policy>,
 }
@@ -178,6 +180,7 @@ pub fn plan<A: AsRef<Analysis>>(input: &Input<'_>, analyse: impl FnOnce(&str) ->
         // By digest: it may be an API key.
         key.part(&format!("header {name}"), blake3::hash(value.as_bytes()).to_hex().as_str());
     }
+    let anytime = (input.endpoint == Endpoint::Instant).then(|| key.clone().finish(0));
     let (newest, points) = match input.endpoint {
         Endpoint::Instant => {
             let newest = if let Some(time) = time("time")? {
@@ -215,7 +218,15 @@ pub fn plan<A: AsRef<Analysis>>(input: &Input<'_>, analyse: impl FnOnce(&str) ->
     }
     let bucket = newest.unwrap_or(input.now_ms).div_euclid(BUCKET_MS) * (BUCKET_MS / 1000);
     let timeout = single("timeout")?.map(str::to_owned);
-    Ok(Plan { endpoint: input.endpoint, key: key.finish(bucket), ttl, timeout, points, policy: input.policy.clone() })
+    Ok(Plan {
+        endpoint: input.endpoint,
+        key: key.finish(bucket),
+        ttl,
+        timeout,
+        points,
+        anytime,
+        policy: input.policy.clone(),
+    })
 }
 
 /// Parts with their lengths, so that no two lists of parts give one text.

@@ -63,6 +63,8 @@ pub(super) struct Draft<'a> {
     shared: Arc<sharing::Known>,
     is_refresh: bool,
     is_changed: bool,
+    /// Points are looked at as they will be after so many milliseconds.
+    ahead: i64,
     missing: Vec<Span>,
 }
 
@@ -125,6 +127,7 @@ impl PointStore {
         plan: &Plan,
         points: &'a Points,
         freshness: Freshness,
+        ahead: Duration,
         metrics: &Metrics,
     ) -> Draft<'a> {
         let turn = self.turns.take(points.key.hash).await;
@@ -132,8 +135,18 @@ impl PointStore {
         let (entry, shared) = found.map(|known| (known.entry, known.shared)).unwrap_or_default();
         let is_refresh = freshness == Freshness::Refresh;
         let rules = rules(points, &plan.policy);
-        let mut draft =
-            Draft { points, _turn: turn, rules, entry, shared, is_refresh, is_changed: false, missing: Vec::new() };
+        let ahead = i64::try_from(ahead.as_millis()).unwrap_or(0);
+        let mut draft = Draft {
+            points,
+            _turn: turn,
+            rules,
+            entry,
+            shared,
+            is_refresh,
+            is_changed: false,
+            ahead,
+            missing: Vec::new(),
+        };
         draft.look(now_ms());
         if let Some(redis) = self.redis.as_ref().filter(|_| !is_refresh) {
             let wanted = draft.entry.wanted(&draft.missing, &draft.rules, now_ms());
@@ -151,6 +164,9 @@ impl PointStore {
         let now = now_ms();
         draft.look(now);
         let Draft { points, rules, mut entry, mut shared, is_changed, missing, .. } = draft;
+        if is_changed {
+            self.insert(points, entry.clone(), shared.clone());
+        }
         let forward = match missing.as_slice() {
             [] => Forward::Nothing,
             [span] if *span == points.span => Forward::Whole,
@@ -175,7 +191,7 @@ impl PointStore {
         }
         // What may be used a moment only, as an answer that took long, is as new as it can be.
         let Some(printed) = entry.print(points.span, &rules, now) else { return Window::Again };
-        if forward != Forward::Nothing || is_changed {
+        if forward != Forward::Nothing {
             if entry.weight() > self.max_bytes {
                 entry = Arc::new(entry.only(points.span));
             }
@@ -183,9 +199,21 @@ impl PointStore {
                 let news = entry.news(&missing, Arc::make_mut(&mut shared), &rules, now);
                 share(redis, points, news, rules);
             }
-            self.entries.insert(points.key.hash, Known { key: Arc::from(points.key.text.as_str()), entry, shared });
+            self.insert(points, entry, shared);
         }
         Window::Printed(printed, forward)
+    }
+
+    /// What is known of a window, if it is worth showing, when the datasource cannot answer.
+    pub(super) fn known(&self, plan: &Plan, now: i64, warning: impl FnOnce(i64) -> String) -> Option<Printed> {
+        let points = plan.points.as_ref()?;
+        let known = self.entries.get(&points.key.hash).filter(|known| *known.key == *points.key.text)?;
+        let allowance = plan.policy.stale.if_error.0;
+        known.entry.print_known(points.span, &rules(points, &plan.policy), allowance, now, warning)
+    }
+
+    fn insert(&self, points: &Points, entry: Arc<Entry>, shared: Arc<sharing::Known>) {
+        self.entries.insert(points.key.hash, Known { key: Arc::from(points.key.text.as_str()), entry, shared });
     }
 
     /// What an answer that is no points is for the window.
@@ -250,6 +278,7 @@ impl Draft<'_> {
     }
 
     fn look(&mut self, now: i64) {
+        let now = now.saturating_add(self.ahead);
         self.missing = if self.is_refresh {
             vec![self.points.span]
         } else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{DatasourceQuery, Query, QueryTtl};
+use crate::config::{DatasourceQuery, Query, QueryStale, QueryTtl};
 
 /// The settings of one datasource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Policy {
     pub freshness: Duration,
     /// How long points of older data are used.
     pub settled: Duration,
+    /// How answers are used whose time is over.
+    pub stale: QueryStale,
 }
 
 impl Policy {
@@ -28,6 +30,7 @@ impl Policy {
             ttl: query.ttl.clone(),
             freshness: query.freshness.0,
             settled: query.settled.0,
+            stale: query.stale.clone(),
         }
     }
 
@@ -39,6 +42,7 @@ impl Policy {
             ttl: rule.ttl.clone().unwrap_or_else(|| self.ttl.clone()),
             freshness: or(&rule.freshness, self.freshness),
             settled: or(&rule.settled, self.settled),
+            stale: rule.stale.clone().unwrap_or_else(|| self.stale.clone()),
         }
     }
 }

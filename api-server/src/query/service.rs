@@ -7,22 +7,23 @@ use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response};
 use jiff::Timestamp;
-use moka::Expiry;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::answer::{content_type, hit, plain, with_status};
 use super::costs::Costs;
 use super::fetch::{Fetch, Fetched, Gathered, OneReader, gather};
-use super::flight::{Flights, Role};
+use super::finished::Finished;
+use super::flight::{Flights, Role, Ticket};
 use super::freshness::Freshness;
-use super::lease::{Claim, Lease, claim};
+use super::lease::{Claim, claim};
 use super::params::Params;
-use super::plan::{BUCKET_MS, Endpoint, Input, Plan, QueryKey, Uncacheable, plan};
+use super::plan::{Endpoint, Input, Plan, Uncacheable, plan};
 use super::points::{Draft, Forward, PointStore, Window};
 use super::policy::{Policies, Policy};
 use super::promql::{self, Analysis};
 use super::range::entry::Printed;
+use super::stale::{Use, judge, warning, with_warning};
 use super::stored::{Gzip, Stored};
 use crate::cache::Tier;
 use crate::cache::redis::RedisTier;
@@ -36,9 +37,6 @@ const ANALYSES_MAX_BYTES: u64 = 4 << 20;
 const ATTEMPTS: usize = 2;
 /// Queries that take less than this are asked for by each pod: agreeing with the others would take as long.
 const CHEAP: Duration = Duration::from_millis(5);
-/// Put together from points, an answer need not outlive the bucket in Redis: what comes then is put together again.
-const BUCKET: Duration = Duration::from_millis(BUCKET_MS.cast_unsigned());
-
 /// What a flight brings home.
 #[derive(Clone)]
 enum Outcome {
@@ -50,6 +48,8 @@ enum Outcome {
     Whole(Arc<Gathered>),
     /// Too large to keep: the first who takes it has it, the others ask for themselves.
     Oversize(OneReader),
+    /// What was known before, with a warning: the datasource cannot answer.
+    Stale(Arc<Stored>),
     /// No answer.
     Failed(ApiError),
 }
@@ -61,25 +61,6 @@ struct FlightKey {
     freshness: Freshness,
 }
 
-/// Entries live as long as their answer says.
-struct Lives;
-
-impl Expiry<blake3::Hash, Arc<Stored>> for Lives {
-    fn expire_after_create(&self, _: &blake3::Hash, stored: &Arc<Stored>, _: Instant) -> Option<Duration> {
-        Some(stored.remaining(now_ms()).unwrap_or_default())
-    }
-
-    fn expire_after_update(
-        &self,
-        key: &blake3::Hash,
-        stored: &Arc<Stored>,
-        now: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        self.expire_after_create(key, stored, now)
-    }
-}
-
 /// The cached query endpoints.
 #[derive(Debug, Clone)]
 pub struct QueryService(Arc<Inner>);
@@ -87,8 +68,8 @@ pub struct QueryService(Arc<Inner>);
 struct Inner {
     policies: ArcSwap<Policies>,
     max_cached: usize,
-    l1: Cache<blake3::Hash, Arc<Stored>>,
-    l2: Option<Arc<RedisTier>>,
+    finished: Finished,
+    redis: Option<Arc<RedisTier>>,
     analyses: Cache<String, Arc<Analysis>>,
     points: PointStore,
     flights: Flights<FlightKey, Outcome>,
@@ -100,20 +81,20 @@ impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("QueryService")
             .field("policies", &self.policies.load())
-            .field("l2", &self.l2.is_some())
+            .field("redis", &self.redis.is_some())
             .finish_non_exhaustive()
     }
 }
 
 impl QueryService {
     /// `l1_max_bytes` bounds what is held in memory: one half for points, the other for finished answers.
-    pub fn new(config: &config::Query, l1_max_bytes: u64, l2: Option<Arc<RedisTier>>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        config: &config::Query,
+        l1_max_bytes: u64,
+        redis: Option<Arc<RedisTier>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let max_cached = usize::try_from(config.max_cached_bytes).unwrap_or(usize::MAX);
-        let l1 = Cache::builder()
-            .max_capacity(l1_max_bytes / 2)
-            .weigher(|_, stored: &Arc<Stored>| stored.weight())
-            .expire_after(Lives)
-            .build();
         let analyses = Cache::builder()
             .max_capacity(ANALYSES_MAX_BYTES)
             .weigher(|query: &String, analysis: &Arc<Analysis>| {
@@ -123,9 +104,9 @@ impl QueryService {
         Self(Arc::new(Inner {
             policies: ArcSwap::from_pointee(Policies::new(config)),
             max_cached,
-            l1,
-            points: PointStore::new(l1_max_bytes / 2, max_cached, l2.clone()),
-            l2,
+            finished: Finished::new(l1_max_bytes / 2, redis.clone(), metrics.clone()),
+            points: PointStore::new(l1_max_bytes / 2, max_cached, redis.clone()),
+            redis,
             analyses,
             flights: Flights::default(),
             costs: Costs::default(),
@@ -153,12 +134,11 @@ impl QueryService {
 
     /// Answers a planned request.
     pub async fn serve(&self, plan: Plan, freshness: Freshness, fetch: Fetch) -> Result<Response<Body>, ApiError> {
-        let inner = &self.0;
+        let (inner, plan) = (&self.0, Arc::new(plan));
         match freshness {
             Freshness::Cached => {
-                if let Some(stored) = inner.look_in_memory(&plan.key) {
-                    inner.metrics.cache("query", "l1", "hit");
-                    return Ok(hit(&stored, Tier::L1.as_str()));
+                if let Some(answer) = self.at_once(&plan, &fetch) {
+                    return Ok(answer);
                 }
                 inner.metrics.cache("query", "l1", "miss");
             }
@@ -168,13 +148,8 @@ impl QueryService {
                 return self.pass(plan.endpoint, &fetch).await;
             }
         }
-        let plan = Arc::new(plan);
-        let key = FlightKey { hash: plan.key.hash, timeout: plan.timeout.clone(), freshness };
         for _ in 0..ATTEMPTS {
-            let (role, ticket) = inner.flights.join(&key, || {
-                let (inner, plan, fetch) = (self.0.clone(), plan.clone(), fetch.clone());
-                async move { inner.fly(&plan, freshness, &fetch).await }
-            });
+            let (role, ticket) = self.join(&plan, freshness, Duration::ZERO, &fetch);
             if role == Role::Follower {
                 inner.metrics.cache("query", "flight", "shared");
             }
@@ -183,6 +158,46 @@ impl QueryService {
             }
         }
         Err(ApiError::Internal("the shared request to the datasource ended without a result".to_owned()))
+    }
+
+    /// What can be given without waiting; a fresh answer is asked for beside that when it is time.
+    fn at_once(&self, plan: &Arc<Plan>, fetch: &Fetch) -> Option<Response<Body>> {
+        let inner = &self.0;
+        if let Some(stored) = inner.finished.known(&plan.key) {
+            // The wall clock decides, not only the cache's own timer: a suspended process must not serve old answers.
+            let (word, ahead) = match judge(&stored, &plan.policy.stale, now_ms(), rand::random()) {
+                Use::Fresh => ("hit", None),
+                Use::Early { left } => ("hit", Some(left)),
+                Use::Meanwhile => ("stale", Some(Duration::ZERO)),
+                Use::Over => ("", None),
+            };
+            if let Some(ahead) = ahead {
+                self.renew(plan, ahead, fetch);
+            }
+            if !word.is_empty() {
+                inner.metrics.cache("query", "l1", word);
+                return Some(hit(&stored, if word == "stale" { word } else { Tier::L1.as_str() }));
+            }
+        }
+        let stored = inner.finished.in_trouble(&plan.key)?;
+        inner.metrics.cache("query", "trouble", "stale");
+        Some(hit(&stored, "stale"))
+    }
+
+    /// Asks for a fresh answer that nobody waits for.
+    fn renew(&self, plan: &Arc<Plan>, ahead: Duration, fetch: &Fetch) {
+        if let (Role::Leader, ticket) = self.join(plan, Freshness::Cached, ahead, fetch) {
+            tokio::spawn(ticket.wait());
+        }
+    }
+
+    /// Joins the flight for a plan, or starts it; with points looked at as they will be after `ahead`.
+    fn join(&self, plan: &Arc<Plan>, freshness: Freshness, ahead: Duration, fetch: &Fetch) -> (Role, Ticket<Outcome>) {
+        let key = FlightKey { hash: plan.key.hash, timeout: plan.timeout.clone(), freshness };
+        self.0.flights.join(&key, || {
+            let (inner, plan, fetch) = (self.0.clone(), plan.clone(), fetch.clone());
+            async move { inner.fly(&plan, freshness, ahead, &fetch).await }
+        })
     }
 
     /// Asks the datasource past the cache.
@@ -226,6 +241,7 @@ impl QueryService {
                     None => self.pass(plan.endpoint, fetch).await?,
                 }
             }
+            Outcome::Stale(stored) => hit(&stored, "stale"),
             Outcome::Failed(error) => return Err(error),
         };
         Ok(response)
@@ -242,33 +258,29 @@ impl Inner {
         analysis
     }
 
-    fn look_in_memory(&self, key: &QueryKey) -> Option<Arc<Stored>> {
-        // The wall clock decides, not only the cache's own timer: a suspended process must not serve old answers.
-        self.l1.get(&key.hash).filter(|stored| *stored.key == *key.text && stored.remaining(now_ms()).is_some())
-    }
-
     /// The work of a flight.
-    async fn fly(&self, plan: &Plan, freshness: Freshness, fetch: &Fetch) -> Outcome {
-        if freshness == Freshness::Cached {
+    async fn fly(&self, plan: &Plan, freshness: Freshness, ahead: Duration, fetch: &Fetch) -> Outcome {
+        let is_wanted_now = freshness == Freshness::Cached && ahead.is_zero();
+        if is_wanted_now {
             // Another flight may have landed between our look and our start.
-            if let Some(stored) = self.look_in_memory(&plan.key) {
+            if let Some(stored) = self.finished.in_memory(&plan.key) {
                 return Outcome::Found(stored, Tier::L1);
             }
-            if let Some(stored) = self.look_in_redis(&plan.key).await {
-                self.l1.insert(plan.key.hash, stored.clone());
+            if let Some(stored) = self.finished.in_redis(&plan.key).await {
+                self.finished.insert(&plan.key, stored.clone());
                 return Outcome::Found(stored, Tier::L2);
             }
         }
         let points = plan.points.as_ref().filter(|points| self.points.fits(points, &plan.policy));
         let draft = match points {
-            Some(points) => Some(self.points.draft(plan, points, freshness, &self.metrics).await),
+            Some(points) => Some(self.points.draft(plan, points, freshness, ahead, &self.metrics).await),
             None => None,
         };
         let is_known = draft.as_ref().is_some_and(Draft::is_complete);
-        let lease = match self.claim(plan, freshness == Freshness::Cached && !is_known).await {
+        let lease = match self.claim(plan, is_wanted_now && !is_known).await {
             Claim::Found(stored) => {
                 self.metrics.cache("query", "lease", "shared");
-                self.l1.insert(plan.key.hash, stored.clone());
+                self.finished.insert(&plan.key, stored.clone());
                 return Outcome::Found(stored, Tier::L2);
             }
             Claim::Held(lease) => Some(lease),
@@ -279,15 +291,51 @@ impl Inner {
         if !is_known && matches!(outcome, Outcome::Kept(..)) {
             self.costs.note(plan.query(), started.elapsed());
         }
-        self.share(plan, &outcome, lease);
-        outcome
+        let kept = match &outcome {
+            Outcome::Kept(stored, _) => Some(stored.clone()),
+            _ => None,
+        };
+        let has_points = points.is_some_and(|points| self.points.fits(points, &plan.policy));
+        self.finished.share(&plan.key, kept, has_points, lease);
+        if freshness == Freshness::Cached { self.in_trouble(plan, outcome) } else { outcome }
+    }
+
+    /// What was known before, in place of an answer that the datasource cannot give.
+    fn in_trouble(&self, plan: &Plan, outcome: Outcome) -> Outcome {
+        let reason = match &outcome {
+            Outcome::Failed(error) if error.status().is_server_error() => error.to_string(),
+            Outcome::Whole(gathered) if gathered.status.is_server_error() => gathered.status.to_string(),
+            _ => return outcome,
+        };
+        let now = now_ms();
+        let says =
+            |at: i64| warning(Duration::from_millis(u64::try_from(now.saturating_sub(at)).unwrap_or(0)), &reason);
+        let printed = self.points.known(plan, now, says).map(|printed| (printed.body, printed.fetched_at));
+        let known = printed.or_else(|| {
+            let stored = self.finished.before(plan, now)?;
+            Some((with_warning(&stored.body, says(stored.stored_at_ms))?, stored.stored_at_ms))
+        });
+        let Some((body, stored_at_ms)) = known else { return outcome };
+        let stored = Arc::new(Stored {
+            key: Arc::from(plan.key.text.as_str()),
+            stored_at_ms,
+            ttl: Duration::ZERO,
+            took: Duration::ZERO,
+            grace: Duration::ZERO,
+            content_type: HeaderValue::from_static("application/json"),
+            body: body.into(),
+            gzip: Gzip::default(),
+        });
+        self.metrics.cache("query", "trouble", "stale");
+        self.finished.trouble(&plan.key, stored.clone());
+        Outcome::Stale(stored)
     }
 
     /// Whether another pod asks for the same, and what came of it.
     async fn claim(&self, plan: &Plan, is_worth: bool) -> Claim<Arc<Stored>> {
-        match &self.l2 {
+        match &self.redis {
             Some(redis) if is_worth && !self.costs.is_below(&plan.query(), CHEAP) => {
-                let look = || self.look_in_redis(&plan.key);
+                let look = || self.finished.in_redis(&plan.key);
                 claim(redis, &plan.key.lease_name(), plan.policy.timeout, look).await
             }
             _ => Claim::Alone,
@@ -296,10 +344,11 @@ impl Inner {
 
     /// Asks the datasource for what is not known.
     async fn ask(&self, plan: &Plan, draft: Option<Draft<'_>>, fetch: &Fetch) -> Outcome {
+        let begun = Instant::now();
         if let Some(draft) = draft {
             match self.points.window(plan, draft, fetch, &self.metrics).await {
-                Window::Printed(printed, forward) => return self.assembled(plan, printed, forward),
-                Window::Whole(fetched) => return self.sorted(plan, fetched, now_ms()).await,
+                Window::Printed(printed, forward) => return self.assembled(plan, printed, forward, begun.elapsed()),
+                Window::Whole(fetched) => return self.sorted(plan, fetched, now_ms(), begun.elapsed()).await,
                 Window::Failed(error) => return self.failed(error),
                 Window::Again => {}
             }
@@ -311,7 +360,7 @@ impl Inner {
             Err(error) => Err(error),
         };
         match fetched {
-            Ok(fetched) => self.sorted(plan, fetched, started_ms).await,
+            Ok(fetched) => self.sorted(plan, fetched, started_ms, begun.elapsed()).await,
             Err(error) => self.failed(error),
         }
     }
@@ -322,7 +371,7 @@ impl Inner {
     }
 
     /// Keeps an answer that was put together.
-    fn assembled(&self, plan: &Plan, printed: Printed, forward: Forward) -> Outcome {
+    fn assembled(&self, plan: &Plan, printed: Printed, forward: Forward, took: Duration) -> Outcome {
         let word = match forward {
             Forward::Nothing => "hit",
             Forward::Part => "partial",
@@ -336,27 +385,33 @@ impl Inner {
             stored_at_ms: printed.fetched_at,
             // It ends when the first of its points does, and no later than the table says of the whole.
             ttl: (age + printed.remaining).min(age + plan.ttl),
+            took,
+            // In trouble the points are there.
+            grace: plan.policy.stale.while_revalidate.0,
             content_type: HeaderValue::from_static("application/json"),
             body: printed.body.into(),
             gzip: Gzip::default(),
         });
-        self.keep(&plan.key, &stored);
+        self.finished.keep(&plan.key, &stored);
         Outcome::Kept(stored, forward)
     }
 
     /// Keeps the datasource's own answer, if it may be kept.
-    async fn sorted(&self, plan: &Plan, fetched: Fetched, started_ms: i64) -> Outcome {
+    async fn sorted(&self, plan: &Plan, fetched: Fetched, started_ms: i64, took: Duration) -> Outcome {
         match fetched {
             Fetched::Whole(gathered) if gathered.is_cacheable().await => {
                 let stored = Arc::new(Stored {
                     key: Arc::from(plan.key.text.as_str()),
                     stored_at_ms: started_ms,
                     ttl: plan.ttl,
+                    took,
+                    grace: plan.policy.stale.while_revalidate.0.max(plan.policy.stale.if_error.0),
                     content_type: content_type(&gathered.headers),
                     body: gathered.body,
                     gzip: Gzip::default(),
                 });
-                self.keep(&plan.key, &stored);
+                self.finished.keep(&plan.key, &stored);
+                self.finished.note(plan, &stored);
                 self.metrics.cache("query", "upstream", "stored");
                 Outcome::Kept(stored, Forward::Whole)
             }
@@ -369,53 +424,6 @@ impl Inner {
                 Outcome::Oversize(Arc::new(Mutex::new(Some(response))))
             }
         }
-    }
-
-    async fn look_in_redis(&self, key: &QueryKey) -> Option<Arc<Stored>> {
-        let redis = self.l2.as_ref()?;
-        let found = redis.get_bytes(&key.redis_name()).await;
-        let found = found.and_then(|value| Stored::decode(&value, &key.text, now_ms()));
-        self.metrics.cache("query", "l2", if found.is_some() { "hit" } else { "miss" });
-        found.map(Arc::new)
-    }
-
-    /// Puts an answer into memory; one that was asked for later is not replaced by an earlier one.
-    fn keep(&self, key: &QueryKey, stored: &Arc<Stored>) {
-        let newer = self.l1.get(&key.hash).is_some_and(|known| known.stored_at_ms > stored.stored_at_ms);
-        if !newer && stored.remaining(now_ms()).is_some() {
-            self.l1.insert(key.hash, stored.clone());
-        }
-    }
-
-    /// Gives an answer to other pods, and tells those that wait for it.
-    fn share(&self, plan: &Plan, outcome: &Outcome, lease: Option<Lease>) {
-        let Some(redis) = self.l2.clone() else { return };
-        let kept = match outcome {
-            Outcome::Kept(stored, _) => Some(stored.clone()),
-            _ => None,
-        };
-        let has_points = plan.points.as_ref().is_some_and(|points| self.points.fits(points, &plan.policy));
-        let name = plan.key.redis_name();
-        // Nobody waits for Redis, and the end of the flight must not end this.
-        tokio::spawn(async move {
-            let life = kept.as_ref().and_then(|stored| stored.remaining(now_ms()));
-            let life = life.map(|life| if has_points { life.min(BUCKET) } else { life });
-            let mut is_there = false;
-            if let (Some(stored), Some(life)) = (kept, life)
-                && let Some(value) = stored.encode()
-            {
-                is_there = redis.set_bytes(&name, &value, life).await;
-                // Others wait for it.
-                if !is_there && lease.is_some() && redis.is_available() {
-                    is_there = redis.set_bytes(&name, &value, life).await;
-                }
-            }
-            match lease {
-                Some(lease) if is_there => lease.published().await,
-                Some(lease) => lease.nothing().await,
-                None => {}
-            }
-        });
     }
 }
 

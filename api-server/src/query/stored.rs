@@ -23,6 +23,10 @@ pub struct Stored {
     pub stored_at_ms: i64,
     /// How long it may be served from then on.
     pub ttl: Duration,
+    /// How long the datasource took for it; zero when another pod had it.
+    pub took: Duration,
+    /// How long it is kept after its time.
+    pub grace: Duration,
     /// `Content-Type` of the datasource.
     pub content_type: HeaderValue,
     /// The body, byte for byte.
@@ -64,6 +68,16 @@ impl Stored {
         self.ttl.checked_sub(self.age(now_ms)).filter(|left| !left.is_zero())
     }
 
+    /// For how long its time has been over.
+    pub fn is_over_for(&self, now_ms: i64) -> Duration {
+        self.age(now_ms).saturating_sub(self.ttl)
+    }
+
+    /// How long it is still kept.
+    pub fn kept(&self, now_ms: i64) -> Duration {
+        (self.ttl + self.grace).saturating_sub(self.age(now_ms))
+    }
+
     /// What it takes in memory, about, its compressed form included: JSON shrinks to less than a quarter.
     pub fn weight(&self) -> u32 {
         u32::try_from(self.body.len() + self.body.len() / 4 + self.key.len() + 256).unwrap_or(u32::MAX)
@@ -98,6 +112,8 @@ impl Stored {
             key: Arc::from(key),
             stored_at_ms: i64::from_be_bytes(*stored_at_ms),
             ttl: Duration::from_millis(u64::from_be_bytes(*ttl)),
+            took: Duration::ZERO,
+            grace: Duration::ZERO,
             content_type: HeaderValue::from_bytes(content_type).ok()?,
             body: value.slice_ref(body),
             gzip: Gzip::default(),
@@ -121,6 +137,8 @@ mod tests {
             key: key.into(),
             stored_at_ms: 1_000_000,
             ttl: Duration::from_secs(30),
+            took: Duration::ZERO,
+            grace: Duration::ZERO,
             content_type: HeaderValue::from_static("application/json"),
             body: body.into(),
             gzip: Gzip::default(),

@@ -32,6 +32,7 @@ mod provisioning;
 mod proxy;
 mod query;
 mod query_pods;
+mod query_stale;
 mod rbac;
 mod redis_cluster;
 mod replica;

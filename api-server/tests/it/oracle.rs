@@ -338,9 +338,9 @@ async fn every_answer_is_the_one_that_prometheus_gives() {
         wrong[..wrong.len().min(5)].join("\n")
     );
     // Six of ten windows are those before; of the others something is new.
-    assert!(hits * 100 >= asked * 54, "{hits} of {asked} came from the cache");
+    assert!(hits * 100 >= asked * 53, "{hits} of {asked} came from the cache");
     assert!((hits + partial) * 100 >= asked * 65, "{hits} and a part of {partial} of {asked} came from the cache");
-    assert!(warm_hits * 100 >= warm * 95, "{warm_hits} of {warm} warm and slid ones came from the cache");
+    assert!(warm_hits * 100 >= warm * 90, "{warm_hits} of {warm} warm and slid ones came from the cache");
     // Prometheus' own counter says the same: what was a hit was not asked for.
     assert!(
         usize::try_from(by_counter).unwrap() <= (asked - hits) * 2,

@@ -160,6 +160,35 @@ fn notes_come_once_and_only_where_they_were_said() {
     assert!(print(late).ends_with(r#""warnings":["b"],"infos":["i"]}"#));
 }
 
+#[test]
+fn in_trouble_a_window_is_what_is_known_of_it() {
+    let (source, now) = (Source { seed: 4 }, 1_700_000_000_000 / STEP * STEP);
+    let (grid, span) = Grid::of(now - 99 * STEP, now, STEP).unwrap();
+    let (rules, mut entry) = (rules(grid), Entry::default());
+    ask(&mut entry, source, &rules, span, now);
+    let print = |slid: i64, allowance| {
+        let span = Span { first: span.first + slid, last: span.last + slid };
+        let warning = |at| {
+            assert_eq!(at, now);
+            "w".to_owned()
+        };
+        let printed = entry.print_known(span, &rules, allowance, now + slid * STEP, warning)?;
+        Some(String::from_utf8(printed.body).unwrap())
+    };
+    let expected = |slid: i64, last: i64| {
+        let span = Span { first: span.first + slid, last };
+        let answer = source.answer(grid, span, now);
+        format!("{},\"warnings\":[\"w\"]}}", answer.strip_suffix('}').unwrap())
+    };
+    let long = Duration::from_secs(3600);
+    assert_eq!(print(40, long), Some(expected(40, span.last)));
+    // What may have changed since is left out when its time is over for too long.
+    assert_eq!(print(40, Duration::ZERO), Some(expected(40, rules.settled_index(now))));
+    // Less than half of it says more wrong than right.
+    assert!(print(50, long).is_some());
+    assert_eq!(print(51, long), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Windows that jump, overlap, leave holes, and time that passes.
