@@ -65,7 +65,7 @@ struct TierLabels {
 }
 
 /// What a tier of the query cache holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Held {
     /// Answers, or queries with points.
     pub entries: u64,

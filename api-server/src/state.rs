@@ -55,6 +55,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Encoded documents.
     pub cache: Arc<DocumentCache>,
+    /// The connection to Redis.
+    pub redis: Option<Arc<RedisTier>>,
     /// Follows the changes tail; other parts subscribe to it.
     pub follower: Arc<Follower>,
     /// Reads and writes of documents.
@@ -157,7 +159,7 @@ impl AppState {
             case_sensitive(&config),
         );
         let resources = Arc::new(resources.with_rights(authorizer.native().cloned()));
-        let query = QueryService::new(&config.query, config.cache.l1_max_bytes / 2, redis, metrics.clone());
+        let query = QueryService::new(&config.query, config.cache.l1_max_bytes / 2, redis.clone(), metrics.clone());
         let parts = proxy::Parts {
             store: store.clone(),
             secrets: secrets.clone(),
@@ -176,6 +178,7 @@ impl AppState {
             metrics,
             store,
             cache,
+            redis,
             follower,
             resources,
             checks,

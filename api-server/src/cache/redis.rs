@@ -109,6 +109,13 @@ impl RedisTier {
         self.get(key).await.answer().flatten()
     }
 
+    /// The values of keys of one slot, in their order; `None` when Redis is away.
+    pub async fn get_many(&self, keys: &[String]) -> Option<Vec<Option<Bytes>>> {
+        self.run("MGET", async |mut connection| redis::cmd("MGET").arg(keys).query_async(&mut connection).await)
+            .await
+            .answer()
+    }
+
     /// Sets a key for a time; `false` when Redis did not take it.
     pub async fn set_bytes(&self, key: &str, bytes: &[u8], ttl: Duration) -> bool {
         let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);

@@ -22,6 +22,8 @@ pub struct Query {
     pub freshness: ConfigDuration,
     /// How long points of older data are used before they are asked for again (late samples, deleted series).
     pub settled: ConfigDuration,
+    /// How answers are used whose time is over.
+    pub stale: QueryStale,
     /// Answers above this many bytes are passed through and not kept.
     pub max_cached_bytes: u64,
     /// What protects datasources, and this server, from queries.
@@ -39,6 +41,7 @@ impl Default for Query {
             ttl: QueryTtl::default(),
             freshness: ConfigDuration::from_secs(60),
             settled: ConfigDuration::from_secs(3600),
+            stale: QueryStale::default(),
             max_cached_bytes: 8 << 20,
             limits: RequestLimits::default(),
             datasources: Vec::new(),
@@ -76,6 +79,9 @@ pub struct DatasourceQuery {
     /// Whose data is shown: without it all, to everybody who may use the datasource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenancy: Option<Tenancy>,
+    /// In place of `query.stale`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale: Option<QueryStale>,
 }
 
 impl DatasourceQuery {
@@ -132,5 +138,21 @@ impl Default for QueryTtl {
             historical: ConfigDuration::from_secs(900),
             metadata: ConfigDuration::from_secs(60),
         }
+    }
+}
+
+/// `query.stale`: the use of answers whose time is over. They say so in `Cache-Status`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueryStale {
+    /// For so long after its time an answer is given while a fresh one is asked for.
+    pub while_revalidate: ConfigDuration,
+    /// For so long after its time it is given, with a warning, when the datasource cannot be reached or fails.
+    pub if_error: ConfigDuration,
+}
+
+impl Default for QueryStale {
+    fn default() -> Self {
+        Self { while_revalidate: ConfigDuration::from_secs(15), if_error: ConfigDuration::from_secs(600) }
     }
 }

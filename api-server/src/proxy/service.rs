@@ -33,7 +33,7 @@ use crate::query::plan::{Endpoint, Source, Uncacheable};
 use crate::query::policy::Policy;
 use crate::query::protect::deadline;
 use crate::query::tenancy::Scope;
-use crate::query::{Freshness, QueryService};
+use crate::query::{Freshness, QueryService, encoded};
 use crate::store::{Change, Store};
 
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
@@ -314,7 +314,7 @@ impl Proxy {
             match plan {
                 Some(Ok(plan)) => {
                     let freshness = Freshness::of(&parts.headers).or_refresh(no_cache == Some(true));
-                    self.query.serve(plan, freshness, fetch).await
+                    Ok(encoded(self.query.serve(plan, freshness, fetch).await?, &parts.headers).await)
                 }
                 Some(Err(reason)) => {
                     tracing::trace!(%reason, "a query is passed through");

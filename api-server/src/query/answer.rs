@@ -1,16 +1,21 @@
 //! Answers as clients get them, with the headers that say where they came from (RFC 9211).
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 
 use super::service::now_ms;
 use super::stored::Stored;
+use crate::negotiate::wants_gzip;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-pub(super) fn hit(stored: &Stored, detail: &str) -> Response<Body> {
+pub(super) fn hit(stored: &Arc<Stored>, detail: &str) -> Response<Body> {
     let now = now_ms();
-    let left = stored.remaining(now).unwrap_or_default().as_secs();
+    // Seconds; below zero when the time is over.
+    let ends_at = stored.stored_at_ms.saturating_add(i64::try_from(stored.ttl.as_millis()).unwrap_or(i64::MAX));
+    let left = ends_at.saturating_sub(now).div_euclid(1000);
     let mut response = plain(stored);
     let headers = response.headers_mut();
     headers.insert(header::AGE, HeaderValue::from(stored.age(now).as_secs()));
@@ -21,9 +26,24 @@ pub(super) fn hit(stored: &Stored, detail: &str) -> Response<Body> {
 }
 
 /// An answer without a word about where it came from.
-pub(super) fn plain(stored: &Stored) -> Response<Body> {
+pub(super) fn plain(stored: &Arc<Stored>) -> Response<Body> {
     let mut response = Response::new(Body::from(stored.body.clone()));
+    // For [`encoded`].
+    response.extensions_mut().insert(stored.clone());
     response.headers_mut().insert(header::CONTENT_TYPE, stored.content_type.clone());
+    response
+}
+
+/// A kept answer in the form that the client takes; compressed once for all.
+pub async fn encoded(mut response: Response<Body>, headers: &HeaderMap) -> Response<Body> {
+    let Some(stored) = response.extensions_mut().remove::<Arc<Stored>>() else { return response };
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if wants_gzip(headers, stored.body.len())
+        && let Some(zipped) = stored.gzip().await
+    {
+        *response.body_mut() = Body::from(zipped);
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     response
 }
 

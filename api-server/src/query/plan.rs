@@ -15,7 +15,7 @@ use super::ttl::ttl;
 use crate::domain::duration;
 
 /// Instant queries without a time share an answer for this long; the key family carries the bucket too.
-const BUCKET_MS: i64 = 15_000;
+pub(super) const BUCKET_MS: i64 = 15_000;
 
 /// The endpoints that are cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -144,6 +144,11 @@ impl QueryKey {
     pub fn redis_name(&self) -> String {
         format!("v1:query:result:{}:{}", self.hash.to_hex(), self.bucket)
     }
+
+    /// The name of the lease under which one pod asks for it.
+    pub fn lease_name(&self) -> String {
+        format!("v1:query:lease:{}", self.hash.to_hex())
+    }
 }
 
 /// A range query whose windows share points: at an instant it has the same value in each.
@@ -172,6 +177,8 @@ pub struct Plan {
     pub timeout: Option<String>,
     /// Of what the answer can be put together; `None`: it is kept whole.
     pub points: Option<Points>,
+    /// Of an instant query: what identifies it whatever its time.
+    pub anytime: Option<QueryKey>,
     /// What holds for the datasource.
     pub policy: Arc<Policy>,
     /// How the answer may be used.
@@ -191,6 +198,13 @@ pub struct Source<'a> {
     pub digest: &'a blake3::Hash,
     /// Its place and name: `global/{name}`, `project/{project}/{name}` or `dashboard/{project}/{dashboard}/{name}`.
     pub reference: &'a Arc<str>,
+}
+
+impl Plan {
+    /// The query whatever its window, as far as that is known.
+    pub fn query(&self) -> blake3::Hash {
+        self.points.as_ref().map_or(self.key.hash, |points| points.key.hash)
+    }
 }
 
 /// Parameters that change points, but not with the window.
@@ -269,6 +283,7 @@ fn plan_query<A: AsRef<Analysis>>(input: &Input<'_>, analyse: impl FnOnce(&str) 
         _ => &["query", "time", "timeout"],
     };
     input.others_into(&mut key, known);
+    let anytime = (input.endpoint == Endpoint::Instant).then(|| key.clone().finish(0));
     let (newest, points) = if input.endpoint == Endpoint::Range {
         let (start, mut end) = (must("start", time("start")?)?, must("end", time("end")?)?);
         let step = must("step", parse_step(required("step")?))?;
@@ -315,6 +330,7 @@ fn plan_query<A: AsRef<Analysis>>(input: &Input<'_>, analyse: impl FnOnce(&str) 
         ttl,
         timeout: single("timeout")?.map(str::to_owned),
         points,
+        anytime,
         policy: input.policy.clone(),
         class,
         names: analysis.names.clone(),

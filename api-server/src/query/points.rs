@@ -7,17 +7,22 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use futures::future::join_all;
 use moka::sync::Cache;
+use tokio::sync::OwnedMutexGuard;
 
 use super::fetch::{Fetch, Fetched, Gathered, gather, says_all_is_there};
 use super::freshness::Freshness;
 use super::params::Bounds;
 use super::plan::{Plan, Points, QueryKey};
 use super::policy::Policy;
+use super::range::blob;
+use super::range::chunk::Chunk;
 use super::range::entry::{Entry, Printed, Rules};
 use super::range::grid::Span;
 use super::range::samples::{Answer, Unfit};
+use super::range::sharing;
 use super::service::{evicted, now_ms};
 use super::turns::Turns;
+use crate::cache::redis::RedisTier;
 use crate::error::ApiError;
 use crate::metrics::{Held, Metrics};
 
@@ -34,6 +39,8 @@ const IDLE: Duration = Duration::from_hours(1);
 struct Known {
     key: Arc<str>,
     entry: Arc<Entry>,
+    /// What of it is in Redis.
+    shared: Arc<sharing::Known>,
 }
 
 /// What is known of range queries.
@@ -42,7 +49,23 @@ pub(super) struct PointStore {
     /// Queries whose answers could not be put together lately: they are kept whole.
     unfit: Cache<blake3::Hash, ()>,
     turns: Turns<blake3::Hash>,
+    redis: Option<Arc<RedisTier>>,
     max_bytes: usize,
+}
+
+/// A window on its way: what is known of it, and what is not.
+pub(super) struct Draft<'a> {
+    points: &'a Points,
+    /// Windows of one query follow each other.
+    _turn: OwnedMutexGuard<()>,
+    rules: Rules,
+    entry: Arc<Entry>,
+    shared: Arc<sharing::Known>,
+    is_refresh: bool,
+    is_changed: bool,
+    /// Points are looked at as they will be after so many milliseconds.
+    ahead: i64,
+    missing: Vec<Span>,
 }
 
 /// How much of an answer was known.
@@ -77,7 +100,7 @@ enum Strange {
 
 impl PointStore {
     /// `capacity` bounds the bytes of all points, `max_bytes` those of one answer and of one query's points.
-    pub(super) fn new(capacity: u64, max_bytes: usize, metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn new(capacity: u64, max_bytes: usize, redis: Option<Arc<RedisTier>>, metrics: &Arc<Metrics>) -> Self {
         let entries = Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, known: &Known| u32::try_from(known.key.len() + known.entry.weight() + 200).unwrap_or(u32::MAX))
@@ -88,6 +111,7 @@ impl PointStore {
             entries,
             unfit: Cache::builder().max_capacity(10_000).time_to_live(UNFIT).build(),
             turns: Turns::default(),
+            redis,
             max_bytes,
         }
     }
@@ -119,23 +143,54 @@ impl PointStore {
         lives.iter().all(|life| !life.is_zero()) && !self.unfit.contains_key(&points.key.hash)
     }
 
-    /// Answers a window, asking for what is missing. Windows of one query follow each other.
-    pub(super) async fn window(
+    /// What is known of a window, here and in Redis.
+    pub(super) async fn draft<'a>(
         &self,
         plan: &Plan,
-        points: &Points,
+        points: &'a Points,
         freshness: Freshness,
-        fetch: &Fetch,
+        ahead: Duration,
         metrics: &Metrics,
-    ) -> Window {
-        let _turn = self.turns.take(points.key.hash).await;
-        let now = now_ms();
-        let rules = rules(points, &plan.policy);
+    ) -> Draft<'a> {
+        let turn = self.turns.take(points.key.hash).await;
         let found = self.entries.get(&points.key.hash).filter(|known| *known.key == *points.key.text);
         let found = found.filter(|known| known.entry.is_newer_than(plan.floor.own));
-        let mut entry = found.as_ref().map(|known| known.entry.clone()).unwrap_or_default();
-        let missing =
-            if freshness == Freshness::Refresh { vec![points.span] } else { entry.missing(points.span, &rules, now) };
+        let (entry, shared) = found.map(|known| (known.entry, known.shared)).unwrap_or_default();
+        let is_refresh = freshness == Freshness::Refresh;
+        let rules = rules(points, &plan.policy);
+        let ahead = i64::try_from(ahead.as_millis()).unwrap_or(0);
+        let mut draft = Draft {
+            points,
+            _turn: turn,
+            rules,
+            entry,
+            shared,
+            is_refresh,
+            is_changed: false,
+            ahead,
+            missing: Vec::new(),
+        };
+        draft.look(now_ms());
+        if let Some(redis) = self.redis.as_ref().filter(|_| !is_refresh) {
+            let wanted = draft.entry.wanted(&draft.missing, &draft.rules, now_ms());
+            let mut others = look_in_redis(redis, points, &wanted).await;
+            others.retain(|chunk| chunk.is_newer_than(plan.floor.shared));
+            if !wanted.is_empty() {
+                metrics.cache("query", "l2_points", if others.is_empty() { "miss" } else { "hit" });
+            }
+            draft.absorb(others, now_ms());
+        }
+        draft
+    }
+
+    /// Answers a window, asking for what is missing.
+    pub(super) async fn window(&self, plan: &Plan, mut draft: Draft<'_>, fetch: &Fetch, metrics: &Metrics) -> Window {
+        let now = now_ms();
+        draft.look(now);
+        let Draft { points, rules, mut entry, mut shared, is_changed, missing, .. } = draft;
+        if is_changed {
+            self.insert(points, entry.clone(), shared.clone());
+        }
         let forward = match missing.as_slice() {
             [] => Forward::Nothing,
             [span] if *span == points.span => Forward::Whole,
@@ -164,9 +219,25 @@ impl PointStore {
             if entry.weight() > self.max_bytes {
                 entry = Arc::new(entry.only(points.span));
             }
-            self.entries.insert(points.key.hash, Known { key: Arc::from(points.key.text.as_str()), entry });
+            if let Some(redis) = &self.redis {
+                let news = entry.news(&missing, Arc::make_mut(&mut shared), &rules, now);
+                share(redis, points, news, rules);
+            }
+            self.insert(points, entry, shared);
         }
         Window::Printed(printed, forward)
+    }
+
+    /// What is known of a window, if it is worth showing, when the datasource cannot answer.
+    pub(super) fn in_trouble(&self, plan: &Plan, now: i64, warning: impl FnOnce(i64) -> String) -> Option<Printed> {
+        let points = plan.points.as_ref()?;
+        let entry = self.known(&points.key).filter(|entry| entry.is_newer_than(plan.floor.own))?;
+        let allowance = plan.policy.stale.if_error.0;
+        entry.print_known(points.span, &rules(points, &plan.policy), allowance, now, warning)
+    }
+
+    fn insert(&self, points: &Points, entry: Arc<Entry>, shared: Arc<sharing::Known>) {
+        self.entries.insert(points.key.hash, Known { key: Arc::from(points.key.text.as_str()), entry, shared });
     }
 
     /// What an answer that is no points is for the window.
@@ -226,6 +297,75 @@ impl PointStore {
         };
         read.map(Arc::new).map_err(|why| Strange::Answer(gathered, why))
     }
+}
+
+impl Draft<'_> {
+    /// Whether nothing must be asked for.
+    pub(super) const fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    fn look(&mut self, now: i64) {
+        let now = now.saturating_add(self.ahead);
+        self.missing = if self.is_refresh {
+            vec![self.points.span]
+        } else {
+            self.entry.missing(self.points.span, &self.rules, now)
+        };
+    }
+
+    fn absorb(&mut self, others: Vec<Chunk>, now: i64) {
+        if others.is_empty() {
+            return;
+        }
+        let shared = Arc::make_mut(&mut self.shared);
+        for chunk in &others {
+            shared.insert(chunk.number(), chunk.slots(|_| true));
+        }
+        self.entry = Arc::new(self.entry.absorb(others, &self.rules, now));
+        self.is_changed = true;
+        self.look(now);
+    }
+}
+
+/// The seed's key family under a version; the braces put all chunks of a query into one slot of a cluster.
+fn redis_name(points: &Points, number: i64) -> String {
+    format!("v2:query:chunk:{{{}}}:{number}", points.key.hash.to_hex())
+}
+
+async fn look_in_redis(redis: &RedisTier, points: &Points, wanted: &[i64]) -> Vec<Chunk> {
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> = wanted.iter().map(|number| redis_name(points, *number)).collect();
+    let found = redis.get_many(&names).await.unwrap_or_default();
+    let bytes: usize = found.iter().flatten().map(bytes::Bytes::len).sum();
+    let (key, wanted) = (points.key.text.clone(), wanted.to_vec());
+    let read = move || -> Vec<Chunk> {
+        let values = wanted.iter().zip(&found).filter_map(|(number, value)| Some((*number, value.as_ref()?)));
+        values.filter_map(|(number, value)| blob::decode(value, &key, number)).collect()
+    };
+    if bytes > READ_ASIDE { tokio::task::spawn_blocking(read).await.unwrap_or_default() } else { read() }
+}
+
+/// Gives points to other pods. Nobody waits for it.
+fn share(redis: &Arc<RedisTier>, points: &Points, news: Vec<Chunk>, rules: Rules) {
+    if news.is_empty() || !redis.is_available() {
+        return;
+    }
+    let (redis, points) = (redis.clone(), points.clone());
+    tokio::spawn(async move {
+        for chunk in news {
+            let (name, key) = (redis_name(&points, chunk.number()), points.key.text.clone());
+            let Some(life) = chunk.remaining(&rules, now_ms()) else { continue };
+            let packed = tokio::task::spawn_blocking(move || blob::encode(&key, &chunk)).await;
+            if let Ok(Some(value)) = packed
+                && !redis.set_bytes(&name, &value, life).await
+            {
+                return;
+            }
+        }
+    });
 }
 
 /// When the points of a query may be used.

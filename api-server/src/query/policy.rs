@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{DatasourceQuery, Query, QueryTtl, RequestLimits, Tenancy};
+use crate::config::{DatasourceQuery, Query, QueryStale, QueryTtl, RequestLimits, Tenancy};
 
 /// The settings of one datasource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Policy {
     pub settled: Duration,
     /// What protects the datasource.
     pub limits: Arc<RequestLimits>,
+    /// How answers are used whose time is over.
+    pub stale: QueryStale,
 }
 
 impl Policy {
@@ -31,6 +33,7 @@ impl Policy {
             freshness: query.freshness.0,
             settled: query.settled.0,
             limits: Arc::new(query.limits.clone()),
+            stale: query.stale.clone(),
         }
     }
 
@@ -43,6 +46,7 @@ impl Policy {
             freshness: or(&rule.freshness, self.freshness),
             settled: or(&rule.settled, self.settled),
             limits: rule.limits.as_ref().map_or_else(|| self.limits.clone(), |said| Arc::new(said.over(&self.limits))),
+            stale: rule.stale.clone().unwrap_or_else(|| self.stale.clone()),
         }
     }
 }

@@ -9,25 +9,28 @@ use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response};
 use jiff::Timestamp;
-use moka::Expiry;
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::answer::{content_type, from, hit, plain, with_status};
+use super::costs::Costs;
 use super::fetch::{Fetch, Fetched, Gathered, OneReader, gather};
-use super::flight::{Flights, Role};
+use super::finished::Finished;
+use super::flight::{Flights, Role, Ticket};
 use super::floors::{Floor, Subject};
 use super::flush::Flushes;
 use super::freshness::Freshness;
+use super::lease::{Claim, claim};
 use super::params::Params;
 use super::plan::{Endpoint, Input, Plan, Source, Uncacheable, label_in, plan};
-use super::points::{Forward, PointStore, Window};
+use super::points::{Draft, Forward, PointStore, Window};
 use super::policy::{Policies, Policy};
 use super::promql::{self, Analysis};
 use super::protect::{Asker, Guard, Protection, deadline};
 use super::range::entry::Printed;
-use super::stored::Stored;
+use super::stale::{Use, judge, warning, with_warning};
+use super::stored::{Gzip, Stored};
 use super::tenancy::{Limited, Matchers, Rewrites};
 use crate::cache::Tier;
 use crate::cache::redis::RedisTier;
@@ -40,6 +43,8 @@ const ANALYSES_MAX_BYTES: u64 = 4 << 20;
 /// A flight whose work was lost (a panic) is tried again by its waiters this often.
 /// So is one whose leader had no right to ask (its rate).
 const ATTEMPTS: usize = 4;
+/// Queries that take less than this are asked for by each pod: agreeing with the others would take as long.
+const CHEAP: Duration = Duration::from_millis(5);
 
 /// What a flight brings home.
 #[derive(Clone)]
@@ -52,6 +57,8 @@ enum Outcome {
     Whole(Arc<Gathered>),
     /// Too large to keep: the first who takes it has it, the others ask for themselves.
     Oversize(OneReader),
+    /// What was known before, with a warning: the datasource cannot answer.
+    Stale(Arc<Stored>),
     /// No answer.
     Failed(ApiError),
 }
@@ -65,25 +72,6 @@ struct FlightKey {
     floor: Floor,
 }
 
-/// Entries live as long as their answer says.
-struct Lives;
-
-impl Expiry<blake3::Hash, Arc<Stored>> for Lives {
-    fn expire_after_create(&self, _: &blake3::Hash, stored: &Arc<Stored>, _: Instant) -> Option<Duration> {
-        Some(stored.remaining(now_ms()).unwrap_or_default())
-    }
-
-    fn expire_after_update(
-        &self,
-        key: &blake3::Hash,
-        stored: &Arc<Stored>,
-        now: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        self.expire_after_create(key, stored, now)
-    }
-}
-
 /// The cached query endpoints.
 #[derive(Debug, Clone)]
 pub struct QueryService(Arc<Inner>);
@@ -91,12 +79,13 @@ pub struct QueryService(Arc<Inner>);
 struct Inner {
     policies: ArcSwap<Policies>,
     max_cached: usize,
-    l1: Cache<blake3::Hash, Arc<Stored>>,
-    l2: Option<Arc<RedisTier>>,
+    finished: Finished,
+    redis: Option<Arc<RedisTier>>,
     analyses: Cache<String, Arc<Analysis>>,
     rewrites: Rewrites,
     points: PointStore,
     flights: Flights<FlightKey, Outcome>,
+    costs: Costs,
     protection: Arc<Protection>,
     flushes: Flushes,
     metrics: Arc<Metrics>,
@@ -106,21 +95,20 @@ impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("QueryService")
             .field("policies", &self.policies.load())
-            .field("l2", &self.l2.is_some())
+            .field("redis", &self.redis.is_some())
             .finish_non_exhaustive()
     }
 }
 
 impl QueryService {
     /// `l1_max_bytes` bounds what is held in memory: one half for points, the other for finished answers.
-    pub fn new(config: &config::Query, l1_max_bytes: u64, l2: Option<Arc<RedisTier>>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        config: &config::Query,
+        l1_max_bytes: u64,
+        redis: Option<Arc<RedisTier>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let max_cached = usize::try_from(config.max_cached_bytes).unwrap_or(usize::MAX);
-        let l1 = Cache::builder()
-            .max_capacity(l1_max_bytes / 2)
-            .weigher(|_, stored: &Arc<Stored>| stored.weight())
-            .expire_after(Lives)
-            .eviction_listener(evicted("l1", &metrics))
-            .build();
         let analyses = Cache::builder()
             .max_capacity(ANALYSES_MAX_BYTES)
             .weigher(|query: &String, analysis: &Arc<Analysis>| {
@@ -130,13 +118,14 @@ impl QueryService {
         Self(Arc::new(Inner {
             policies: ArcSwap::from_pointee(Policies::new(config)),
             max_cached,
-            l1,
-            flushes: Flushes::new(config, l2.clone()),
-            l2,
+            finished: Finished::new(l1_max_bytes / 2, redis.clone(), metrics.clone()),
+            points: PointStore::new(l1_max_bytes / 2, max_cached, redis.clone(), &metrics),
+            flushes: Flushes::new(config, redis.clone()),
+            redis,
             analyses,
             rewrites: Rewrites::default(),
-            points: PointStore::new(l1_max_bytes / 2, max_cached, &metrics),
             flights: Flights::default(),
+            costs: Costs::default(),
             protection: Arc::new(Protection::new(metrics.clone())),
             metrics,
         }))
@@ -194,18 +183,17 @@ impl QueryService {
     /// Answers a planned request.
     pub async fn serve(&self, plan: Plan, freshness: Freshness, fetch: Fetch) -> Result<Response<Body>, ApiError> {
         let (endpoint, class) = (plan.endpoint.as_str(), plan.class.as_str());
-        let answer = self.answer(plan, freshness, fetch).await;
+        let answer = self.answer(Arc::new(plan), freshness, fetch).await;
         self.0.metrics.query_answered(endpoint, class, answer.as_ref().map_or("error", from));
         answer
     }
 
-    async fn answer(&self, plan: Plan, freshness: Freshness, fetch: Fetch) -> Result<Response<Body>, ApiError> {
+    async fn answer(&self, plan: Arc<Plan>, freshness: Freshness, fetch: Fetch) -> Result<Response<Body>, ApiError> {
         let inner = &self.0;
         match freshness {
             Freshness::Cached => {
-                if let Some(stored) = inner.look_in_memory(&plan) {
-                    inner.metrics.cache("query", "l1", "hit");
-                    return Ok(hit(&stored, Tier::L1.as_str()));
+                if let Some(answer) = self.at_once(&plan, &fetch) {
+                    return Ok(answer);
                 }
                 inner.metrics.cache("query", "l1", "miss");
             }
@@ -215,16 +203,9 @@ impl QueryService {
                 return self.pass(plan.endpoint, &fetch).await;
             }
         }
-        let plan = Arc::new(plan);
-        // A timeout that is one ends the wait of its client only. Another is for the datasource to refuse.
-        let timeout = plan.timeout.clone().filter(|text| deadline::parse(text).is_none());
-        let key = FlightKey { hash: plan.key.hash, timeout, freshness, floor: plan.floor };
         let mut refused = None;
         for _ in 0..ATTEMPTS {
-            let (role, ticket) = inner.flights.join(&key, || {
-                let (inner, plan, fetch) = (self.0.clone(), plan.clone(), fetch.clone());
-                async move { inner.fly(&plan, freshness, &fetch).await }
-            });
+            let (role, ticket) = self.join(&plan, freshness, Duration::ZERO, &fetch);
             if role == Role::Follower {
                 inner.metrics.cache("query", "flight", "shared");
             }
@@ -246,6 +227,48 @@ impl QueryService {
         let from = answer.as_ref().map_or("error", from);
         self.0.metrics.query_answered(endpoint.as_str(), "uncacheable", from);
         answer
+    }
+
+    /// What can be given without waiting; a fresh answer is asked for beside that when it is time.
+    fn at_once(&self, plan: &Arc<Plan>, fetch: &Fetch) -> Option<Response<Body>> {
+        let inner = &self.0;
+        if let Some(stored) = inner.finished.known(plan) {
+            // The wall clock decides, not only the cache's own timer: a suspended process must not serve old answers.
+            let (word, ahead) = match judge(&stored, &plan.policy.stale, now_ms(), rand::random()) {
+                Use::Fresh => ("hit", None),
+                Use::Early { left } => ("hit", Some(left)),
+                Use::Meanwhile => ("stale", Some(Duration::ZERO)),
+                Use::Over => ("", None),
+            };
+            if let Some(ahead) = ahead {
+                self.renew(plan, ahead, fetch);
+            }
+            if !word.is_empty() {
+                inner.metrics.cache("query", "l1", word);
+                return Some(hit(&stored, if word == "stale" { word } else { Tier::L1.as_str() }));
+            }
+        }
+        let stored = inner.finished.in_trouble(plan)?;
+        inner.metrics.cache("query", "trouble", "stale");
+        Some(hit(&stored, "stale"))
+    }
+
+    /// Asks for a fresh answer that nobody waits for.
+    fn renew(&self, plan: &Arc<Plan>, ahead: Duration, fetch: &Fetch) {
+        if let (Role::Leader, ticket) = self.join(plan, Freshness::Cached, ahead, fetch) {
+            tokio::spawn(ticket.wait());
+        }
+    }
+
+    /// Joins the flight for a plan, or starts it; with points looked at as they will be after `ahead`.
+    fn join(&self, plan: &Arc<Plan>, freshness: Freshness, ahead: Duration, fetch: &Fetch) -> (Role, Ticket<Outcome>) {
+        // A timeout that is one ends the wait of its client only. Another is for the datasource to refuse.
+        let timeout = plan.timeout.clone().filter(|text| deadline::parse(text).is_none());
+        let key = FlightKey { hash: plan.key.hash, timeout, freshness, floor: plan.floor };
+        self.0.flights.join(&key, || {
+            let (inner, plan, fetch) = (self.0.clone(), plan.clone(), fetch.clone());
+            async move { inner.fly(&plan, freshness, ahead, &fetch).await }
+        })
     }
 
     /// Asks the datasource past the cache.
@@ -293,6 +316,7 @@ impl QueryService {
                     None => self.pass(plan.endpoint, fetch).await?,
                 }
             }
+            Outcome::Stale(stored) => hit(&stored, "stale"),
             Outcome::Failed(error) => return Err(error),
         };
         Ok(response)
@@ -309,30 +333,97 @@ impl Inner {
         analysis
     }
 
-    fn look_in_memory(&self, plan: &Plan) -> Option<Arc<Stored>> {
-        let key = &plan.key;
-        // The wall clock decides, not only the cache's own timer: a suspended process must not serve old answers.
-        self.l1.get(&key.hash).filter(|stored| {
-            *stored.key == *key.text && stored.stored_at_ms > plan.floor.own && stored.remaining(now_ms()).is_some()
-        })
-    }
-
     /// The work of a flight.
-    async fn fly(&self, plan: &Plan, freshness: Freshness, fetch: &Fetch) -> Outcome {
-        if freshness == Freshness::Cached {
+    async fn fly(&self, plan: &Plan, freshness: Freshness, ahead: Duration, fetch: &Fetch) -> Outcome {
+        let is_wanted_now = freshness == Freshness::Cached && ahead.is_zero();
+        if is_wanted_now {
             // Another flight may have landed between our look and our start.
-            if let Some(stored) = self.look_in_memory(plan) {
+            if let Some(stored) = self.finished.in_memory(plan) {
                 return Outcome::Found(stored, Tier::L1);
             }
-            if let Some(stored) = self.look_in_redis(plan).await {
-                self.l1.insert(plan.key.hash, stored.clone());
+            if let Some(stored) = self.finished.in_redis(plan).await {
+                self.finished.insert(&plan.key, stored.clone());
                 return Outcome::Found(stored, Tier::L2);
             }
         }
-        if let Some(points) = plan.points.as_ref().filter(|points| self.points.fits(points, &plan.policy)) {
-            match self.points.window(plan, points, freshness, fetch, &self.metrics).await {
-                Window::Printed(printed, forward) => return self.assembled(plan, printed, forward),
-                Window::Whole(fetched) => return self.sorted(plan, fetched, now_ms()).await,
+        let points = plan.points.as_ref().filter(|points| self.points.fits(points, &plan.policy));
+        let draft = match points {
+            Some(points) => Some(self.points.draft(plan, points, freshness, ahead, &self.metrics).await),
+            None => None,
+        };
+        let is_known = draft.as_ref().is_some_and(Draft::is_complete);
+        let lease = match self.claim(plan, is_wanted_now && !is_known).await {
+            Claim::Found(stored) => {
+                self.metrics.cache("query", "lease", "shared");
+                self.finished.insert(&plan.key, stored.clone());
+                return Outcome::Found(stored, Tier::L2);
+            }
+            Claim::Held(lease) => Some(lease),
+            Claim::Alone => None,
+        };
+        let started = Instant::now();
+        let outcome = self.ask(plan, draft, fetch).await;
+        if !is_known && matches!(outcome, Outcome::Kept(..)) {
+            self.costs.note(plan.query(), started.elapsed());
+        }
+        let kept = match &outcome {
+            Outcome::Kept(stored, _) => Some(stored.clone()),
+            _ => None,
+        };
+        let has_points = points.is_some_and(|points| self.points.fits(points, &plan.policy));
+        self.finished.share(&plan.key, kept, has_points, lease);
+        if freshness == Freshness::Cached { self.in_trouble(plan, outcome) } else { outcome }
+    }
+
+    /// What was known before, in place of an answer that the datasource cannot give.
+    fn in_trouble(&self, plan: &Plan, outcome: Outcome) -> Outcome {
+        let reason = match &outcome {
+            Outcome::Failed(error) if error.status().is_server_error() => error.to_string(),
+            Outcome::Whole(gathered) if gathered.status.is_server_error() => gathered.status.to_string(),
+            _ => return outcome,
+        };
+        let now = now_ms();
+        let says =
+            |at: i64| warning(Duration::from_millis(u64::try_from(now.saturating_sub(at)).unwrap_or(0)), &reason);
+        let printed = self.points.in_trouble(plan, now, says).map(|printed| (printed.body, printed.fetched_at));
+        let known = printed.or_else(|| {
+            let stored = self.finished.before(plan, now)?;
+            Some((with_warning(&stored.body, says(stored.stored_at_ms))?, stored.stored_at_ms))
+        });
+        let Some((body, stored_at_ms)) = known else { return outcome };
+        let stored = Arc::new(Stored {
+            key: Arc::from(plan.key.text.as_str()),
+            stored_at_ms,
+            ttl: Duration::ZERO,
+            took: Duration::ZERO,
+            grace: Duration::ZERO,
+            content_type: HeaderValue::from_static("application/json"),
+            body: body.into(),
+            gzip: Gzip::default(),
+        });
+        self.metrics.cache("query", "trouble", "stale");
+        self.finished.trouble(&plan.key, stored.clone());
+        Outcome::Stale(stored)
+    }
+
+    /// Whether another pod asks for the same, and what came of it.
+    async fn claim(&self, plan: &Plan, is_worth: bool) -> Claim<Arc<Stored>> {
+        match &self.redis {
+            Some(redis) if is_worth && !self.costs.is_below(&plan.query(), CHEAP) => {
+                let look = || self.finished.in_redis(plan);
+                claim(redis, &plan.key.lease_name(), plan.policy.timeout, look).await
+            }
+            _ => Claim::Alone,
+        }
+    }
+
+    /// Asks the datasource for what is not known.
+    async fn ask(&self, plan: &Plan, draft: Option<Draft<'_>>, fetch: &Fetch) -> Outcome {
+        let begun = Instant::now();
+        if let Some(draft) = draft {
+            match self.points.window(plan, draft, fetch, &self.metrics).await {
+                Window::Printed(printed, forward) => return self.assembled(plan, printed, forward, begun.elapsed()),
+                Window::Whole(fetched) => return self.sorted(plan, fetched, now_ms(), begun.elapsed()).await,
                 Window::Failed(error) => return self.failed(error),
                 Window::Again => {}
             }
@@ -344,7 +435,7 @@ impl Inner {
             Err(error) => Err(error),
         };
         match fetched {
-            Ok(fetched) => self.sorted(plan, fetched, started_ms).await,
+            Ok(fetched) => self.sorted(plan, fetched, started_ms, begun.elapsed()).await,
             Err(error) => self.failed(error),
         }
     }
@@ -355,7 +446,7 @@ impl Inner {
     }
 
     /// Keeps an answer that was put together.
-    fn assembled(&self, plan: &Plan, printed: Printed, forward: Forward) -> Outcome {
+    fn assembled(&self, plan: &Plan, printed: Printed, forward: Forward, took: Duration) -> Outcome {
         let word = match forward {
             Forward::Nothing => "hit",
             Forward::Part => "partial",
@@ -372,25 +463,33 @@ impl Inner {
             stored_at_ms: printed.fetched_at,
             // It ends when the first of its points does, and no later than the table says of the whole.
             ttl: (age + printed.remaining).min(age + plan.ttl),
+            took,
+            // In trouble the points are there.
+            grace: plan.policy.stale.while_revalidate.0,
             content_type: HeaderValue::from_static("application/json"),
             body: printed.body.into(),
+            gzip: Gzip::default(),
         });
-        self.keep(plan, &stored);
+        self.finished.keep(&plan.key, &stored);
         Outcome::Kept(stored, forward)
     }
 
     /// Keeps the datasource's own answer, if it may be kept.
-    async fn sorted(&self, plan: &Plan, fetched: Fetched, started_ms: i64) -> Outcome {
+    async fn sorted(&self, plan: &Plan, fetched: Fetched, started_ms: i64, took: Duration) -> Outcome {
         match fetched {
             Fetched::Whole(gathered) if gathered.is_cacheable().await => {
                 let stored = Arc::new(Stored {
                     key: Arc::from(plan.key.text.as_str()),
                     stored_at_ms: started_ms,
                     ttl: plan.ttl,
+                    took,
+                    grace: plan.policy.stale.while_revalidate.0.max(plan.policy.stale.if_error.0),
                     content_type: content_type(&gathered.headers),
                     body: gathered.body,
+                    gzip: Gzip::default(),
                 });
-                self.keep(plan, &stored);
+                self.finished.keep(&plan.key, &stored);
+                self.finished.note(plan, &stored);
                 self.metrics.cache("query", "upstream", "stored");
                 Outcome::Kept(stored, Forward::Whole)
             }
@@ -402,32 +501,6 @@ impl Inner {
                 self.metrics.cache("query", "upstream", "oversize");
                 Outcome::Oversize(Arc::new(Mutex::new(Some(response))))
             }
-        }
-    }
-
-    async fn look_in_redis(&self, plan: &Plan) -> Option<Arc<Stored>> {
-        let (redis, key) = (self.l2.as_ref()?, &plan.key);
-        let found = redis.get_bytes(&key.redis_name()).await;
-        let found = found.and_then(|value| Stored::decode(&value, &key.text, now_ms()));
-        let found = found.filter(|stored| stored.stored_at_ms > plan.floor.shared);
-        self.metrics.cache("query", "l2", if found.is_some() { "hit" } else { "miss" });
-        found.map(Arc::new)
-    }
-
-    /// Puts an answer into both tiers; an answer that was asked for later is not replaced by an earlier one.
-    fn keep(&self, plan: &Plan, stored: &Arc<Stored>) {
-        let key = &plan.key;
-        let newer = self.l1.get(&key.hash).is_some_and(|known| known.stored_at_ms > stored.stored_at_ms);
-        let Some(remaining) = stored.remaining(now_ms()).filter(|_| !newer) else { return };
-        self.l1.insert(key.hash, stored.clone());
-        if let Some(redis) = self.l2.clone() {
-            let (name, stored) = (key.redis_name(), stored.clone());
-            // Nobody waits for Redis, and the end of the flight must not end this.
-            tokio::spawn(async move {
-                if let Some(value) = stored.encode() {
-                    redis.set_bytes(&name, &value, remaining).await;
-                }
-            });
         }
     }
 }

@@ -1,10 +1,13 @@
-//! A cached answer and its form in Redis. Pure.
+//! A cached answer, its compressed form, and its form in Redis.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
 use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::OnceCell;
+
+use crate::negotiate;
 
 /// First byte of the form in Redis; another form gets another number.
 const FORM: u8 = 1;
@@ -20,13 +23,41 @@ pub struct Stored {
     pub stored_at_ms: i64,
     /// How long it may be served from then on.
     pub ttl: Duration,
+    /// How long the datasource took for it; zero when another pod had it.
+    pub took: Duration,
+    /// How long it is kept after its time.
+    pub grace: Duration,
     /// `Content-Type` of the datasource.
     pub content_type: HeaderValue,
     /// The body, byte for byte.
     pub body: Bytes,
+    /// The body compressed, once somebody asked for it.
+    pub gzip: Gzip,
 }
 
+/// The compressed form of a body; it says nothing that the body does not say.
+#[derive(Debug, Clone, Default)]
+pub struct Gzip(Arc<OnceCell<Option<Bytes>>>);
+
+impl PartialEq for Gzip {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Gzip {}
+
 impl Stored {
+    /// The body compressed: made once, beside the requests, whoever asks first. `None` when that failed.
+    pub async fn gzip(&self) -> Option<Bytes> {
+        let compress = || async {
+            let body = self.body.clone();
+            let packed = tokio::task::spawn_blocking(move || negotiate::gzip(&body)).await;
+            packed.ok()?.ok().map(Bytes::from)
+        };
+        self.gzip.0.get_or_init(compress).await.clone()
+    }
+
     /// How old it is.
     pub fn age(&self, now_ms: i64) -> Duration {
         Duration::from_millis(u64::try_from(now_ms.saturating_sub(self.stored_at_ms)).unwrap_or(0))
@@ -37,9 +68,19 @@ impl Stored {
         self.ttl.checked_sub(self.age(now_ms)).filter(|left| !left.is_zero())
     }
 
-    /// What it takes in memory, about.
+    /// For how long its time has been over.
+    pub fn is_over_for(&self, now_ms: i64) -> Duration {
+        self.age(now_ms).saturating_sub(self.ttl)
+    }
+
+    /// How long it is still kept.
+    pub fn kept(&self, now_ms: i64) -> Duration {
+        (self.ttl + self.grace).saturating_sub(self.age(now_ms))
+    }
+
+    /// What it takes in memory, about, its compressed form included: JSON shrinks to less than a quarter.
     pub fn weight(&self) -> u32 {
-        u32::try_from(self.body.len() + self.key.len() + 256).unwrap_or(u32::MAX)
+        u32::try_from(self.body.len() + self.body.len() / 4 + self.key.len() + 256).unwrap_or(u32::MAX)
     }
 
     /// The form in Redis: form, stored-at, life (seconds), lengths of key and content type, these two, the body.
@@ -71,8 +112,11 @@ impl Stored {
             key: Arc::from(key),
             stored_at_ms: i64::from_be_bytes(*stored_at_ms),
             ttl: Duration::from_millis(u64::from_be_bytes(*ttl)),
+            took: Duration::ZERO,
+            grace: Duration::ZERO,
             content_type: HeaderValue::from_bytes(content_type).ok()?,
             body: value.slice_ref(body),
+            gzip: Gzip::default(),
         };
         let usable = *form == FORM
             && found == key.as_bytes()
@@ -93,8 +137,11 @@ mod tests {
             key: key.into(),
             stored_at_ms: 1_000_000,
             ttl: Duration::from_secs(30),
+            took: Duration::ZERO,
+            grace: Duration::ZERO,
             content_type: HeaderValue::from_static("application/json"),
             body: body.into(),
+            gzip: Gzip::default(),
         }
     }
 

@@ -16,10 +16,10 @@ use tokio::sync::Semaphore;
 use crate::pod::{Pod, until};
 use crate::upstream::{OnDrop, Upstream, json as json_answer};
 
-const BASE: &str = "/proxy/globaldatasources/prom/api/v1";
+pub const BASE: &str = "/proxy/globaldatasources/prom/api/v1";
 const RANGE: &str = "query=demo%7Bjob%3D%22a%22%7D&start=1700000000&end=1700003600&step=15";
 /// Ten series of ten hours every 15 seconds, in a past that never changes.
-const FIRST: i64 = 1_700_000_000;
+pub const FIRST: i64 = 1_700_000_000;
 
 fn samples() -> String {
     let mut text = String::from("# TYPE demo gauge\n");
@@ -33,7 +33,7 @@ fn samples() -> String {
     text + "# EOF\n"
 }
 
-async fn prometheus() -> Prometheus {
+pub async fn prometheus() -> Prometheus {
     Prometheus::start_with(&[], Some(&samples())).await.unwrap()
 }
 
@@ -43,11 +43,11 @@ async fn pod_for(url: &str) -> Pod {
     pod
 }
 
-fn status(response: &reqwest::Response) -> &str {
+pub fn status(response: &reqwest::Response) -> &str {
     response.headers().get("cache-status").map_or("", |value| value.to_str().unwrap())
 }
 
-async fn direct(url: &str, endpoint: &str, params: &str) -> String {
+pub async fn direct(url: &str, endpoint: &str, params: &str) -> String {
     let client = crate::http::client().build().unwrap();
     client.get(format!("{url}/api/v1/{endpoint}?{params}")).send().await.unwrap().text().await.unwrap()
 }

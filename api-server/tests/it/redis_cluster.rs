@@ -107,6 +107,9 @@ async fn a_moved_slot_and_a_lost_primary_are_followed() {
     let tier = tier(&cluster);
     let life = Duration::from_mins(5);
     eventually("the cluster", async || tier.set_bytes("k", b"1", life).await).await;
+    let names = ["a:{q}:1", "a:{q}:2", "a:{q}:3"].map(str::to_owned);
+    assert!(tier.set_bytes(&names[2], b"3", life).await);
+    assert_eq!(tier.get_many(&names).await.unwrap(), [None, None, Some(bytes::Bytes::from_static(b"3"))]);
     let before = cluster.holder("k").await.unwrap();
     cluster.move_slot("k").await.unwrap();
     eventually("the first answer to lead on", async || tier.get_bytes("k").await.as_deref() == Some(&b"1"[..])).await;

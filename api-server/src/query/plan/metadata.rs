@@ -56,6 +56,7 @@ pub(super) fn plan<A: AsRef<Analysis>>(
         ttl,
         timeout: None,
         points: None,
+        anytime: None,
         policy: input.policy.clone(),
         class,
         names,

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::column::{Column, SLOTS};
+use super::column::{Column, SLOTS, mask};
 use super::grid::Span;
 use super::samples::{Notes, Series};
 
@@ -72,6 +72,16 @@ impl Chunk {
         Self { number, parts: Vec::new(), lines: Vec::new() }
     }
 
+    /// Whether all of it was asked for after an instant.
+    pub fn is_newer_than(&self, floor: i64) -> bool {
+        self.parts.iter().all(|part| part.fetched_at > floor)
+    }
+
+    /// Which of the chunks.
+    pub const fn number(&self) -> i64 {
+        self.number
+    }
+
     /// The index of its first point.
     pub const fn start(&self) -> i64 {
         self.number * SLOTS as i64
@@ -134,18 +144,107 @@ impl Chunk {
                 parts.push(Part { first, last, fetched_at: piece.fetched_at, is_settled, notes });
             }
         }
-        parts.sort_by_key(|part| part.first);
-        // Neighbours that will change no more are one part, as old as the older.
-        parts.dedup_by(|next, part| {
-            let joins = part.last + 1 == next.first && part.is_settled && next.is_settled && part.notes == next.notes;
-            if joins {
-                part.last = next.last;
-                part.fetched_at = part.fetched_at.min(next.fetched_at);
-            }
-            joins
-        });
-        parts
+        joined(parts)
     }
+
+    /// A copy in which the slots of `take` are as in `other`, covered or not.
+    #[must_use]
+    pub fn blend(&self, other: &Self, take: u128) -> Self {
+        let cut = |parts: &[Part], mask: u128| -> Vec<Part> {
+            let cut = |part: &Part| {
+                let part = part.clone();
+                runs(part.mask() & mask).map(move |(first, last)| Part { first, last, ..part.clone() })
+            };
+            parts.iter().flat_map(cut).collect()
+        };
+        let parts = joined([cut(&self.parts, !take), cut(&other.parts, take)].concat());
+        let mut lines = Vec::with_capacity(self.lines.len().max(other.lines.len()));
+        let (mut old, mut new) = (self.lines.iter().peekable(), other.lines.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(one), Some(other)) => label_order(&one.metric, &other.metric),
+            };
+            let old = if order.is_le() { old.next() } else { None };
+            let new = if order.is_ge() { new.next() } else { None };
+            lines.extend(Line::blend(old, new, take));
+        }
+        Self { number: self.number, parts, lines }
+    }
+
+    /// The slots of the parts that `is_meant` names.
+    pub fn slots(&self, is_meant: impl Fn(&Part) -> bool) -> u128 {
+        self.parts.iter().filter(|part| is_meant(part)).fold(0, |slots, part| slots | part.mask())
+    }
+}
+
+impl Part {
+    fn mask(&self) -> u128 {
+        mask(self.first, self.last)
+    }
+}
+
+impl Line {
+    /// The slots of `take` as in `new`, the others as in `old`; `None` without a sample.
+    fn blend(old: Option<&Self>, new: Option<&Self>, take: u128) -> Option<Self> {
+        let metric = &old.or(new)?.metric;
+        let sides = [(old, !take), (new, take)];
+        let chosen = || sides.iter().filter_map(|(line, mask)| line.map(|line| (line, *mask)));
+        let mut histograms: Vec<(u8, Box<str>)> = Vec::new();
+        for (line, mask) in chosen() {
+            let all = line.histograms.iter().flat_map(|histograms| histograms.iter());
+            histograms.extend(all.filter(|(slot, _)| mask >> *slot & 1 == 1).cloned());
+        }
+        histograms.sort_by_key(|(slot, _)| *slot);
+        let histograms: Option<Histograms> = (!histograms.is_empty()).then(|| histograms.into());
+        let mut with_values = chosen().filter(|(line, mask)| line.values.present() & mask != 0);
+        let values = match (with_values.next(), with_values.next()) {
+            (None, _) => Column::default(),
+            // One side has all of it, and nothing else.
+            (Some((line, mask)), None) if line.values.present() & !mask == 0 => line.values.clone(),
+            _ => {
+                let mut values: Vec<(u8, String)> = Vec::new();
+                for (line, mask) in chosen() {
+                    line.values.each(|slot, text| {
+                        if mask >> slot & 1 == 1 {
+                            values.push((slot, String::from_utf8_lossy(text).into_owned()));
+                        }
+                    });
+                }
+                values.sort_by_key(|(slot, _)| *slot);
+                let values: Vec<(u8, &str)> = values.iter().map(|(slot, text)| (*slot, text.as_str())).collect();
+                Column::pack(&values)
+            }
+        };
+        (!values.is_empty() || histograms.is_some()).then(|| Self { metric: metric.clone(), values, histograms })
+    }
+}
+
+/// Parts in order; neighbours that will change no more are one part, as old as the older.
+fn joined(mut parts: Vec<Part>) -> Vec<Part> {
+    parts.sort_by_key(|part| part.first);
+    parts.dedup_by(|next, part| {
+        let joins = part.last + 1 == next.first && part.is_settled && next.is_settled && part.notes == next.notes;
+        if joins {
+            part.last = next.last;
+            part.fetched_at = part.fetched_at.min(next.fetched_at);
+        }
+        joins
+    });
+    parts
+}
+
+/// First and last of each row of bits.
+fn runs(mut slots: u128) -> impl Iterator<Item = (u8, u8)> {
+    std::iter::from_fn(move || {
+        let first = u8::try_from(slots.trailing_zeros()).ok().filter(|first| *first < SLOTS)?;
+        let length = u8::try_from((slots >> first).trailing_ones()).ok()?;
+        let last = first + length - 1;
+        slots &= !mask(first, last);
+        Some((first, last))
+    })
 }
 
 /// One series with the samples of `line` outside of the slots and those of `series` inside of the span; `None` without any.

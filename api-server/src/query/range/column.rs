@@ -70,13 +70,24 @@ impl Column {
         self.bytes.len()
     }
 
-    fn present(&self) -> u128 {
+    /// Bit n: slot n has a value.
+    pub(super) fn present(&self) -> u128 {
         u128::from_le_bytes(self.present)
+    }
+
+    /// The form and the values in it.
+    pub(super) fn packed(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// From what [`Self::present`] and [`Self::packed`] gave.
+    pub(super) fn from_packed(present: u128, bytes: &[u8]) -> Self {
+        Self { present: present.to_le_bytes(), bytes: bytes.into() }
     }
 }
 
 /// The bits of the slots from `first` to `last`.
-fn mask(first: u8, last: u8) -> u128 {
+pub(super) fn mask(first: u8, last: u8) -> u128 {
     (u128::MAX << first) & (u128::MAX >> (SLOTS - 1 - last))
 }
 

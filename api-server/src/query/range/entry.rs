@@ -41,7 +41,7 @@ impl Rules {
     }
 
     /// How long a part may still be used; `None` when its time is over.
-    fn remaining(&self, part: &Part, now: i64) -> Option<Duration> {
+    pub(super) fn remaining(&self, part: &Part, now: i64) -> Option<Duration> {
         let life = if part.is_settled { self.settled } else { self.volatile };
         // A clock that was set back makes parts of the future: their age is not known.
         let age = Duration::from_millis(u64::try_from(now.checked_sub(part.fetched_at)?).ok()?);
@@ -53,7 +53,7 @@ impl Rules {
 #[derive(Debug, Clone, Default)]
 pub struct Entry {
     /// Ordered by number.
-    chunks: Vec<Arc<Chunk>>,
+    pub(super) chunks: Vec<Arc<Chunk>>,
 }
 
 /// How a known point stands.
@@ -189,7 +189,7 @@ impl Entry {
 
     /// Whether all of it was asked for after an instant.
     pub fn is_newer_than(&self, floor: i64) -> bool {
-        floor == i64::MIN || self.chunks.iter().flat_map(|chunk| &chunk.parts).all(|part| part.fetched_at > floor)
+        floor == i64::MIN || self.chunks.iter().all(|chunk| chunk.is_newer_than(floor))
     }
 
     /// A copy with only the chunks of a window.
@@ -201,23 +201,53 @@ impl Entry {
 
     /// The answer for a window; `None` when points are missing.
     pub fn print(&self, span: Span, rules: &Rules, now: i64) -> Option<Printed> {
-        let mut notes = Notes::default();
-        let (mut next, mut oldest, mut volatile, mut remaining) = (span.first, i64::MAX, i64::MAX, Duration::MAX);
+        let found = self.survey(span, rules, now);
+        (found.points == span.points()).then(|| Printed {
+            body: self.body(span, rules.grid, &found.notes),
+            fetched_at: found.fetched_at,
+            remaining: found.remaining,
+        })
+    }
+
+    /// What is known of a window, at least half of it, although points are missing or their time has been over for at most
+    /// `allowance`; `warning` says what it is worth.
+    pub fn print_known(
+        &self,
+        span: Span,
+        rules: &Rules,
+        allowance: Duration,
+        now: i64,
+        warning: impl FnOnce(i64) -> String,
+    ) -> Option<Printed> {
+        let rules = Rules { volatile: rules.volatile + allowance, settled: rules.settled + allowance, ..*rules };
+        let mut found = self.survey(span, &rules, now);
+        if found.points == 0 || found.points * 2 < span.points() {
+            return None;
+        }
+        found.notes.warnings.push(warning(found.fetched_at));
+        // Points that are older still are in the way.
+        let of_use = |chunk: &Arc<Chunk>| {
+            let slots = chunk.slots(|part| rules.remaining(part, now).is_some());
+            Arc::new(Chunk::new(chunk.number).blend(chunk, slots))
+        };
+        let known = Self { chunks: self.only(span).chunks.iter().map(of_use).collect() };
+        let (fetched_at, remaining) = (found.fetched_at, found.remaining);
+        Some(Printed { body: known.body(span, rules.grid, &found.notes), fetched_at, remaining })
+    }
+
+    /// What may be used of a window.
+    fn survey(&self, span: Span, rules: &Rules, now: i64) -> Survey {
+        let (mut points, mut oldest, mut volatile) = (0, i64::MAX, i64::MAX);
+        let (mut remaining, mut notes) = (Duration::MAX, Notes::default());
         for (covered, part) in self.parts(span) {
-            if covered.first > next {
-                return None;
-            }
-            next = covered.last + 1;
-            remaining = remaining.min(rules.remaining(part, now)?);
+            let Some(left) = rules.remaining(part, now) else { continue };
+            points += covered.points();
+            remaining = remaining.min(left);
             let age = if part.is_settled { &mut oldest } else { &mut volatile };
             *age = part.fetched_at.min(*age);
             part.notes.iter().for_each(|said| notes.add(said));
         }
-        if next <= span.last {
-            return None;
-        }
-        let fetched_at = if volatile == i64::MAX { oldest } else { volatile };
-        Some(Printed { body: self.body(span, rules.grid, &notes), fetched_at, remaining })
+        Survey { points, fetched_at: if volatile == i64::MAX { oldest } else { volatile }, remaining, notes }
     }
 
     /// The covered parts inside of a span, in order.
@@ -268,6 +298,15 @@ impl Entry {
         out.push(b'}');
         out
     }
+}
+
+/// What may be used of a window.
+struct Survey {
+    points: i64,
+    /// As in [`Printed`].
+    fetched_at: i64,
+    remaining: Duration,
+    notes: Notes,
 }
 
 /// The instants of a window, printed once for all series.

@@ -8,11 +8,13 @@
 //! whose data may still change are used no longer than an answer for now; what is put together is what Prometheus would
 //! print, text for text.
 
+pub mod blob;
 pub mod chunk;
 pub mod column;
 pub mod entry;
 pub mod grid;
 pub mod samples;
+pub mod sharing;
 
 #[cfg(test)]
 mod tests;

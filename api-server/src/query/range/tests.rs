@@ -10,18 +10,18 @@ use super::grid::{Grid, Span, print_time};
 use super::samples::Answer;
 use crate::query::promql::Reach;
 
-const STEP: i64 = 15_000;
-const MINUTE: i64 = 60_000;
+pub(super) const STEP: i64 = 15_000;
+pub(super) const MINUTE: i64 = 60_000;
 
 /// A datasource that is a function of the instant and, for young data, of the time when it is asked.
 #[derive(Debug, Clone, Copy)]
-struct Source {
-    seed: i64,
+pub(super) struct Source {
+    pub(super) seed: i64,
 }
 
 impl Source {
     /// The value of a series at an instant, asked for at `now`: data younger than a minute is not all there yet.
-    fn value(self, series: i64, index: i64, grid: Grid, now: i64) -> Option<String> {
+    pub(super) fn value(self, series: i64, index: i64, grid: Grid, now: i64) -> Option<String> {
         let is_young = grid.time(index) > now - MINUTE;
         let mix = (self.seed
             ^ index.wrapping_mul(6_364_136_223_846_793_005)
@@ -39,7 +39,7 @@ impl Source {
         })
     }
 
-    fn answer(self, grid: Grid, span: Span, now: i64) -> String {
+    pub(super) fn answer(self, grid: Grid, span: Span, now: i64) -> String {
         let mut out = String::from(r#"{"status":"success","data":{"resultType":"matrix","result":["#);
         let mut is_first = true;
         for series in 0..4 {
@@ -61,7 +61,7 @@ impl Source {
     }
 }
 
-fn rules(grid: Grid) -> Rules {
+pub(super) fn rules(grid: Grid) -> Rules {
     Rules {
         grid,
         reach: Reach::Until { ahead: 0, latest_at: None },
@@ -72,7 +72,7 @@ fn rules(grid: Grid) -> Rules {
 }
 
 /// Answers a window from the entry; how many points were asked for.
-fn ask(entry: &mut Entry, source: Source, rules: &Rules, span: Span, now: i64) -> (String, i64) {
+pub(super) fn ask(entry: &mut Entry, source: Source, rules: &Rules, span: Span, now: i64) -> (String, i64) {
     let mut asked = 0;
     for missing in entry.missing(span, rules, now) {
         asked += missing.points();
@@ -158,6 +158,35 @@ fn notes_come_once_and_only_where_they_were_said() {
     let print = |span| String::from_utf8(entry.print(span, &rules, now).unwrap().body).unwrap();
     assert!(print(span).ends_with(r#""result":[]},"warnings":["a","b"],"infos":["i"]}"#), "{}", print(span));
     assert!(print(late).ends_with(r#""warnings":["b"],"infos":["i"]}"#));
+}
+
+#[test]
+fn in_trouble_a_window_is_what_is_known_of_it() {
+    let (source, now) = (Source { seed: 4 }, 1_700_000_000_000 / STEP * STEP);
+    let (grid, span) = Grid::of(now - 99 * STEP, now, STEP).unwrap();
+    let (rules, mut entry) = (rules(grid), Entry::default());
+    ask(&mut entry, source, &rules, span, now);
+    let print = |slid: i64, allowance| {
+        let span = Span { first: span.first + slid, last: span.last + slid };
+        let warning = |at| {
+            assert_eq!(at, now);
+            "w".to_owned()
+        };
+        let printed = entry.print_known(span, &rules, allowance, now + slid * STEP, warning)?;
+        Some(String::from_utf8(printed.body).unwrap())
+    };
+    let expected = |slid: i64, last: i64| {
+        let span = Span { first: span.first + slid, last };
+        let answer = source.answer(grid, span, now);
+        format!("{},\"warnings\":[\"w\"]}}", answer.strip_suffix('}').unwrap())
+    };
+    let long = Duration::from_secs(3600);
+    assert_eq!(print(40, long), Some(expected(40, span.last)));
+    // What may have changed since is left out when its time is over for too long.
+    assert_eq!(print(40, Duration::ZERO), Some(expected(40, rules.settled_index(now))));
+    // Less than half of it says more wrong than right.
+    assert!(print(50, long).is_some());
+    assert_eq!(print(51, long), None);
 }
 
 proptest! {

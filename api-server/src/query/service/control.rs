@@ -6,7 +6,6 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Inner, QueryService, now_ms};
-use crate::metrics::Held;
 use crate::query::explain::{self, Explained, Known, Look};
 use crate::query::floors::{Scope, Subject};
 use crate::query::flush::Record;
@@ -66,11 +65,11 @@ impl QueryService {
         };
         let inner = &self.0;
         let now = now_ms();
-        let l1 = match inner.l1.get(&plan.key.hash).filter(|stored| *stored.key == *plan.key.text) {
+        let l1 = match inner.finished.found(&plan.key) {
             Some(stored) => look(&stored, plan.floor.own, now),
             None => Look::missing("not there"),
         };
-        let l2 = match &inner.l2 {
+        let l2 = match &inner.redis {
             None => Look::missing("no Redis is configured"),
             Some(redis) if !redis.is_available() => Look::missing("Redis is away"),
             Some(redis) => {
@@ -91,9 +90,7 @@ impl QueryService {
     /// Sets the metrics of what is held now.
     pub fn measure(&self) {
         let inner = &self.0;
-        inner.l1.run_pending_tasks();
-        let l1 = Held { entries: inner.l1.entry_count(), bytes: inner.l1.weighted_size() };
-        inner.metrics.query_cache_held("l1", l1);
+        inner.metrics.query_cache_held("l1", inner.finished.held());
         inner.metrics.query_cache_held("points", inner.points.held());
     }
 }
@@ -118,13 +115,8 @@ impl Inner {
             let subject = Subject { source: about.source, names: &names, keys: [Some(hash), None] };
             scopes.iter().any(|scope| scope.fits(&subject))
         };
-        for (hash, stored) in &self.l1 {
-            if fits(&hash, &stored.key) {
-                self.l1.invalidate(&*hash);
-                dropped.answers += 1;
-                dropped.bytes += u64::from(stored.weight());
-            }
-        }
+        let finished = self.finished.sweep(fits);
+        (dropped.answers, dropped.bytes) = (finished.entries, finished.bytes);
         for (hash, text, entry) in self.points.each() {
             if fits(&hash, &text) {
                 self.points.forget(&hash);
