@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::proxy::{self, Proxy};
 use crate::query::QueryService;
 use crate::service::admin;
+use crate::service::datasources::Datasources;
 use crate::service::ephemeral;
 use crate::service::limits_file::{self, LimitsFile};
 use crate::service::provisioning::Provisioner;
@@ -65,6 +66,8 @@ pub struct Parts {
     limits_file: Option<LimitsFile>,
     /// Requests to datasources.
     pub proxy: Arc<Proxy>,
+    /// Which datasources there are.
+    pub datasources: Arc<Datasources>,
     /// Encryption of secrets.
     pub secrets: Arc<SecretBox>,
     /// Who did what; nothing when it is off.
@@ -160,12 +163,15 @@ impl AppState {
         };
         let proxy = Arc::new(Proxy::new(&config, parts));
         cache.listen(proxy.clone());
+        let datasources = Arc::new(Datasources::new(&config, store.clone()));
+        cache.listen(datasources.clone());
         if let Some(rbac) = authorizer.native() {
             cache.listen(rbac.clone());
         }
         Ok(Self(Arc::new(Parts {
             config,
             proxy,
+            datasources,
             metrics,
             store,
             cache,

@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::Extensions;
 use axum::response::Response;
 use axum::routing::{any, post};
 
@@ -9,7 +10,7 @@ use crate::config::Config;
 use crate::error::ApiError;
 use crate::handlers::body;
 use crate::middleware::caller::Caller;
-use crate::proxy::Forwarded;
+use crate::proxy::{Asked, Forwarded};
 use crate::server::{OverTls, Peer};
 use crate::state::AppState;
 
@@ -44,14 +45,20 @@ async fn unsaved(State(state): State<AppState>, caller: Caller, request: Request
     serve(&state, &caller, request).await
 }
 
+/// Who asks, as datasources are told.
+pub(super) fn forwarded(extensions: &Extensions) -> Forwarded {
+    Forwarded { peer: extensions.get::<Peer>().map(|peer| peer.0.ip()), https: extensions.get::<OverTls>().is_some() }
+}
+
 /// The raw path counts, not the decoded parameters of the route.
 async fn serve(state: &AppState, caller: &Caller, request: Request) -> Result<Response, ApiError> {
-    let extensions = request.extensions();
-    let forwarded = Forwarded {
-        peer: extensions.get::<Peer>().map(|peer| peer.0.ip()),
-        https: extensions.get::<OverTls>().is_some(),
-    };
+    let forwarded = forwarded(request.extensions());
     let asked = state.proxy.read(request, forwarded).await?;
+    answer(state, caller, asked).await
+}
+
+/// Answers what was read, if the caller may ask it.
+pub(super) async fn answer(state: &AppState, caller: &Caller, asked: Asked) -> Result<Response, ApiError> {
     for right in asked.rights() {
         caller.require(state, right.action, right.kind, right.project.as_deref()).await?;
     }

@@ -45,3 +45,4 @@ mod traces;
 mod transfer;
 mod upstream;
 mod validation;
+mod view;
