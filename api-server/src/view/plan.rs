@@ -300,3 +300,6 @@ impl Planner<'_> {
         replace_variables(&text, &self.values, &self.budget)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 mod perses;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -331,4 +332,47 @@ async fn events_for_those_who_want_them() {
         let line: Value = serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap();
         assert_eq!(line["data"], json!({}), "{line}");
     }
+}
+
+/// Real dashboards of others, when they are beside the clone.
+#[tokio::test]
+async fn real_dashboards() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let Ok(text) = std::fs::read_to_string(folder.join("dashboards.json")) else {
+        eprintln!("SKIPPED real_dashboards: no dashboards in {}", folder.display());
+        return;
+    };
+    let prometheus = demo().await;
+    let pod = pod_with(&prometheus.url(), &dashboard(), |_| ()).await;
+    let global = self::prometheus(&prometheus.url(), Value::Null);
+    pod.apply("globaldatasources", "GlobalDatasource", "prometheusdemo", &global).await;
+    let (mut asked, mut refused) = (0, Vec::new());
+    for dashboard in serde_json::from_str::<Vec<Value>>(&text).unwrap() {
+        let spec = &dashboard["spec"];
+        pod.apply("projects/p/dashboards", "Dashboard", "d", spec).await;
+        let mut body = range();
+        // Those in collapsed rows, too.
+        body["panels"] = spec["panels"].as_object().unwrap().keys().cloned().collect();
+        let own = spec["variables"].as_array().into_iter().flatten().filter(|one| one["kind"] == "ListVariable");
+        let own = own.filter(|one| one["spec"]["defaultValue"].is_null() || one["spec"]["defaultValue"] == "$__all");
+        let name = |one: &Value| one["spec"]["name"].as_str().unwrap().to_owned();
+        body["variables"] = own.map(|one| (name(one), json!(["a", "b"]))).collect();
+        for line in lines(&pod, &body).await {
+            if line.query.is_none() {
+                refused.push(line.error.unwrap()["message"].as_str().unwrap().to_owned());
+                continue;
+            }
+            asked += 1;
+            assert!(matches!(line.status, 200 | 400), "{line:?}");
+            // Both datasources are the same Prometheus.
+            let (status, text, _) = line.through_the_proxy(&pod, "/proxy/globaldatasources/prom").await;
+            assert_eq!(status, line.status, "{line:?}");
+            match &line.error {
+                None => assert_eq!(text.trim_end(), line.data()),
+                Some(error) => assert_eq!(&serde_json::from_str::<Value>(&text).unwrap(), error),
+            }
+        }
+    }
+    assert!(asked > 100, "{asked} queries are asked; refused: {refused:?}");
+    assert!(refused.len() < 5, "{refused:?}");
 }
