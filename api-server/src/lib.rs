@@ -31,6 +31,7 @@ pub mod store;
 pub mod ui;
 
 pub mod domain;
+pub mod view;
 
 mod follow;
 

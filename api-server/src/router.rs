@@ -23,6 +23,7 @@ pub fn build(state: &AppState) -> Router {
         .merge(handlers::users::routes())
         .merge(handlers::search::routes())
         .merge(handlers::view::routes())
+        .merge(handlers::batch::routes())
         .merge(handlers::audit::routes())
         .merge(handlers::cache::routes())
         .merge(handlers::explain::routes())

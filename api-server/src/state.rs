@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::proxy::{self, Proxy};
 use crate::query::QueryService;
 use crate::service::admin;
+use crate::service::datasources::Datasources;
 use crate::service::ephemeral;
 use crate::service::limits_file::{self, LimitsFile};
 use crate::service::provisioning::Provisioner;
@@ -71,6 +72,8 @@ pub struct Parts {
     pub proxy: Arc<Proxy>,
     /// The cache of their answers.
     pub query: QueryService,
+    /// Which datasources there are.
+    pub datasources: Arc<Datasources>,
     /// Encryption of secrets.
     pub secrets: Arc<SecretBox>,
     /// Who did what; nothing when it is off.
@@ -168,6 +171,8 @@ impl AppState {
         };
         let proxy = Arc::new(Proxy::new(&config, parts));
         cache.listen(proxy.clone());
+        let datasources = Arc::new(Datasources::new(&config, store.clone()));
+        cache.listen(datasources.clone());
         if let Some(rbac) = authorizer.native() {
             cache.listen(rbac.clone());
         }
@@ -175,6 +180,7 @@ impl AppState {
             config,
             proxy,
             query,
+            datasources,
             metrics,
             store,
             cache,

@@ -20,7 +20,14 @@ pub struct Subject {
 }
 
 /// Routes that only read or pass on, whatever their method: the datasource has its own log of what it is asked.
-const READING: [&str; 5] = ["/proxy/", "/api/validate/", "/api/migrate", "/api/v1/view", "/api/v1/query/explain"];
+const READING: [&str; 6] = [
+    "/proxy/",
+    "/api/validate/",
+    "/api/migrate",
+    "/api/v1/view",
+    "/api/v1/query/explain",
+    "/api/v1/projects/{project}/dashboards/{name}/query",
+];
 
 /// The subject of a request, or `None` when it changes nothing. `route` is the matched route and `path` the raw path, both
 /// without the prefix of the API. What is not known to be reading counts as a change, so that nothing new is left out.
@@ -119,6 +126,7 @@ mod tests {
         assert_eq!(verb("POST", "/api/validate/dashboards"), None);
         assert_eq!(verb("POST", "/api/v1/view"), None);
         assert_eq!(verb("POST", "/api/v1/query/explain"), None);
+        assert_eq!(verb("POST", "/api/v1/projects/{project}/dashboards/{name}/query"), None);
     }
 
     #[test]

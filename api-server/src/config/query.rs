@@ -1,5 +1,7 @@
 //! `query`: the Prometheus query path.
 
+use std::num::NonZeroUsize;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,8 @@ pub struct Query {
     pub max_cached_bytes: u64,
     /// What protects datasources, and this server, from queries.
     pub limits: RequestLimits,
+    /// All panels of a dashboard in one request.
+    pub batch: Batch,
     /// What holds for single datasources in place of the above: of the entries that fit a datasource the first counts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub datasources: Vec<DatasourceQuery>,
@@ -44,8 +48,26 @@ impl Default for Query {
             stale: QueryStale::default(),
             max_cached_bytes: 8 << 20,
             limits: RequestLimits::default(),
+            batch: Batch::default(),
             datasources: Vec::new(),
         }
+    }
+}
+
+/// `query.batch`: `POST /api/v1/projects/{project}/dashboards/{name}/query`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Batch {
+    /// Queries of a request at most; a repeated row counts once for each value.
+    pub max_queries: NonZeroUsize,
+    /// How many queries of a request are under way together.
+    pub concurrency: NonZeroUsize,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        let number = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
+        Self { max_queries: number(500), concurrency: number(8) }
     }
 }
 

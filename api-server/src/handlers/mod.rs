@@ -3,6 +3,7 @@
 pub mod absent;
 pub mod audit;
 pub mod auth;
+pub mod batch;
 pub mod body;
 pub mod cache;
 pub mod config;

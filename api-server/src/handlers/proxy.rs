@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::{Extensions, HeaderMap};
 use axum::response::Response;
 use axum::routing::{any, post};
 
@@ -12,7 +13,7 @@ use crate::domain::kind::Kind;
 use crate::error::ApiError;
 use crate::handlers::body;
 use crate::middleware::caller::Caller;
-use crate::proxy::{DatasourceRef, Forwarded};
+use crate::proxy::{Asked, DatasourceRef, Forwarded};
 use crate::query::protect::Asker;
 use crate::query::tenancy::Scope;
 use crate::server::{OverTls, Peer};
@@ -49,19 +50,27 @@ async fn unsaved(State(state): State<AppState>, caller: Caller, request: Request
     serve(&state, &caller, request).await
 }
 
+/// Who asks, as datasources are told.
+pub(super) fn forwarded(extensions: &Extensions) -> Forwarded {
+    Forwarded { peer: extensions.get::<Peer>().map(|peer| peer.0.ip()), https: extensions.get::<OverTls>().is_some() }
+}
+
+/// Whose rate of queries counts.
+pub(super) fn asker(state: &AppState, caller: &Caller, headers: &HeaderMap, extensions: &Extensions) -> Asker {
+    caller.login().map_or_else(|| Asker::address(state.trusted_proxies.client(headers, extensions)), Asker::user)
+}
+
 /// The raw path counts, not the decoded parameters of the route.
 async fn serve(state: &AppState, caller: &Caller, mut request: Request) -> Result<Response, ApiError> {
-    let asker = caller.login().map_or_else(
-        || Asker::address(state.trusted_proxies.client(request.headers(), request.extensions())),
-        Asker::user,
-    );
+    let asker = asker(state, caller, request.headers(), request.extensions());
     request.extensions_mut().insert(asker);
-    let extensions = request.extensions();
-    let forwarded = Forwarded {
-        peer: extensions.get::<Peer>().map(|peer| peer.0.ip()),
-        https: extensions.get::<OverTls>().is_some(),
-    };
+    let forwarded = forwarded(request.extensions());
     let asked = state.proxy.read(request, forwarded).await?;
+    answer(state, caller, asked).await
+}
+
+/// Answers what was read, if the caller may ask it.
+pub(super) async fn answer(state: &AppState, caller: &Caller, asked: Asked) -> Result<Response, ApiError> {
     for right in asked.rights() {
         caller.require(state, right.action, right.kind, right.project.as_deref()).await?;
     }

@@ -313,6 +313,19 @@ fn server(all: &mut Vec<Operation>) {
             .body("View")
             .answer(200, "Counted.", None)
             .errors(&[400, 404, 503]),
+        Operation::new(
+            "post",
+            "/api/v1/projects/{project}/dashboards/{name}/query",
+            "Proxy",
+            "Ask what the panels of a dashboard ask, each query as the proxy would, and stream the answers as they come",
+        )
+        .body("DashboardQuery")
+        .answer(
+            200,
+            "A line for each distinct query, as it is answered; with `Accept: text/event-stream` an event.",
+            Some(("application/x-ndjson", json!({"$ref": "#/components/schemas/DashboardQueryLine"}))),
+        )
+        .errors(&[400, 404, 503]),
         new("post", "/api/migrate", "Migrate a Grafana dashboard: not here").open().errors(&[501]),
         new("post", "/api/v1/plugins/dev", "Develop plugins: not here").open().errors(&[501]),
         new("delete", "/api/v1/plugins/dev", "End the development of plugins: not here").open().errors(&[501]),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{self, HeaderMap, HeaderValue};
-use axum::http::{Method, Request, Response};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, Request, Response, Uri, request};
 use bytes::Bytes;
 use futures::FutureExt as _;
 
@@ -37,6 +37,19 @@ use crate::query::{Freshness, QueryService, encoded};
 use crate::store::{Change, Store};
 
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
+/// What speaks of the body and the answer of a request that stands for several queries.
+const OF_THE_OUTER_REQUEST: [HeaderName; 10] = [
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_UNMODIFIED_SINCE,
+    header::RANGE,
+    header::TRANSFER_ENCODING,
+];
 
 /// What a proxy is made of.
 #[derive(Debug)]
@@ -78,6 +91,31 @@ impl Asked {
     /// The datasource that it is for.
     pub const fn reference(&self) -> &DatasourceRef {
         &self.reference
+    }
+
+    /// A Prometheus query of a saved datasource, as if it had come on the proxy's path: from the sender of `client`, whose
+    /// headers count as they would there.
+    pub fn query(
+        reference: DatasourceRef,
+        path: &'static str,
+        parameters: &[(&str, String)],
+        client: &request::Parts,
+        forwarded: Forwarded,
+    ) -> Result<Self, ProxyError> {
+        let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+        let mut request = Request::new(Body::from(form));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_static(path);
+        *request.extensions_mut() = client.extensions.clone();
+        let headers = request.headers_mut();
+        headers.clone_from(&client.headers);
+        for name in OF_THE_OUTER_REQUEST {
+            headers.remove(name);
+        }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(FORM));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        Ok(Self { reference, path: SubPath::parse(path)?, request, forwarded, unsaved: None })
     }
 
     /// What the caller must be allowed to do before [`Proxy::serve`] is called.

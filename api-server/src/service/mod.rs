@@ -1,6 +1,7 @@
 //! Use cases: the order of validation, cache, store and upstream. Knows nothing of HTTP.
 
 pub mod admin;
+pub mod datasources;
 pub mod encode;
 pub(crate) mod envelope;
 pub mod ephemeral;

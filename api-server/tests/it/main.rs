@@ -52,3 +52,4 @@ mod traces;
 mod transfer;
 mod upstream;
 mod validation;
+mod view;

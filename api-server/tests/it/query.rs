@@ -21,7 +21,7 @@ const RANGE: &str = "query=demo%7Bjob%3D%22a%22%7D&start=1700000000&end=17000036
 /// Ten series of ten hours every 15 seconds, in a past that never changes.
 pub const FIRST: i64 = 1_700_000_000;
 
-fn samples() -> String {
+pub fn samples() -> String {
     let mut text = String::from("# TYPE demo gauge\n");
     for series in 0..10 {
         for at in 0..2400 {

@@ -1,5 +1,6 @@
 //! Who may do what: roles, bindings, guests; on files and on PostgreSQL, on one pod and on two.
 
+mod batch;
 mod bootstrap;
 mod matrix;
 mod pods;
