@@ -138,7 +138,7 @@ async fn gather(response: Response, limit: usize) -> Result<Outcome, ApiError> {
         tracing::error!(%detail, "a query of a view failed");
     }
     let body = to_bytes(body, limit).await.map_err(|error| {
-        let too_large = std::error::Error::source(&error).is_some_and(|cause| cause.is::<LengthLimitError>());
+        let too_large = std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
         ApiError::BadGateway(if too_large {
             format!(
                 "the answer is larger than {limit} bytes (query.max_cached_bytes): ask for it alone, through the proxy"

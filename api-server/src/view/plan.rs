@@ -154,6 +154,9 @@ fn value(chosen: &Chosen, all: Option<&str>) -> Value {
     }
 }
 
+/// What makes two questions one: datasource and parameters.
+type Asked = (DatasourceRef, Vec<(&'static str, String)>);
+
 struct Planner<'a> {
     dashboard: &'a Dashboard,
     sources: &'a Sources,
@@ -165,7 +168,7 @@ struct Planner<'a> {
     asked: usize,
     entries: Vec<Entry>,
     /// Where an equal question is: by datasource, path and parameters.
-    known: HashMap<(DatasourceRef, Vec<(&'static str, String)>), usize>,
+    known: HashMap<Asked, usize>,
 }
 
 impl Planner<'_> {
@@ -209,7 +212,7 @@ impl Planner<'_> {
         let usual = self.values.get(name).cloned();
         for value in values {
             self.values.insert(name.to_owned(), Value::One(value.clone()));
-            self.panel(panel, width, Some((name.to_owned(), value.clone())))?;
+            self.panel(panel, width, Some((name, value)))?;
         }
         match usual {
             Some(usual) => self.values.insert(name.to_owned(), usual),
@@ -226,7 +229,7 @@ impl Planner<'_> {
         Some((column * columns + (columns - 1.0).max(0.0) * MARGIN + 0.5).floor())
     }
 
-    fn panel(&mut self, key: &str, width: Option<f64>, repeat: Option<(String, String)>) -> Result<(), TooMany> {
+    fn panel(&mut self, key: &str, width: Option<f64>, repeat: Option<(&str, &str)>) -> Result<(), TooMany> {
         let Some(panel) = self.dashboard.spec.panels.get(key) else { return Ok(()) };
         for (index, query) in panel.spec.queries.iter().enumerate() {
             // What other plugins ask is theirs.
@@ -234,7 +237,8 @@ impl Planner<'_> {
                 continue;
             }
             if let Some(question) = self.question(panel, query, width).transpose() {
-                self.add(For { panel: key.to_owned(), index: Some(index), repeat: repeat.clone() }, question)?;
+                let repeat = repeat.map(|(name, value)| (name.to_owned(), value.to_owned()));
+                self.add(For { panel: key.to_owned(), index: Some(index), repeat }, question)?;
             }
         }
         Ok(())
