@@ -41,7 +41,9 @@ const REDIS_OVERHEAD: i64 = 50_000_000;
 const REDIS_MARGIN: i64 = 4;
 /// `maxmemory` in percent of the memory limit.
 pub const MAXMEMORY_PERCENT: i64 = 60;
-/// Largest memory of the one Redis: saving forks the process, and a larger one stalls.
+/// Redis with sentinels: one may be away, and two still agree who leads.
+const SENTINELS: i32 = 3;
+/// Largest memory of one Redis: saving forks the process, and a larger one stalls.
 const REDIS_LARGEST: i64 = 16 * GIB;
 
 /// Every number for `inputs`.
@@ -208,7 +210,7 @@ fn redis(inputs: &Inputs, rate: i64) -> RedisSizing {
     .with("namespacesPerUser", inputs.namespaces_per_user);
     let compute = compute(
         &inputs.overrides.redis,
-        "cache.standalone.resources",
+        if inputs.sentinels { "cache.sentinel.resources" } else { "cache.standalone.resources" },
         Derived::new(
             Cpu(cpu_request),
             "100m for a small stack, else 500m, 1 above 20000 requests/s",
@@ -225,7 +227,12 @@ fn redis(inputs: &Inputs, rate: i64) -> RedisSizing {
         "a snapshot forks the process and copies pages that change meanwhile; maxmemory = limit would be killed",
     )
     .with("memoryLimit", memory_limit);
-    RedisSizing { compute, maxmemory }
+    let replicas = if inputs.sentinels {
+        Derived::new(SENTINELS, "3", "one may be away, and the two others agree who leads")
+    } else {
+        Derived::new(1, "1", "one process")
+    };
+    RedisSizing { sentinels: inputs.sentinels, replicas, compute, maxmemory }
 }
 
 /// `max_connections` of the stack's own server; for an external one the number that the pools are cut for.

@@ -22,6 +22,7 @@ pub(crate) fn inputs(users: i64) -> Inputs {
         external_max_connections: None,
         pooler: true,
         cache: true,
+        sentinels: false,
         overrides: Overrides::default(),
     }
 }
