@@ -49,12 +49,22 @@ pub struct Inputs {
     pub external_max_connections: Option<i64>,
     /// A pooler is between.
     pub pooler: bool,
-    /// A shared cache is there that the stack runs.
-    pub cache: bool,
-    /// It is three Redis with sentinels; else one.
-    pub sentinels: bool,
+    /// The shared cache that the stack runs.
+    pub cache: OwnCache,
     /// Overrides.
     pub overrides: Overrides,
+}
+
+/// The shared cache that the stack runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnCache {
+    /// None, or somebody else's.
+    #[default]
+    None,
+    /// One Redis.
+    Standalone,
+    /// Three with sentinels.
+    Sentinel,
 }
 
 /// The shape of a cluster of Crunchy's operator.

@@ -6,7 +6,7 @@ use crate::api::v1alpha1::{
     BackupType, CacheType, DatabaseType, Exporter, PersesStackSpec, PoolerType, Quantity, Resources,
 };
 use crate::sizing::quantity::NotAQuantity;
-use crate::sizing::{Bytes, ClusterInputs, ComputeOverrides, Cpu, Inputs, Overrides, Reads};
+use crate::sizing::{Bytes, ClusterInputs, ComputeOverrides, Cpu, Inputs, Overrides, OwnCache, Reads};
 
 /// The inputs of the capacity model for `spec`.
 pub(super) fn inputs(
@@ -91,8 +91,11 @@ pub(super) fn inputs(
             .and_then(|text| Bytes::parse(text).ok()),
         external_max_connections: external.and_then(|e| e.max_connections).map(Into::into),
         pooler,
-        cache: spec.cache.type_.is_own(),
-        sentinels: spec.cache.type_ == CacheType::Sentinel,
+        cache: match spec.cache.type_ {
+            CacheType::Standalone => OwnCache::Standalone,
+            CacheType::Sentinel => OwnCache::Sentinel,
+            CacheType::External | CacheType::None => OwnCache::None,
+        },
         overrides: Overrides {
             min_replicas: spec.api.min_replicas.map(Into::into),
             max_replicas: spec.api.max_replicas.map(Into::into),
