@@ -123,17 +123,15 @@ impl Cache {
 
     /// Waits for it, and shows what the containers wrote when it does not come.
     async fn logged<T: Debug>(&self, what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-        match tokio::time::timeout(PATIENCE, within(what, PATIENCE * 2, look)).await {
-            Ok(found) => found,
-            Err(_) => {
-                for pod in 0..self.pods.count() {
-                    for part in Part::ALL {
-                        eprintln!("--- pod {pod} {part:?}\n{}", self.pods.log(pod, part));
-                    }
-                }
-                panic!("waited too long for {what}");
+        if let Ok(found) = tokio::time::timeout(PATIENCE, within(what, PATIENCE * 2, look)).await {
+            return found;
+        }
+        for pod in 0..self.pods.count() {
+            for part in Part::ALL {
+                eprintln!("--- pod {pod} {part:?}\n{}", self.pods.log(pod, part));
             }
         }
+        panic!("waited too long for {what}");
     }
 
     async fn ask(&self, pod: usize, part: Part, command: &[&str]) -> Option<String> {
@@ -178,7 +176,7 @@ fn password(files: &Files) -> String {
 
 /// A real server with the part of its configuration that is about Redis, and how it signs in there.
 pub(crate) struct Server {
-    server: ApiServer,
+    process: ApiServer,
     client: Perses,
     passwords: tempfile::TempDir,
     login: (String, String),
@@ -198,10 +196,10 @@ impl Server {
         let more = json!({"cache": {"redis": redis}, "database": {"postgres": {
             "host": "127.0.0.1", "port": postgres.port(), "dbname": database.name, "user": USER,
             "password": postgres.password()}}});
-        let server = ApiServer::start_with_hosts("admin", "password", &more, cache.pods.hosts()).await.unwrap();
-        let client = server.client().await.unwrap();
+        let process = ApiServer::start_with_hosts("admin", "password", &more, cache.pods.hosts()).await.unwrap();
+        let client = process.client().await.unwrap();
         client.apply(&json!({"kind": "Project", "metadata": {"name": "p"}, "spec": {}})).await.unwrap();
-        Self { server, client, passwords, login }
+        Self { process, client, passwords, login }
     }
 
     /// Gives the server another password, as a changed Secret does.
@@ -239,7 +237,7 @@ impl Server {
         let body = dashboard("steady-0").to_string();
         let write = Request::new("PUT", "perses", &path("steady-0"), &headers, Some(body.as_bytes()));
         let requests: Vec<_> = read.chain([write]).collect();
-        let plan = Plan::new(([127, 0, 0, 1], self.server.port()).into(), requests);
+        let plan = Plan::new(([127, 0, 0, 1], self.process.port()).into(), requests);
         Load::start(Plan { pace: Pace::PerSecond(50.0), connections: 8, ..plan }).unwrap()
     }
 }
