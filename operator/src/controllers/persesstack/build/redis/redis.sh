@@ -46,6 +46,16 @@ leader() {
 	return 1
 }
 
+# The number of the last fail-over that a sentinel knows, and who leads since; from one answer, so they belong together.
+knows() {
+	ask "$1" 26379 sentinel master perses | while read -r key && read -r value; do
+		case $key in
+			ip) found=$value ;;
+			config-epoch) echo "$value $found" ;;
+		esac
+	done
+}
+
 case $what in
 server)
 	# The own sentinel last: it may have begun just now, and knows no more than the others told it.
@@ -63,10 +73,19 @@ sentinel)
 	# What is there is from before a restart of this container: for whom it has voted must not be forgotten.
 	if [ ! -s "$conf" ]; then
 		# When no other knows, all begin: with the first pod, and each so.
-		leads=$(leader 3 $others) || leads=$first
+		leads=$first epoch=0
+		if leader 3 $others >/dev/null; then
+			for host in $others; do
+				told=$(knows "$host")
+				case " $own$others " in *" ${told#* } "*) ;; *) continue ;; esac
+				[ "${told%% *}" -lt "$epoch" ] || epoch=${told%% *} leads=${told#* }
+			done
+		fi
 		{
 			sed "s/ LEADER / $leads /" "$here/sentinel.conf"
 			echo "sentinel myid $id"
+			# Counted on: a fail-over with a number that was there before would not be believed by the others.
+			echo "sentinel config-epoch perses $epoch"
 			echo "sentinel announce-ip $own"
 			for host in $others $own; do
 				# Known before they were met: who leads can be away from the beginning.
