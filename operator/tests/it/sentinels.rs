@@ -138,12 +138,17 @@ impl Cache {
         self.pods.cli(pod, part, ("peer", &self.peer), command).await.ok()
     }
 
-    /// Who leads, when these sentinels agree and it says so itself.
+    /// Who leads, when these sentinels agree, it says so itself, and the fail-over is at its end: the sentinel that does it
+    /// names the new leader before, but takes part in no other until then, and never gets there when that one is lost too.
     async fn leader(&self, sentinels: &[usize]) -> Option<usize> {
         let mut leader = None;
         for pod in sentinels {
             let answer = self.ask(*pod, Part::Sentinel, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "perses"]).await?;
             let found = self.pods.number(answer.lines().next()?)?;
+            let state = self.ask(*pod, Part::Sentinel, &["SENTINEL", "MASTER", "perses"]).await?;
+            if state.contains("failover_in_progress") {
+                return None;
+            }
             if leader.is_some_and(|leader| leader != found) {
                 return None;
             }
