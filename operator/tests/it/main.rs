@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod crash;
 mod crunchy;
+mod deletion;
 mod drift;
 mod election;
 mod exporters;
