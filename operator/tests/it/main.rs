@@ -5,6 +5,7 @@ mod accepted;
 mod access;
 mod argocd;
 mod bindings;
+mod certificate;
 mod client;
 mod cluster;
 mod crash;
