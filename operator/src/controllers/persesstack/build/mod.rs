@@ -6,6 +6,7 @@ mod crunchy;
 mod exporter;
 mod exposure;
 mod hpa;
+mod job;
 pub mod labels;
 mod limits_file;
 mod meta;
