@@ -213,9 +213,14 @@ pub fn objects(rendered: &Rendered) -> Result<Vec<Value>, RenderError> {
         push_some(&mut out, stateful_set.as_ref())?;
     }
     push_some(&mut out, cluster.as_ref().and_then(|cluster| cluster.object.as_ref()))?;
-    if let Some(build::Cache { service, deployment }) = cache {
-        push(&mut out, service)?;
+    if let Some(build::Cache { config, services, deployment, stateful_set, pdb }) = cache {
+        push_some(&mut out, config.as_ref())?;
+        for service in services {
+            push(&mut out, service)?;
+        }
         push_some(&mut out, deployment.as_ref())?;
+        push_some(&mut out, stateful_set.as_ref())?;
+        push_some(&mut out, pdb.as_ref())?;
     }
     if let Some(build::Pooler { config, service, deployment, pdb }) = pooler {
         push_some(&mut out, config.as_ref())?;
@@ -321,7 +326,7 @@ fn confidential(v: &Validated) -> Vec<String> {
     for (secret, keys) in &v.generated.secrets {
         for (key, value) in keys {
             match (key.as_str(), std::str::from_utf8(value)) {
-                ("password" | "tls.key", Ok(text)) => values.push(text.to_owned()),
+                ("password" | "other-password" | "tls.key", Ok(text)) => values.push(text.to_owned()),
                 (_, Err(_)) => values.push(BASE64.encode(value)),
                 _ if *secret == v.names.keys() => values.push(BASE64.encode(value)),
                 _ => {}

@@ -79,6 +79,8 @@ pub struct Entropy {
     pub admin_password: [u8; 24],
     /// `<stack>-redis`.
     pub redis_password: [u8; 24],
+    /// `<stack>-redis-peers`.
+    pub redis_peer_password: [u8; 24],
     /// `<stack>-db`.
     pub database_password: [u8; 24],
     /// `<stack>-pgbouncer-client`.
@@ -102,6 +104,7 @@ impl Entropy {
             encryption_key: bytes("encryption-key"),
             admin_password: short("admin"),
             redis_password: short("redis"),
+            redis_peer_password: short("redis-peers"),
             database_password: short("database"),
             pooler_password: short("pooler"),
             pooler_certificate: Made {

@@ -245,6 +245,7 @@ async fn listen(weak: Weak<Link>) {
     let mut pause = BACKOFF.0;
     loop {
         let Some(link) = weak.upgrade() else { return };
+        let beside = link.connection.load_full();
         let client = timeout(CONNECT_TIMEOUT, link.source.client()).await;
         drop(link);
         if let Ok(Ok(client)) = client
@@ -259,7 +260,12 @@ async fn listen(weak: Weak<Link>) {
                 if heard {
                     link.hint.notify_one();
                 }
+                // Where the commands go: a machine that is gone does not say so to those who only listen.
+                let moved = link.connection.load().as_ref().map(Arc::as_ptr) != beside.as_ref().map(Arc::as_ptr);
                 drop(link);
+                if moved {
+                    break;
+                }
                 // The time limit is there to notice that the last handle is gone.
                 heard = match timeout(PING_INTERVAL, messages.next()).await {
                     Ok(Some(_)) => true,

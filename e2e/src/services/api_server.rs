@@ -1,6 +1,6 @@
 //! The server of this project as a process of its own, on a folder of files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -26,6 +26,8 @@ pub struct ApiServer {
     password: String,
     /// Who signed its certificate, when it serves TLS.
     authority: Option<String>,
+    /// What it has as `/etc/hosts`, when that is not the machine's.
+    hosts: Option<PathBuf>,
 }
 
 /// A server's certificate with its key and who signed it, all PEM.
@@ -43,15 +45,26 @@ impl ApiServer {
     /// Starts a server whose first user is an administrator of this name and password. `more` is merged over the
     /// configuration, key by key at the top; a `database.postgres` in it is migrated first.
     pub async fn start(user: &str, password: &str, more: &Value) -> Result<Self> {
-        Self::launch(user, password, more, None).await
+        Self::launch(user, password, more, None, None).await
+    }
+
+    /// As [`Self::start`]; the server looks names up in this file in place of `/etc/hosts`.
+    pub async fn start_with_hosts(user: &str, password: &str, more: &Value, hosts: &Path) -> Result<Self> {
+        Self::launch(user, password, more, None, Some(hosts.to_owned())).await
     }
 
     /// As [`Self::start`], serving TLS with this certificate.
     pub async fn start_with_tls(user: &str, password: &str, tls: Tls<'_>) -> Result<Self> {
-        Self::launch(user, password, &json!({}), Some(tls)).await
+        Self::launch(user, password, &json!({}), Some(tls), None).await
     }
 
-    async fn launch(user: &str, password: &str, more: &Value, tls: Option<Tls<'_>>) -> Result<Self> {
+    async fn launch(
+        user: &str,
+        password: &str,
+        more: &Value,
+        tls: Option<Tls<'_>>,
+        hosts: Option<PathBuf>,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("username"), user)?;
@@ -86,7 +99,7 @@ impl ApiServer {
             }
         }
         let (user, password) = (user.to_owned(), password.to_owned());
-        let mut server = Self { child: None, port: Port::reserve()?, folder, user, password, authority: None };
+        let mut server = Self { child: None, port: Port::reserve()?, folder, user, password, authority: None, hosts };
         if let Some(tls) = tls {
             server.present(tls)?;
         }
@@ -125,7 +138,17 @@ impl ApiServer {
     pub async fn start_again(&mut self) -> Result<()> {
         let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log"))?;
         let binary = tokio::task::spawn_blocking(binary).await??;
-        let mut child = tokio::process::Command::new(&binary)
+        let mut command = match &self.hosts {
+            None => tokio::process::Command::new(&binary),
+            // In a mount namespace of its own, of which nothing is left when the server has ended.
+            Some(hosts) => {
+                let mut command = tokio::process::Command::new("unshare");
+                command.args(["--mount", "sh", "-c", r#"mount --bind "$0" /etc/hosts && exec "$@""#]);
+                command.arg(hosts).arg(&binary);
+                command
+            }
+        };
+        let mut child = command
             .arg("serve")
             .arg(format!("--config={}", self.folder.path().join("config.yaml").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{}", self.port.number()))

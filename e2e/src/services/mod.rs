@@ -17,6 +17,7 @@ mod proxy;
 mod redis;
 mod redis_cluster;
 mod redis_exporter;
+mod redis_pods;
 pub mod root;
 mod sandbox;
 pub mod shared;
@@ -35,6 +36,7 @@ pub use proxy::TcpProxy;
 pub use redis::{Redis, RedisSettings, Sentinel};
 pub use redis_cluster::RedisCluster;
 pub use redis_exporter::RedisExporter;
+pub use redis_pods::{Part, RedisPodTemplate, RedisPods};
 
 /// How long a started service may take until it answers; generous, since tests share few cores.
 const READY_TIMEOUT: Duration = Duration::from_mins(1);

@@ -131,6 +131,12 @@ impl Sandbox {
         rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(0o600)).with_context(|| format!("protect {file}"))
     }
 
+    /// Gives the service this text as its `/etc/hosts`.
+    pub(super) async fn know_hosts(&self, text: &str) -> Result<()> {
+        self.write("hosts", text)?;
+        self.command_done("hosts").await
+    }
+
     /// Starts the service. No word may contain white space.
     pub(super) async fn start(&self, words: &[&str]) -> Result<()> {
         ensure!(!matches!(self.now(), State::Running(_)), "{} runs already", self.name);

@@ -6,6 +6,7 @@
 #
 #   start WORDS   run a program (its output goes to DATA/log); answers "started PID" and later "exit CODE"
 #   signal S PID  send a signal to the program
+#   hosts         DATA/hosts becomes the service's /etc/hosts; answers "done"
 #   pause|resume  stop or continue every process of the service; answers "done"
 set -eu
 root=$1 data=$2 user=$3 path=$4
@@ -55,6 +56,7 @@ while read -r command words; do
         # The words are split on purpose: no argument of a service has a space in it.
         start) start $words & ;;
         signal) kill -s ${words% *} ${words#* } || true ;;
+        hosts) mount --bind "$data/hosts" "$root/etc/hosts" && echo done ;;
         pause) kill -s STOP -- -1 && echo done ;;
         resume) kill -s CONT -- -1 && echo done ;;
     esac

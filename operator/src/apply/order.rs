@@ -85,9 +85,12 @@ pub fn plan(resources: &Resources) -> Plan {
             undecided.push(Kind::PostgresCluster);
         }
     }
-    if let Some(Cache { service, deployment }) = cache {
-        base.push(Child::new(Kind::Service, Applied, service));
+    if let Some(Cache { config, services, deployment, stateful_set, pdb }) = cache {
+        base.extend(config.iter().map(|config| Child::new(Kind::Secret, Applied, config)));
+        base.extend(services.iter().map(|service| Child::new(Kind::Service, Applied, service)));
         base.extend(deployment.iter().map(|deployment| Child::new(Kind::Deployment, Applied, deployment)));
+        base.extend(stateful_set.iter().map(|set| Child::new(Kind::StatefulSet, Applied, set)));
+        base.extend(pdb.iter().map(|pdb| Child::new(Kind::PodDisruptionBudget, Applied, pdb)));
     }
     if let Some(Pooler { config, service, deployment, pdb }) = pooler {
         base.extend(config.iter().map(|config| Child::new(Kind::Secret, Applied, config)));

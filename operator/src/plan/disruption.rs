@@ -87,6 +87,7 @@ pub fn of(kind: &str, component: &str, action: Action, changes: &[FieldChange]) 
         (Action::Foreign | Action::Refused, _) => (Disruption::None, "nothing happens to it"),
         (Action::Create, "Job") => (Disruption::None, "brings the schema up to date; the old one serves on"),
         (Action::Recreate, _) => (Disruption::Recreate, "it cannot be changed, so it is made again"),
+        (Action::Delete, "StatefulSet") if is(Component::Redis) => (Disruption::Roll, "its pods end"),
         (Action::Delete, "StatefulSet" | "PostgresCluster") => (Disruption::DatabaseRestart, "its pods end"),
         (Action::Delete, "Deployment") => (Disruption::Roll, "its pods end"),
         (Action::Change, "Deployment") if under("spec.template") => {
@@ -96,6 +97,10 @@ pub fn of(kind: &str, component: &str, action: Action, changes: &[FieldChange]) 
                 (Disruption::Roll, "one pod at a time, without a failed request")
             }
         }
+        (Action::Change, "StatefulSet") if is(Component::Redis) && under("spec.template") => {
+            (Disruption::Roll, "one pod at a time, the one that leads hands over first")
+        }
+        (Action::Change, "StatefulSet") if is(Component::Redis) => (Disruption::None, ""),
         (Action::Change, "StatefulSet") if under("spec.template") || under("spec.replicas") => {
             (Disruption::DatabaseRestart, "cached dashboards are served meanwhile, writes are answered with 503")
         }
@@ -135,6 +140,8 @@ mod tests {
         let cases = [
             (Kind::Deployment, Api, Change, image, Disruption::Roll),
             (Kind::Deployment, Redis, Change, image, Disruption::Roll),
+            (Kind::StatefulSet, Redis, Change, image, Disruption::Roll),
+            (Kind::StatefulSet, Redis, Delete, "", Disruption::Roll),
             (Kind::Deployment, PgBouncer, Change, "spec.replicas", Disruption::None),
             (Kind::Deployment, PgBouncer, Delete, "", Disruption::Roll),
             (Kind::Deployment, Api, Create, image, Disruption::None),

@@ -49,10 +49,22 @@ pub struct Inputs {
     pub external_max_connections: Option<i64>,
     /// A pooler is between.
     pub pooler: bool,
-    /// A shared cache is there.
-    pub cache: bool,
+    /// The shared cache that the stack runs.
+    pub cache: OwnCache,
     /// Overrides.
     pub overrides: Overrides,
+}
+
+/// The shared cache that the stack runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnCache {
+    /// None, or somebody else's.
+    #[default]
+    None,
+    /// One Redis.
+    Standalone,
+    /// Three with sentinels.
+    Sentinel,
 }
 
 /// The shape of a cluster of Crunchy's operator.
@@ -87,7 +99,7 @@ pub struct Overrides {
     pub database_connections: Option<i64>,
     /// `api.resources`.
     pub api: ComputeOverrides,
-    /// `cache.standalone.resources`.
+    /// `cache.standalone.resources` or `cache.sentinel.resources`.
     pub redis: ComputeOverrides,
     /// `pooler.pgbouncer.replicas`.
     pub pooler_replicas: Option<i64>,
@@ -157,7 +169,11 @@ pub struct ApiSizing {
 /// Numbers of Redis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RedisSizing {
-    /// Resources of the pod.
+    /// With sentinels, of which the servers know the leader; else one pod.
+    pub sentinels: bool,
+    /// Pods, each with all of the cache.
+    pub replicas: Derived<i32>,
+    /// Resources of Redis in each pod.
     pub compute: Compute,
     /// `maxmemory`.
     pub maxmemory: Derived<Bytes>,
@@ -250,13 +266,7 @@ impl Sizing {
             Derivation::of("api.databaseConnections", &self.api.database_connections),
         ];
         if let Some(redis) = &self.redis {
-            all.extend([
-                Derivation::of("cache.standalone.resources.requests.cpu", &redis.compute.cpu_request),
-                Derivation::of("cache.standalone.resources.limits.cpu", &redis.compute.cpu_limit),
-                Derivation::of("cache.standalone.resources.requests.memory", &redis.compute.memory_request),
-                Derivation::of("cache.standalone.resources.limits.memory", &redis.compute.memory_limit),
-                Derivation::of("cache.standalone.maxmemory", &redis.maxmemory),
-            ]);
+            all.extend(redis.derivations());
         }
         if let Some(pooler) = &self.pooler {
             all.extend([
@@ -275,6 +285,37 @@ impl Sizing {
         }
         all.extend(self.demand.derivations());
         all
+    }
+}
+
+impl RedisSizing {
+    /// The numbers under the names of their kind of cache.
+    fn derivations(&self) -> Vec<Derivation> {
+        // Both lists in the same order.
+        const STANDALONE: [&str; 5] = [
+            "cache.standalone.resources.requests.cpu",
+            "cache.standalone.resources.limits.cpu",
+            "cache.standalone.resources.requests.memory",
+            "cache.standalone.resources.limits.memory",
+            "cache.standalone.maxmemory",
+        ];
+        const SENTINEL: [&str; 5] = [
+            "cache.sentinel.resources.requests.cpu",
+            "cache.sentinel.resources.limits.cpu",
+            "cache.sentinel.resources.requests.memory",
+            "cache.sentinel.resources.limits.memory",
+            "cache.sentinel.maxmemory",
+        ];
+        let [cpu, cpu_limit, memory, memory_limit, maxmemory] = if self.sentinels { SENTINEL } else { STANDALONE };
+        let replicas = self.sentinels.then(|| Derivation::of("cache.sentinel.replicas", &self.replicas));
+        let numbers = [
+            Derivation::of(cpu, &self.compute.cpu_request),
+            Derivation::of(cpu_limit, &self.compute.cpu_limit),
+            Derivation::of(memory, &self.compute.memory_request),
+            Derivation::of(memory_limit, &self.compute.memory_limit),
+            Derivation::of(maxmemory, &self.maxmemory),
+        ];
+        replicas.into_iter().chain(numbers).collect()
     }
 }
 

@@ -7,7 +7,9 @@ use super::cluster::{Beside, replicas};
 use super::compute::compute;
 use super::demand::{self, Load};
 use super::quantity::{GIB, MIB};
-use super::{ApiSizing, Bytes, Cpu, DatabaseSizing, Derived, Inputs, PoolerSizing, Reads, RedisSizing, Sizing};
+use super::{
+    ApiSizing, Bytes, Cpu, DatabaseSizing, Derived, Inputs, OwnCache, PoolerSizing, Reads, RedisSizing, Sizing,
+};
 
 /// Requests per second that one core serves (seed section 2: simple GETs with caching).
 pub const REQUESTS_PER_CORE: i64 = 2000;
@@ -41,14 +43,16 @@ const REDIS_OVERHEAD: i64 = 50_000_000;
 const REDIS_MARGIN: i64 = 4;
 /// `maxmemory` in percent of the memory limit.
 pub const MAXMEMORY_PERCENT: i64 = 60;
-/// Largest memory of the one Redis: saving forks the process, and a larger one stalls.
+/// Redis with sentinels: one may be away, and two still agree who leads.
+const SENTINELS: i32 = 3;
+/// Largest memory of one Redis: saving forks the process, and a larger one stalls.
 const REDIS_LARGEST: i64 = 16 * GIB;
 
 /// Every number for `inputs`.
 pub fn size(inputs: &Inputs) -> Sizing {
     let mut contradictions = Vec::new();
     let api = api(inputs, &mut contradictions);
-    let redis = inputs.cache.then(|| redis(inputs, api.request_rate.value));
+    let redis = (inputs.cache != OwnCache::None).then(|| redis(inputs, api.request_rate.value));
     let max_connections = max_connections(inputs);
     let replicas = replicas(inputs);
     let read_pool = inputs.external_reads == Reads::Replicas || (inputs.cluster.is_some() && replicas.value > 1);
@@ -186,6 +190,7 @@ fn l1(inputs: &Inputs, memory_request: Bytes) -> Derived<Bytes> {
 }
 
 fn redis(inputs: &Inputs, rate: i64) -> RedisSizing {
+    let sentinels = inputs.cache == OwnCache::Sentinel;
     let data: i64 = cached(inputs).iter().sum();
     let wanted = data * REDIS_MARGIN * 100 / MAXMEMORY_PERCENT;
     let limit = power_of_two_mib(wanted).clamp(256 * MIB, REDIS_LARGEST);
@@ -208,7 +213,7 @@ fn redis(inputs: &Inputs, rate: i64) -> RedisSizing {
     .with("namespacesPerUser", inputs.namespaces_per_user);
     let compute = compute(
         &inputs.overrides.redis,
-        "cache.standalone.resources",
+        if sentinels { "cache.sentinel.resources" } else { "cache.standalone.resources" },
         Derived::new(
             Cpu(cpu_request),
             "100m for a small stack, else 500m, 1 above 20000 requests/s",
@@ -225,7 +230,12 @@ fn redis(inputs: &Inputs, rate: i64) -> RedisSizing {
         "a snapshot forks the process and copies pages that change meanwhile; maxmemory = limit would be killed",
     )
     .with("memoryLimit", memory_limit);
-    RedisSizing { compute, maxmemory }
+    let replicas = if sentinels {
+        Derived::new(SENTINELS, "3", "one may be away, and the two others agree who leads")
+    } else {
+        Derived::new(1, "1", "one process")
+    };
+    RedisSizing { sentinels, replicas, compute, maxmemory }
 }
 
 /// `max_connections` of the stack's own server; for an external one the number that the pools are cut for.

@@ -21,7 +21,7 @@ pub(crate) fn inputs(users: i64) -> Inputs {
         existing_storage: None,
         external_max_connections: None,
         pooler: true,
-        cache: true,
+        cache: OwnCache::Standalone,
         overrides: Overrides::default(),
     }
 }

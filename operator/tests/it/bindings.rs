@@ -223,7 +223,7 @@ async fn survives(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_fault_around_a_binding_leaves_anything_behind() {
-    let (created, deleted) = story(None, None).await;
+    let (created, deleted) = Box::pin(story(None, None)).await;
     let numbers = |writes: &[Write]| -> Vec<usize> {
         writes.iter().enumerate().filter(|(_, write)| concerns(write)).map(|(at, _)| at + 1).collect()
     };
@@ -242,7 +242,7 @@ async fn no_fault_around_a_binding_leaves_anything_behind() {
     // Both halves of one run are independent of each other.
     let runs = faults(&create).into_iter().zip(faults(&delete)).map(|(create, delete)| {
         tokio::spawn(async move {
-            let (_, deleted) = story(Some(create), Some(delete)).await;
+            let (_, deleted) = Box::pin(story(Some(create), Some(delete))).await;
             let lasting = deleted.iter().filter(|write| concerns(write)).count();
             assert!(lasting <= 4, "{delete:?}: {deleted:?}");
         })

@@ -58,6 +58,21 @@ fn data_stores_take_connections_from_the_parts_that_need_them() {
     }
 }
 
+#[test]
+fn three_redis_and_their_sentinels_talk_with_each_other_and_with_the_api() {
+    let spec = json!({"users": 10, "networkPolicy": "All", "cache": {"type": "Sentinel"}});
+    let policies = of_kind(&stack(&spec), "NetworkPolicy");
+    let redis = named(&policies, "perses-redis");
+    assert_eq!(callers(redis), set(&["api", "redis"]));
+    let ports = |direction: &str, policy: &Value, peer: &str| -> BTreeSet<String> {
+        let rules = policy["spec"][direction].as_array().unwrap().iter().filter(|rule| rule.to_string().contains(peer));
+        rules.map(|rule| rule["ports"][0]["port"].to_string()).collect()
+    };
+    for (direction, policy) in [("ingress", redis), ("egress", redis), ("egress", named(&policies, "perses-api"))] {
+        assert_eq!(ports(direction, policy, "component\":\"redis"), set(&["6379", "26379"]), "{direction}");
+    }
+}
+
 /// The port of every policy is one that the pods under it really listen on.
 #[test]
 fn policies_select_pods_and_ports_that_exist() {

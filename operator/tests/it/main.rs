@@ -32,6 +32,8 @@ mod providers;
 mod rotation;
 mod samples;
 mod seed;
+mod sentinel_stack;
+mod sentinels;
 mod sign_in;
 mod sizing;
 mod stop;

@@ -30,7 +30,7 @@ fn spec() -> Value {
     json!({"users": 10, "database": {"type": "Standalone"}, "api": {"config": config}})
 }
 
-async fn ask(space: &Space, what: &[&str], value: &str) {
+pub(crate) async fn ask(space: &Space, what: &[&str], value: &str) {
     let annotations: BTreeMap<_, _> =
         what.iter().map(|what| (format!("persesstack.io/rotate-{what}"), value)).collect();
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
@@ -38,7 +38,7 @@ async fn ask(space: &Space, what: &[&str], value: &str) {
 }
 
 /// Waits until all that was asked for with this value is done.
-async fn rotated(space: &Space, what: &[&str], value: &str) {
+pub(crate) async fn rotated(space: &Space, what: &[&str], value: &str) {
     let done: Vec<_> = what.iter().map(|what| format!("{what} (\"{value}\"): only the new value counts")).collect();
     space
         .until("the rotation to be done", |stack| {

@@ -76,6 +76,7 @@ fn rules_refuse_what_cannot_work() {
         &json!({ "users": 5, "cache": { "type": "None", "standalone": {} } }),
         "standalone can be set only",
     );
+    refused("perses", &json!({ "users": 5, "cache": { "sentinel": {} } }), "sentinel can be set only");
     refused(
         "perses",
         &json!({ "users": 5, "api": { "resources": { "requests": { "cpu": "lots" } } } }),

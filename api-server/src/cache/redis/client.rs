@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rand::seq::IndexedRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use redis::cluster::ClusterClientBuilder;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
@@ -160,8 +160,11 @@ impl Source {
                 let any = addresses.choose(&mut rand::rng()).ok_or("no address")?;
                 return self.plain(self.info(any, &settings)?, certificates);
             }
-            Place::Sentinels(addresses) => addresses.iter().map(|address| self.connection_address(address)),
+            Place::Sentinels(addresses) => addresses,
         };
+        // They are asked one after the other: one that hangs must not come first each time.
+        let mut addresses: Vec<_> = addresses.iter().map(|address| self.connection_address(address)).collect();
+        addresses.shuffle(&mut rand::rng());
         let sentinel = self.config.sentinel.clone().unwrap_or_default();
         let mut builder =
             SentinelClientBuilder::new(addresses, &sentinel.master_name, SentinelServerType::Master).map_err(failed)?;

@@ -74,6 +74,7 @@ pub struct PgBouncer {
 #[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.standalone) || self.type == 'Standalone'").message("standalone can be set only when type is Standalone").field_path(".standalone"))]
+#[x_kube(validation = Rule::new("!has(self.sentinel) || self.type == 'Sentinel'").message("sentinel can be set only when type is Sentinel").field_path(".sentinel"))]
 #[x_kube(validation = Rule::new("(self.type == 'External') == has(self.external)").message("external must be set when type is External, and only then").field_path(".external"))]
 pub struct Cache {
     /// Kind of cache.
@@ -82,6 +83,9 @@ pub struct Cache {
     /// Overrides for the Redis of type Standalone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standalone: Option<Redis>,
+    /// Overrides for each Redis of type Sentinel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentinel: Option<Redis>,
     /// A Redis that somebody else runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<ExternalRedis>,
@@ -93,13 +97,22 @@ pub enum CacheType {
     /// One Redis pod. When it is away the service is slower, not wrong.
     #[default]
     Standalone,
+    /// Three Redis pods with a sentinel each: when the one that leads is away another one takes over with what is cached.
+    Sentinel,
     /// A Redis that somebody else runs.
     External,
     /// No shared cache: every pod has only its own.
     None,
 }
 
-/// Overrides for Redis.
+impl CacheType {
+    /// Whether the stack runs it.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Standalone | Self::Sentinel)
+    }
+}
+
+/// Overrides for a Redis that the stack runs.
 #[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Redis {

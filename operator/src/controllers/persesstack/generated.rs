@@ -1,5 +1,7 @@
 //! PURE: values of the Secrets that are generated once. What exists is kept; only what is absent is made from entropy.
 
+mod peers;
+
 use std::collections::BTreeMap;
 
 use super::build::labels::{INSTANCE_KEY, MANAGED_BY, MANAGED_BY_KEY};
@@ -7,12 +9,14 @@ use super::build::names::Names;
 use super::inputs;
 use super::observed::{Observed, SecretData};
 use super::references::{CERTIFICATE_KEYS, fingerprint};
-use super::rotation::{self, State, View, What};
+use super::rotation::{self, State, Step, View, What};
 use super::validate::{Endpoint, Generated, Invalid, Login, PoolerCertificate, Redacted, SecretRef};
 use super::waits::{Part, Waits};
 use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStack, PersesStackSpec, PoolerType};
 use crate::certificate;
 use crate::settings::Entropy;
+
+pub(super) use self::peers::PEER;
 
 type Data = BTreeMap<String, Vec<u8>>;
 
@@ -36,6 +40,9 @@ pub(super) fn resolve(
     let mut add = |name: String, keys: &[&str], fresh: Data, holds| -> Result<(), Invalid> {
         let data = match observed.secrets.get(&name) {
             None => Ok(fresh),
+            Some(existing) if name == names.redis_peers() => {
+                adopt(&name, existing, keys).and_then(|data| peers::plain(&name, data))
+            }
             Some(existing) => adopt(&name, existing, keys),
         };
         if let Some(data) = waits.hold(data, holds)? {
@@ -45,12 +52,16 @@ pub(super) fn resolve(
     };
     let fresh = data([("username", "admin".to_owned()), ("password", word(&entropy.admin_password))]);
     add(names.admin(), &["username", "password"], fresh, Part::WITH_KEYS)?;
-    if spec.cache.type_ == CacheType::Standalone {
+    if spec.cache.type_.is_own() {
         let password = word(&entropy.redis_password);
         let acl = redis_acl(b"perses", &[password.as_bytes()]);
         let mut fresh = data([("username", "perses".to_owned()), ("password", password)]);
         fresh.insert("users.acl".to_owned(), acl);
         add(names.redis(), &["username", "password", "users.acl"], fresh, Part::WITH_CACHE)?;
+    }
+    if spec.cache.type_ == CacheType::Sentinel {
+        let fresh = peers::fresh(word(&entropy.redis_peer_password));
+        add(names.redis_peers(), &[peers::PASSWORD, peers::OTHER], fresh, Part::WITH_PEERS)?;
     }
     if database_type == DatabaseType::Standalone {
         let fresh = data([
@@ -120,11 +131,26 @@ fn rotate(
             What::Keys => entropy.encryption_key.to_vec(),
             What::Redis => word(&entropy.redis_password).into_bytes(),
         };
-        let state = match observed.secrets.get(&name) {
+        let found = observed.secrets.get(&name).map(State::of);
+        let mut state = match &found {
             None => State::made(request, observed.rotation.now),
-            Some(existing) => rotation::advance(what, State::of(existing), request, data, fresh, &view),
+            Some(found) => rotation::advance(what, found.clone(), request, data, fresh, &view),
         };
+        if what == What::Redis && stack.spec.cache.type_ == CacheType::Sentinel {
+            // Those that sign in to each other are pods of Redis: they too must start anew with the new value.
+            let issued =
+                |state: &&mut State| state.step == Step::Issue && found.flatten().is_none_or(|f| f.step != Step::Issue);
+            if let Some(state) = state.as_mut().filter(issued) {
+                state.own += 1;
+            }
+        }
         states.extend(state.map(|state| (what, state)));
+    }
+    let peers = names.redis_peers();
+    let found = observed.secrets.get(&peers);
+    if let (Some(data), Some(found), Some(now)) = (secrets.get_mut(&peers), found, states.get(&What::Redis)) {
+        let fresh = word(&entropy.redis_peer_password).into_bytes();
+        peers::follow(State::of(found).as_ref(), now, data, fresh);
     }
     states
 }
@@ -181,6 +207,8 @@ impl Generated {
         if secret == names.pgbouncer_tls() {
             return self.certificate.as_ref().map(certificate::State::text);
         }
+        // That of the peers follows.
+        let secret = if secret == names.redis_peers() { names.redis() } else { secret.to_owned() };
         let what = What::ALL.into_iter().find(|what| what_secret(*what, names) == secret)?;
         self.rotations.get(&what).map(State::text)
     }

@@ -6,7 +6,7 @@ use crate::api::v1alpha1::{
     BackupType, CacheType, DatabaseType, Exporter, PersesStackSpec, PoolerType, Quantity, Resources,
 };
 use crate::sizing::quantity::NotAQuantity;
-use crate::sizing::{Bytes, ClusterInputs, ComputeOverrides, Cpu, Inputs, Overrides, Reads};
+use crate::sizing::{Bytes, ClusterInputs, ComputeOverrides, Cpu, Inputs, Overrides, OwnCache, Reads};
 
 /// The inputs of the capacity model for `spec`.
 pub(super) fn inputs(
@@ -34,7 +34,12 @@ pub(super) fn inputs(
         ));
     }
     let pgbouncer = spec.pooler.pgbouncer.clone().unwrap_or_default();
-    let redis = spec.cache.standalone.clone().unwrap_or_default();
+    let (redis, redis_field) = if spec.cache.type_ == CacheType::Sentinel {
+        (&spec.cache.sentinel, "spec.cache.sentinel.resources")
+    } else {
+        (&spec.cache.standalone, "spec.cache.standalone.resources")
+    };
+    let redis = redis.clone().unwrap_or_default();
     let standalone = spec.database.standalone.clone().unwrap_or_default();
     let crunchy = spec.database.crunchy.clone().unwrap_or_default();
     let cluster = database_type == DatabaseType::Crunchy;
@@ -86,13 +91,17 @@ pub(super) fn inputs(
             .and_then(|text| Bytes::parse(text).ok()),
         external_max_connections: external.and_then(|e| e.max_connections).map(Into::into),
         pooler,
-        cache: spec.cache.type_ == CacheType::Standalone,
+        cache: match spec.cache.type_ {
+            CacheType::Standalone => OwnCache::Standalone,
+            CacheType::Sentinel => OwnCache::Sentinel,
+            CacheType::External | CacheType::None => OwnCache::None,
+        },
         overrides: Overrides {
             min_replicas: spec.api.min_replicas.map(Into::into),
             max_replicas: spec.api.max_replicas.map(Into::into),
             database_connections: spec.api.database_connections.map(Into::into),
             api: compute(&spec.api.resources, "spec.api.resources")?,
-            redis: compute(&redis.resources, "spec.cache.standalone.resources")?,
+            redis: compute(&redis.resources, redis_field)?,
             pooler_replicas: pgbouncer.replicas.map(Into::into),
             default_pool_size: pgbouncer.default_pool_size.map(Into::into),
             reserve_pool_size: pgbouncer.reserve_pool_size.map(Into::into),

@@ -51,8 +51,15 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
         referenced.insert(names.api_tls());
     }
     let config_maps = referenced_config_maps(stack);
-    let generated =
-        [names.keys(), names.admin(), names.redis(), names.database(), names.pgbouncer_client(), names.pgbouncer_tls()];
+    let generated = [
+        names.keys(),
+        names.admin(),
+        names.redis(),
+        names.redis_peers(),
+        names.database(),
+        names.pgbouncer_client(),
+        names.pgbouncer_tls(),
+    ];
     // Before the reads: a Secret that appears between the read and the registration would go unnoticed.
     context.references.set(id, referenced.iter().chain(&generated).cloned().collect());
     context.config_maps.set(id, config_maps.clone());
@@ -114,7 +121,8 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
 fn evidence(names: &Names, inventory: &Inventory, pods: &[Value], workloads: &Workloads) -> Evidence {
     let mut evidence = Evidence { now: Timestamp::now(), ..Evidence::default() };
     let seen = |name: &str, state: Option<&WorkloadState>, of: Component| {
-        let live = inventory.get(Kind::Deployment, name).filter(|_| state.is_some_and(WorkloadState::settled))?;
+        let live = [Kind::Deployment, Kind::StatefulSet].into_iter().find_map(|kind| inventory.get(kind, name));
+        let live = live.filter(|_| state.is_some_and(WorkloadState::settled))?;
         let says = |metadata: &Value| metadata["annotations"][rotation::SEEN].as_str().unwrap_or_default().to_owned();
         let template = says(&live["spec"]["template"]["metadata"]);
         // One that is being stopped goes on for a while, with what it had.
@@ -264,7 +272,7 @@ pub fn workloads(inventory: &Inventory, names: &Names, wanted: Option<Kind>, lis
     };
     Workloads {
         api: deployment(&names.api(), Component::Api),
-        redis: deployment(&names.redis(), Component::Redis),
+        redis: deployment(&names.redis(), Component::Redis).or_else(|| stateful_set(&names.redis(), Component::Redis)),
         pgbouncer: deployment(&names.pgbouncer(), Component::PgBouncer),
         cluster: inventory.get(Kind::PostgresCluster, &names.database()).map(ClusterState::of),
         database: stateful_set(&names.database(), Component::Database),

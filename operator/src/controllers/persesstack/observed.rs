@@ -150,7 +150,7 @@ impl Capabilities {
 pub struct Workloads {
     /// Deployment `<stack>-api`.
     pub api: Option<WorkloadState>,
-    /// Deployment `<stack>-redis`.
+    /// Deployment `<stack>-redis`, or the StatefulSet of three.
     pub redis: Option<WorkloadState>,
     /// StatefulSet `<stack>-db`.
     pub database: Option<WorkloadState>,

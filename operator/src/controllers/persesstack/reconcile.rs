@@ -225,6 +225,7 @@ fn entropy(stack: &PersesStack, observed: &Observed) -> Result<Entropy, Invalid>
         encryption_key: rand::random(),
         admin_password: rand::random(),
         redis_password: rand::random(),
+        redis_peer_password: rand::random(),
         database_password: rand::random(),
         pooler_password: rand::random(),
         pooler_certificate,

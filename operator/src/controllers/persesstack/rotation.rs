@@ -6,7 +6,7 @@
 //!
 //! | what | steps |
 //! |---|---|
-//! | redis | Redis takes both passwords; the servers get the new one; Redis takes the new one only |
+//! | redis | Redis takes both passwords; the servers (and of three Redis each other) get the new one; Redis takes that only |
 //! | keys | every pod reads with both keys; every pod writes with the new one; a Job re-encrypts; old tokens end |
 //! | admin | every pod takes both passwords; a Job stores the new one |
 //! | database | a Job gives a second role the new password; pooler or pods sign in with it; a Job locks the first role |
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::generated::{ENCRYPTION_KEY, redis_acl};
 use super::observed::{JobState, Observed, SecretData, Workloads};
 use super::suspension::{Pods, running};
-use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStack, PersesStackSpec};
+use crate::api::v1alpha1::{DatabaseType, PersesStack, PersesStackSpec};
 
 /// Annotation of a PersesStack, before the word of [`What`]: asks for a rotation by a value that it has not had yet.
 pub const REQUEST: &str = "persesstack.io/rotate-";
@@ -43,7 +43,7 @@ pub enum What {
     Database,
     /// Key of stored secrets and of sign-in tokens.
     Keys,
-    /// Password of the standalone Redis.
+    /// Password of the stack's own Redis; what its peers sign in to each other with goes along.
     Redis,
 }
 
@@ -225,9 +225,11 @@ impl View<'_> {
     fn is_over(&self, what: What, state: &State) -> bool {
         let Self { evidence, expected, .. } = self;
         let api = || evidence.api.as_ref() == Some(&expected.api);
+        let redis = || evidence.redis.as_ref() == Some(&expected.redis);
         match (what, state.step) {
             (_, Step::Done) => false,
-            (What::Redis, Step::Accept) => evidence.redis.as_ref() == Some(&expected.redis),
+            (What::Redis, Step::Accept) => redis(),
+            (What::Redis, Step::Issue) => api() && redis(),
             (What::Database, Step::Issue) if self.pooler => evidence.pooler.as_ref() == Some(&expected.pooler),
             (_, Step::Accept | Step::Issue) => api(),
             (_, Step::Expire) => state.since.saturating_add(self.tokens_live) <= evidence.now.as_second(),
@@ -435,7 +437,7 @@ fn refused(stack: &PersesStack, database_type: DatabaseType) -> Vec<String> {
         Some(What::Database) if database_type != DatabaseType::Standalone => {
             Some("its credentials are made by somebody else; the stack follows their Secret (docs/rotation.md)")
         }
-        Some(What::Redis) if stack.spec.cache.type_ != CacheType::Standalone => {
+        Some(What::Redis) if !stack.spec.cache.type_.is_own() => {
             Some("there is no Redis of this stack; a changed Secret of an external one is followed")
         }
         Some(_) => None,

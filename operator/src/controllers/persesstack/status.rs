@@ -145,7 +145,12 @@ fn endpoints(validated: &Validated, old: Option<EndpointsStatus>, host: &impl Fn
         PoolerType::Crunchy => Some(format!("{}-pgbouncer", names.database())),
         PoolerType::None => None,
     };
-    let cache = validated.spec.cache.type_ == CacheType::Standalone;
+    let cache = match validated.spec.cache.type_ {
+        CacheType::Standalone => Some(6379),
+        // Of the sentinels: who leads changes.
+        CacheType::Sentinel => Some(26379),
+        CacheType::External | CacheType::None => None,
+    };
     let database = match (validated.database_type, &validated.endpoint) {
         (DatabaseType::Standalone, _) => Some(format!("{}:5432", host(names.database()))),
         (DatabaseType::Crunchy, _) => Some(format!("{}:5432", host(format!("{}-primary", names.database())))),
@@ -157,7 +162,7 @@ fn endpoints(validated: &Validated, old: Option<EndpointsStatus>, host: &impl Fn
         api: Some(format!("{}:8080", host(names.api()))),
         pooler: pooler.map(|name| format!("{}:5432", host(name))),
         database,
-        cache: cache.then(|| format!("{}:6379", host(names.redis()))),
+        cache: cache.map(|port| format!("{}:{port}", host(names.redis()))),
     }
 }
 

@@ -32,6 +32,8 @@ impl Part {
     pub(super) const WITH_KEYS: &[Self] = &[Self::Api];
     /// What mounts the password of Redis.
     pub(super) const WITH_CACHE: &[Self] = &[Self::Cache, Self::Api];
+    /// What the Redis and their sentinels sign in to each other with.
+    pub(super) const WITH_PEERS: &[Self] = &[Self::Cache];
     /// What signs in to the standalone database.
     pub(super) const WITH_DATABASE: &[Self] = &[Self::Database, Self::Pooler, Self::Migration, Self::Api];
     /// What signs in to an external database.

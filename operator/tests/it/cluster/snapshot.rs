@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::{STACK, Space};
 
 /// Secrets that are generated once.
-const GENERATED: [&str; 5] = ["perses-keys", "perses-admin", "perses-redis", "perses-db", "perses-pgbouncer-client"];
+const GENERATED: [&str; 6] =
+    ["perses-keys", "perses-admin", "perses-redis", "perses-redis-peers", "perses-db", "perses-pgbouncer-client"];
 
 /// Content of the generated Secrets that exist.
 pub(crate) async fn generated(space: &Space) -> BTreeMap<String, Value> {

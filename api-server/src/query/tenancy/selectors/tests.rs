@@ -114,7 +114,7 @@ fn the_second_look_sees_what_is_missing() {
         (r#"sum(up{ns=~"a"}) + down"#, false),
         (r#"topk(scalar(up), down{ns=~"a"})"#, false),
         (r#"up{ns=~"a",x="1" or y="2"}"#, false),
-        (r#"max_over_time(rate(up[5m])[1h:1m])"#, false),
+        (r"max_over_time(rate(up[5m])[1h:1m])", false),
     ] {
         assert_eq!(has_everywhere(&parser::parse(query).unwrap(), &enforced), expected, "{query}");
     }

@@ -11,7 +11,7 @@ use super::labels::Component;
 use super::meta;
 use super::pod::{self, Pod, Timing};
 use super::{Api, Migration, account, hpa, limits_file, pod_template, provisioning, server_config, sign_in, target};
-use crate::api::v1alpha1::{CacheType, ServingTlsType};
+use crate::api::v1alpha1::ServingTlsType;
 use crate::controllers::persesstack::datasources;
 use crate::controllers::persesstack::suspension::Pods;
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
@@ -112,7 +112,7 @@ fn deployment(
         pod::mount("limits", limits_file::FOLDER, true),
         pod::mount("tmp", "/tmp", false),
     ];
-    if v.spec.cache.type_ == CacheType::Standalone {
+    if v.spec.cache.type_.is_own() {
         volumes.push(pod::secret_volume("redis", &v.names.redis(), &[("password", "password")]));
         mounts.push(pod::mount("redis", server_config::REDIS, true));
     }

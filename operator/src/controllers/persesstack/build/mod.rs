@@ -112,13 +112,19 @@ pub struct Cluster {
     pub object: Option<DynamicObject>,
 }
 
-/// Redis.
+/// Redis: one pod, or three with sentinels.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// Service on 6379.
-    pub service: Service,
+    /// What the three read at their start: settings, users, the script.
+    pub config: Option<Secret>,
+    /// The server's address, or that of the sentinels and the names of the three.
+    pub services: Vec<Service>,
     /// One pod.
     pub deployment: Option<Deployment>,
+    /// Three pods.
+    pub stateful_set: Option<StatefulSet>,
+    /// Keeps two of the three during drains.
+    pub pdb: Option<PodDisruptionBudget>,
 }
 
 /// PgBouncer.
@@ -227,7 +233,7 @@ fn retained(v: &Validated, sizing: &Sizing) -> Retained {
         .secrets
         .iter()
         .map(|(name, data)| {
-            let component = if *name == v.names.redis() {
+            let component = if [v.names.redis(), v.names.redis_peers()].contains(name) {
                 Component::Redis
             } else if *name == v.names.database() {
                 Component::Database

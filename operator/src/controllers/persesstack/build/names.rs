@@ -68,9 +68,20 @@ impl Names {
         format!("{}-admin", self.stack)
     }
 
-    /// Deployment and Service of Redis, and its Secret, generated once.
+    /// Deployment or StatefulSet, Service and PDB of Redis, and its Secret, generated once.
     pub fn redis(&self) -> String {
         format!("{}-redis", self.stack)
+    }
+
+    /// Service that names the pods of Redis with sentinels, and the Secret with which they sign in to each other, generated
+    /// once.
+    pub fn redis_peers(&self) -> String {
+        format!("{}-redis-peers", self.stack)
+    }
+
+    /// Configuration Secret of Redis with sentinels.
+    pub fn redis_config(&self) -> String {
+        format!("{}-redis-config", self.stack)
     }
 
     /// StatefulSet, Service, ConfigMap and volume claim of the standalone database, and its Secret, generated once; or the

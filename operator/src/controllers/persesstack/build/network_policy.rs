@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::labels::{self, Component};
-use super::{exporter, meta};
+use super::{exporter, meta, redis};
 use crate::api::v1alpha1::{CacheType, DatabaseType, NetworkPolicyMode, PoolerType, RedisMode};
 use crate::controllers::persesstack::datasources;
 use crate::controllers::persesstack::validate::Validated;
@@ -35,7 +35,6 @@ const DNS: [i32; 2] = [53, 5353];
 const API: i32 = 8080;
 const POSTGRES: i32 = 5432;
 const PGBOUNCER: i32 = 6432;
-const REDIS: i32 = 6379;
 /// The exporter beside each instance of a PostgresCluster.
 const EXPORTER: i32 = 9187;
 /// Identity providers, and the Kubernetes API as pods reach it.
@@ -50,7 +49,6 @@ pub(super) fn build(v: &Validated) -> Vec<NetworkPolicy> {
     };
     let database = v.database_type == DatabaseType::Standalone;
     let pooler = v.spec.pooler.type_ == PoolerType::PgBouncer;
-    let cache = v.spec.cache.type_ == CacheType::Standalone;
     let mut policies = Vec::new();
     if database {
         // The API pods too where a pooler is: while one is being put between, the old pods still go straight.
@@ -66,10 +64,13 @@ pub(super) fn build(v: &Validated) -> Vec<NetworkPolicy> {
     if v.database_type == DatabaseType::Crunchy {
         policies.push(cluster(v));
     }
-    if cache {
-        let mut rules = ingress(v, &[Component::Api], REDIS);
+    if let Some(ports) = redis_ports(v) {
+        let sentinels = ports.len() > 1;
+        let from = if sentinels { vec![Component::Api, Component::Redis] } else { vec![Component::Api] };
+        let mut rules: Vec<_> = ports.iter().flat_map(|port| ingress(v, &from, *port)).collect();
         rules.extend(to_exporter(v, exporter::REDIS));
-        policies.push(policy(v, v.names.redis(), Component::Redis, rules, all.then(Vec::new)));
+        let peers = || ports.iter().filter(|_| sentinels).map(|port| to_part(v, Component::Redis, *port)).collect();
+        policies.push(policy(v, v.names.redis(), Component::Redis, rules, all.then(peers)));
     }
     if pooler {
         let mut rules = ingress(v, &[Component::Api], PGBOUNCER);
@@ -142,6 +143,15 @@ fn ingress(v: &Validated, from: &[Component], port: i32) -> Vec<NetworkPolicyIng
     vec![NetworkPolicyIngressRule { from: Some(from), ports: Some(vec![tcp(port)]) }]
 }
 
+/// Ports of the stack's own Redis, and of its sentinels.
+fn redis_ports(v: &Validated) -> Option<Vec<i32>> {
+    match v.spec.cache.type_ {
+        CacheType::Standalone => Some(vec![redis::PORT]),
+        CacheType::Sentinel => Some(vec![redis::PORT, redis::SENTINEL_PORT]),
+        CacheType::External | CacheType::None => None,
+    }
+}
+
 /// Who may call the API: the namespace itself, routers, monitoring, and the operator.
 fn from_outside(v: &Validated) -> NetworkPolicyIngressRule {
     let own = NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
@@ -156,13 +166,10 @@ fn from_outside(v: &Validated) -> NetworkPolicyIngressRule {
 
 /// Whom the API pods may call.
 fn from_api(v: &Validated) -> Vec<NetworkPolicyEgressRule> {
-    let mut rules = Vec::new();
-    let parts = [
-        (v.spec.cache.type_ == CacheType::Standalone, Component::Redis, REDIS),
-        (v.spec.pooler.type_ == PoolerType::PgBouncer, Component::PgBouncer, PGBOUNCER),
-    ];
-    for (_, component, port) in parts.into_iter().filter(|(there, _, _)| *there) {
-        rules.push(NetworkPolicyEgressRule { to: Some(vec![part(v, component)]), ports: Some(vec![tcp(port)]) });
+    let cache = redis_ports(v).unwrap_or_default();
+    let mut rules: Vec<_> = cache.into_iter().map(|port| to_part(v, Component::Redis, port)).collect();
+    if v.spec.pooler.type_ == PoolerType::PgBouncer {
+        rules.push(to_part(v, Component::PgBouncer, PGBOUNCER));
     }
     rules.extend(to_external_cache(v));
     rules.extend(to_database(v, false));
@@ -188,10 +195,10 @@ fn to_external_cache(v: &Validated) -> Vec<NetworkPolicyEgressRule> {
     let external = v.spec.cache.external.as_ref().filter(|_| v.spec.cache.type_ == CacheType::External);
     let Some(external) = external else { return Vec::new() };
     let named = external.addresses.iter().filter_map(|address| address.rsplit_once(':'));
-    let mut rules: Vec<_> = named.flat_map(|(host, port)| to_host(host, port.parse().unwrap_or(REDIS))).collect();
+    let mut rules: Vec<_> = named.flat_map(|(host, port)| to_host(host, port.parse().unwrap_or(redis::PORT))).collect();
     if external.mode == RedisMode::Sentinel {
         // Sentinels name the server by an address that nobody knows before.
-        rules.push(NetworkPolicyEgressRule { to: None, ports: Some(vec![tcp(REDIS)]) });
+        rules.push(NetworkPolicyEgressRule { to: None, ports: Some(vec![tcp(redis::PORT)]) });
     }
     rules
 }
@@ -244,6 +251,10 @@ fn to_host(host: &str, port: i32) -> Vec<NetworkPolicyEgressRule> {
         [_, of] => vec![inside(namespace(NAMESPACE_NAME, of)), anywhere()],
         _ => vec![anywhere()],
     }
+}
+
+fn to_part(v: &Validated, component: Component, port: i32) -> NetworkPolicyEgressRule {
+    NetworkPolicyEgressRule { to: Some(vec![part(v, component)]), ports: Some(vec![tcp(port)]) }
 }
 
 fn part(v: &Validated, component: Component) -> NetworkPolicyPeer {

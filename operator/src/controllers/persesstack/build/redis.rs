@@ -1,5 +1,7 @@
 //! Redis, the cache that the API pods share.
 
+mod sentinel;
+
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::Container;
 
@@ -9,53 +11,65 @@ use super::{Cache, exporter, meta};
 use crate::controllers::persesstack::validate::Validated;
 use crate::sizing::{Bytes, RedisSizing};
 
-/// Service and Deployment.
+pub(super) use sentinel::{LEADER, addresses};
+
+/// Port of the server.
+pub(super) const PORT: i32 = 6379;
+/// Port of a sentinel.
+pub(super) const SENTINEL_PORT: i32 = 26379;
+
+/// One pod, or three with sentinels.
 pub(super) fn build(v: &Validated, sizing: &RedisSizing) -> Cache {
+    if sizing.sentinels {
+        return sentinel::build(v, sizing);
+    }
     let name = v.names.redis();
     // Without the Secret there is nothing to sign in with.
     let deployment = v.generated.text(&name, "users.acl").map(|acl| deployment(v, sizing, acl));
-    let service = meta::service(v, name, Component::Redis, "redis", 6379);
-    Cache { service: exporter::served(v, service, exporter::REDIS), deployment }
+    let service = meta::service(v, name, Component::Redis, "redis", PORT);
+    Cache {
+        config: None,
+        services: vec![exporter::served(v, service, exporter::REDIS)],
+        deployment,
+        stateful_set: None,
+        pdb: None,
+    }
+}
+
+/// What every Redis of a stack is set up with.
+fn settings(sizing: &RedisSizing) -> Vec<(&'static str, Vec<String>)> {
+    let maxmemory = sizing.maxmemory.value.0.to_string();
+    let settings: [(&'static str, &[&str]); 11] = [
+        ("port", &["6379"]),
+        // Loopback and pod address, IPv6 where there is one. Protected mode looks at the default user, which is off.
+        ("bind", &["*", "-::*"]),
+        ("protected-mode", &["no"]),
+        ("dir", &["/data"]),
+        ("maxmemory", &[&maxmemory]),
+        ("maxmemory-policy", &["allkeys-lru"]),
+        ("save", &["900", "1"]),
+        ("appendonly", &["no"]),
+        // A full disk must not stop writes to a cache.
+        ("stop-writes-on-bgsave-error", &["no"]),
+        ("lazyfree-lazy-eviction", &["yes"]),
+        ("tcp-keepalive", &["60"]),
+    ];
+    settings.into_iter().map(|(name, words)| (name, pod::words(words))).collect()
 }
 
 fn deployment(v: &Validated, sizing: &RedisSizing, acl: &str) -> Deployment {
     let name = v.names.redis();
+    let mut options = settings(sizing);
+    // Where it was always: a moved argument would start the pod anew.
+    options.insert(3, ("aclfile", pod::words(&["/etc/perses/redis/users.acl"])));
+    let args = options.into_iter().flat_map(|(name, words)| [vec![format!("--{name}")], words].concat()).collect();
     let container = Container {
         name: "redis".to_owned(),
         image: Some(v.images.redis.clone()),
         // Plain program name: found in the official image and in Debian's packages alike, past any entry point.
         command: Some(pod::words(&["redis-server"])),
-        args: Some(pod::words(&[
-            "--port",
-            "6379",
-            // Loopback and pod address, IPv6 where there is one. Protected mode looks at the default user, which is off.
-            "--bind",
-            "*",
-            "-::*",
-            "--protected-mode",
-            "no",
-            "--aclfile",
-            "/etc/perses/redis/users.acl",
-            "--dir",
-            "/data",
-            "--maxmemory",
-            &sizing.maxmemory.value.0.to_string(),
-            "--maxmemory-policy",
-            "allkeys-lru",
-            "--save",
-            "900",
-            "1",
-            "--appendonly",
-            "no",
-            // A full disk must not stop writes to a cache.
-            "--stop-writes-on-bgsave-error",
-            "no",
-            "--lazyfree-lazy-eviction",
-            "yes",
-            "--tcp-keepalive",
-            "60",
-        ])),
-        ports: Some(vec![pod::port("redis", 6379)]),
+        args: Some(args),
+        ports: Some(vec![pod::port("redis", PORT)]),
         resources: Some(pod::resources(&sizing.compute)),
         startup_probe: Some(pod::tcp_probe("redis", Timing { period: 1, timeout: 1, failures: 120 })),
         readiness_probe: Some(pod::tcp_probe("redis", Timing { period: 5, timeout: 2, failures: 2 })),

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::api::drain as api_drain;
 use super::limits_file;
 use super::pgbouncer::drain;
+use super::redis;
 use super::sign_in;
 use super::target::{self, Address, Target};
 use crate::api::v1alpha1::{CacheType, ExposureType, PoolerType, RedisMode};
@@ -26,7 +27,7 @@ pub(super) const REDIS_AUTHORITY: &str = "/etc/perses/redis-ca";
 /// The file that `serve` reads. Holds no secret: passwords and keys are named by file.
 pub(super) fn serve(v: &Validated, sizing: &Sizing, endpoint: &Endpoint) -> Result<String, Invalid> {
     let mut cache = json!({ "l1_max_bytes": sizing.api.l1_max_bytes.value.0, "dashboard_ttl": "5m" });
-    if let Some(redis) = redis(v) {
+    if let Some(redis) = redis(v, sizing) {
         cache["redis"] = redis;
     }
     let target = target::api(v, sizing, endpoint);
@@ -146,15 +147,24 @@ fn postgres(endpoint: &Endpoint, target: &Target, max_connections: i32) -> Value
 }
 
 /// `cache.redis`; `None` without a shared cache, and while the credentials of an external one are waited for.
-fn redis(v: &Validated) -> Option<Value> {
+fn redis(v: &Validated, sizing: &Sizing) -> Option<Value> {
     let external = match (v.spec.cache.type_, &v.spec.cache.external) {
-        (CacheType::Standalone, _) => {
+        (CacheType::Standalone | CacheType::Sentinel, _) => {
             let redis = v.names.redis();
-            return Some(json!({
-                "addr": format!("{redis}:6379"),
+            let own = json!({
                 "username": v.generated.text(&redis, "username").unwrap_or("perses"),
-                "password_file": "/etc/perses/redis/password",
-            }));
+                "password_file": format!("{REDIS}/password"),
+            });
+            let mut config = own.clone();
+            match sizing.redis.as_ref().filter(|sizing| sizing.sentinels) {
+                Some(sizing) => {
+                    config["sentinel"] = own;
+                    config["sentinel"]["addrs"] = json!(redis::addresses(v, sizing));
+                    config["sentinel"]["master_name"] = json!(redis::LEADER);
+                }
+                None => config["addr"] = json!(format!("{redis}:{}", redis::PORT)),
+            }
+            return Some(config);
         }
         (CacheType::External, Some(external)) => external,
         _ => return None,

@@ -11,7 +11,7 @@ use super::account::SERVICE_AUTHORITY_KEY;
 use super::labels::{self, Component};
 use super::names::Names;
 use super::{Monitoring, exporter, meta};
-use crate::api::v1alpha1::{CacheType, PoolerType, ServingTlsType};
+use crate::api::v1alpha1::{PoolerType, ServingTlsType};
 use crate::apply::kind::Kind;
 use crate::controllers::persesstack::validate::Validated;
 
@@ -123,7 +123,7 @@ fn service_monitor(v: &Validated) -> Value {
 fn exporters(v: &Validated) -> Vec<(String, Component)> {
     let parts = [
         (v.spec.pooler.type_ == PoolerType::PgBouncer, v.names.pgbouncer(), Component::PgBouncer),
-        (v.spec.cache.type_ == CacheType::Standalone, v.names.redis(), Component::Redis),
+        (v.spec.cache.type_.is_own(), v.names.redis(), Component::Redis),
     ];
     let there = parts.into_iter().filter(|(there, _, _)| *there && exporter::wanted(v));
     there.map(|(_, name, component)| (name, component)).collect()
