@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::certificate::{Made, State};
+
 /// Container images that a stack gets when its spec names none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DefaultImages {
@@ -68,7 +70,7 @@ impl Settings {
 
 /// Random bytes for the Secrets that are generated once; drawn by the caller so that building stays pure.
 ///
-/// A value is used only when the Secret that it is for does not exist.
+/// A value is used only when the Secret that it is for does not exist, or when it is replaced.
 #[derive(Clone)]
 pub struct Entropy {
     /// `<stack>-keys`.
@@ -84,24 +86,9 @@ pub struct Entropy {
     /// `<stack>-pgbouncer-client`.
     pub pooler_password: [u8; 24],
     /// `<stack>-pgbouncer-tls`; empty when no such Secret is to be made.
-    pub pooler_certificate: Certificate,
-}
-
-/// A certificate with its key, and who signed it: three PEM texts.
-#[derive(Clone, Default)]
-pub struct Certificate {
-    /// The authority's certificate.
-    pub authority: String,
-    /// The certificate.
-    pub certificate: String,
-    /// Its private key.
-    pub key: String,
-}
-
-impl fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Certificate(redacted)")
-    }
+    pub pooler_certificate: Made,
+    /// The same, in place of what it holds: of this one something was due.
+    pub pooler_renewal: Option<Made>,
 }
 
 impl Entropy {
@@ -120,11 +107,13 @@ impl Entropy {
             redis_peer_password: short("redis-peers"),
             database_password: short("database"),
             pooler_password: short("pooler"),
-            pooler_certificate: Certificate {
-                authority: "(made by the operator)\n".to_owned(),
-                certificate: "(made by the operator)\n".to_owned(),
-                key: "(made by the operator, secret)\n".to_owned(),
+            pooler_certificate: Made {
+                data: [("ca.crt", ""), ("ca.key", ", secret"), ("tls.crt", ""), ("tls.key", ", secret")]
+                    .map(|(key, kind)| (key.to_owned(), format!("(made by the operator{kind})\n").into_bytes()))
+                    .into(),
+                state: State::default(),
             },
+            pooler_renewal: None,
         }
     }
 }

@@ -34,7 +34,7 @@ impl Inventory {
         stack: &str,
         capabilities: &mut Capabilities,
     ) -> Result<Self, ApplyError> {
-        let selector = ListParams::default().labels(&format!("{INSTANCE_KEY}={stack},{MANAGED_BY_KEY}={MANAGED_BY}"));
+        let selector = of_stack(stack);
         let there = Kind::all().filter(|kind| capabilities.of(*kind) == Availability::Present);
         let lists = there.map(|kind| {
             let selector = &selector;
@@ -79,16 +79,11 @@ impl Inventory {
         self.objects.iter().map(|((kind, name), value)| (*kind, name.as_str(), value))
     }
 
-    /// Counts the pods of each component. Those that are about to end are among them, which the status of a workload leaves out.
-    pub async fn count_pods(&mut self, client: &kube::Client, namespace: &str, stack: &str) -> Result<(), ApplyError> {
-        let selector = ListParams::default().labels(&format!("{INSTANCE_KEY}={stack},{MANAGED_BY_KEY}={MANAGED_BY}"));
-        for (_, pod) in list(client, namespace, &ApiResource::erase::<Pod>(&()), &selector).await? {
-            let ended = ["Succeeded", "Failed"].contains(&pod["status"]["phase"].as_str().unwrap_or_default());
-            if let (false, Some(component)) = (ended, pod["metadata"]["labels"][COMPONENT_KEY].as_str()) {
-                *self.pods.entry(component.to_owned()).or_default() += 1;
-            }
+    /// Counts the pods of each component.
+    pub fn count_pods(&mut self, pods: &[Value]) {
+        for component in pods.iter().filter_map(component) {
+            *self.pods.entry(component.to_owned()).or_default() += 1;
         }
-        Ok(())
     }
 
     /// How many pods of a component were counted.
@@ -100,6 +95,22 @@ impl Inventory {
     pub fn insert(&mut self, kind: Kind, name: &str, value: Value) {
         self.objects.insert((kind, name.to_owned()), value);
     }
+}
+
+/// Pods of a stack that have not ended. Those that are about to end are among them, which the status of a workload leaves out.
+pub async fn live_pods(client: &kube::Client, namespace: &str, stack: &str) -> Result<Vec<Value>, ApplyError> {
+    let pods = list(client, namespace, &ApiResource::erase::<Pod>(&()), &of_stack(stack)).await?;
+    let ended = |pod: &Value| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    Ok(pods.into_iter().map(|(_, pod)| pod).filter(|pod| !ended(pod)).collect())
+}
+
+/// The component that a pod is of.
+pub fn component(pod: &Value) -> Option<&str> {
+    pod["metadata"]["labels"][COMPONENT_KEY].as_str()
+}
+
+fn of_stack(stack: &str) -> ListParams {
+    ListParams::default().labels(&format!("{INSTANCE_KEY}={stack},{MANAGED_BY_KEY}={MANAGED_BY}"))
 }
 
 /// Lists one kind; names and whole objects.

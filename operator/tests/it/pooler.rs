@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use e2e::services::{PgBouncer, Postgres};
 use e2e::wait::wait_until;
+use k8s_openapi::jiff::Timestamp;
 use persesstack_operator::controllers::persesstack::observed::Capabilities;
 use persesstack_operator::settings::Settings;
 use persesstack_operator::{certificate, render};
@@ -22,8 +23,8 @@ fn ini(case: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pgbouncer_takes_the_files_and_speaks_tls_to_both_sides() {
     // As the operator makes them; and as Crunchy's operator does: an authority and a certificate.
-    let [own, theirs] = [(); 2].map(|()| certificate::make(&["127.0.0.1".to_owned()]).unwrap());
-    let server = Postgres::start_with_tls(&theirs.certificate, &theirs.key).await.unwrap();
+    let [own, theirs, next] = [(); 3].map(|()| certificate::make(&["127.0.0.1".to_owned()], Timestamp::now()).unwrap());
+    let server = Postgres::start_with_tls(theirs.text("tls.crt"), theirs.text("tls.key")).await.unwrap();
     let database = server.create_database().await.unwrap();
     let port = server.port();
     let ini = ini("external-ha")
@@ -38,13 +39,15 @@ async fn pgbouncer_takes_the_files_and_speaks_tls_to_both_sides() {
     assert!(!ini.contains("/etc/perses"), "{ini}");
     // Its own word for its client: the database has another one.
     let users = format!("\"perses\" \"word\"\n\"postgres\" \"{}\"\n", server.superuser_password());
+    let both = format!("{}{}", next.text("ca.crt"), own.text("ca.crt"));
     let files = [
         ("pgbouncer.ini", ini.as_str()),
         ("userlist.txt", users.as_str()),
-        ("ca.crt", theirs.authority.as_str()),
-        ("tls.crt", own.certificate.as_str()),
-        ("tls.key", own.key.as_str()),
-        ("client-ca.crt", own.authority.as_str()),
+        ("ca.crt", theirs.text("ca.crt")),
+        ("tls.crt", own.text("tls.crt")),
+        ("tls.key", own.text("tls.key")),
+        // While one authority follows another, clients trust both.
+        ("client-ca.crt", both.as_str()),
     ];
     let pooler = PgBouncer::start_on(&server, &files).await.unwrap();
     for name in [database.name.as_str(), "perses_ro"] {
@@ -69,7 +72,7 @@ async fn pgbouncer_takes_the_files_and_speaks_tls_to_both_sides() {
     .unwrap();
 
     // The certificate of another authority: nothing goes through.
-    let files = files.map(|(name, text)| (name, if name == "ca.crt" { own.authority.as_str() } else { text }));
+    let files = files.map(|(name, text)| (name, if name == "ca.crt" { own.text("ca.crt") } else { text }));
     let suspicious = PgBouncer::start_on(&server, &files).await.unwrap();
     assert!(suspicious.sql(&database.name, "word", "verify-full", "SELECT 1").await.is_err());
 }

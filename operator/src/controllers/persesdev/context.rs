@@ -14,7 +14,7 @@ use super::Pace;
 use super::kind::Kind;
 use super::select::{Authority, Instance, Stack};
 use super::server::Servers;
-use crate::api::v1alpha1::{PersesStack, ServingTls};
+use crate::api::v1alpha1::{Auth, PersesStack, ServingTls};
 use crate::backoff::Backoff;
 use crate::conditions::is_true;
 use crate::controllers::persesstack::status::condition::READY;
@@ -91,9 +91,14 @@ pub(super) fn summary(stack: &WatchedStack) -> Option<Stack> {
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
         labels: metadata.labels.clone().unwrap_or_default(),
+        native: stack.0.as_ref().is_ok_and(|stack| signs_in_natively(&stack.spec.auth)),
         tls: stack.0.as_ref().ok().and_then(|stack| stack.spec.api.tls.as_ref()).map(authority),
         ready: status.is_some_and(|status| is_true(&status.conditions, READY)),
     })
+}
+
+fn signs_in_natively(auth: &Auth) -> bool {
+    auth.kubernetes.is_none() && auth.native.unwrap_or_default().enabled
 }
 
 fn authority(tls: &ServingTls) -> Authority {

@@ -21,6 +21,8 @@ pub struct Stack {
     pub ready: bool,
     /// Who vouches for its API pods, when they serve TLS (`spec.api.tls`).
     pub tls: Option<Authority>,
+    /// Whether its administrator can sign in with a password (`spec.auth`).
+    pub native: bool,
 }
 
 /// Where the certificate is of who signed that of the API pods.
@@ -92,7 +94,7 @@ mod tests {
 
     fn stack(name: &str, pairs: &[(&str, &str)]) -> Stack {
         let (namespace, name) = ("obs".to_owned(), name.to_owned());
-        Stack { namespace, uid: name.clone(), name, labels: labels(pairs), ready: true, tls: None }
+        Stack { namespace, uid: name.clone(), name, labels: labels(pairs), ready: true, tls: None, native: true }
     }
 
     fn source(selector: Selector, copies: &[&str]) -> Source {

@@ -25,6 +25,8 @@ use crate::leader::Chain;
 
 /// The wait after a sign-in that was refused: the server slows down who fails often.
 const SIGN_IN_PAUSE: Duration = Duration::from_secs(30);
+/// The operator's own token is no way in: whoever runs a stack chooses its image, which would get to see it.
+const NO_NATIVE: &str = "spec.auth of the stack has no native sign-in, which syncing needs: nothing is synced into it";
 const LOGIN: &str = "/api/auth/providers/native/login";
 
 /// Where the server of a stack answers: a URL without a final slash.
@@ -228,8 +230,11 @@ impl Server<'_> {
         .await
     }
 
-    /// Fails at once while the server is left alone, and decides from the result for how long it is.
+    /// Fails at once where nobody can sign in and while the server is left alone, and decides from the result for how long it is.
     async fn guarded<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        if !self.stack.native {
+            return Err(Fault::SignIn(NO_NATIVE.to_owned()));
+        }
         if let Some((until, fault)) = &self.session.rest.lock().away
             && *until > Instant::now()
         {
@@ -395,7 +400,8 @@ mod tests {
     #[test]
     fn the_default_address_is_the_service() {
         let (namespace, name) = ("obs".to_owned(), "perses".to_owned());
-        let stack = Stack { namespace, name, uid: String::new(), labels: [].into(), ready: true, tls: None };
+        let stack =
+            Stack { namespace, name, uid: String::new(), labels: [].into(), ready: true, tls: None, native: true };
         assert_eq!(services()(&stack), "http://perses-api.obs.svc:8080");
         assert_eq!(services()(&Stack { tls: Some(Authority::OpenShift), ..stack }), "https://perses-api.obs.svc:8080");
     }

@@ -124,6 +124,7 @@ mod tests {
             labels: [("env".to_owned(), "prod".to_owned())].into(),
             ready: true,
             tls: None,
+            native: true,
         };
         let object = |selector: Value, annotations: Value| -> DynamicObject {
             serde_json::from_value(json!({"metadata": {"name": "a", "annotations": annotations},

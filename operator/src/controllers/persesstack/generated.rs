@@ -12,7 +12,8 @@ use super::references::{CERTIFICATE_KEYS, fingerprint};
 use super::rotation::{self, State, Step, View, What};
 use super::validate::{Endpoint, Generated, Invalid, Login, PoolerCertificate, Redacted, SecretRef};
 use super::waits::{Part, Waits};
-use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStack, PoolerType};
+use crate::api::v1alpha1::{CacheType, DatabaseType, PersesStack, PersesStackSpec, PoolerType};
+use crate::certificate;
 use crate::settings::Entropy;
 
 pub(super) use self::peers::PEER;
@@ -76,20 +77,29 @@ pub(super) fn resolve(
         let fresh = data([("username", POOLER_USER.to_owned()), ("password", word(&entropy.pooler_password))]);
         add(names.pgbouncer_client(), &["username", "password"], fresh, Part::WITH_POOLER)?;
     }
-    if spec.pooler.tls.as_ref().is_some_and(|tls| tls.secret_ref.is_none()) {
-        let pair = &entropy.pooler_certificate;
-        let fresh = data([
-            ("ca.crt", pair.authority.clone()),
-            ("tls.crt", pair.certificate.clone()),
-            ("tls.key", pair.key.clone()),
-        ]);
-        add(names.pgbouncer_tls(), &CERTIFICATE_KEYS, fresh, Part::WITH_POOLER)?;
+    let mut certificate = None;
+    if own_certificate(spec) {
+        let (name, fresh) = (names.pgbouncer_tls(), &entropy.pooler_certificate);
+        add(name.clone(), &CERTIFICATE_KEYS, fresh.data.clone(), Part::WITH_POOLER)?;
+        certificate = match observed.secrets.get(&name) {
+            None => Some(fresh.state.clone()),
+            Some(existing) => existing.rotation.as_deref().and_then(certificate::State::of),
+        };
+        if let (Some(data), Some(renewed)) = (secrets.get_mut(&name), &entropy.pooler_renewal) {
+            data.clone_from(&renewed.data);
+            certificate = Some(renewed.state.clone());
+        }
     }
     if let Some(data) = waits.hold(encryption_key(names, observed, entropy), Part::WITH_KEYS)? {
         secrets.insert(names.keys(), data);
     }
     let rotations = rotate(stack, names, observed, entropy, &mut secrets);
-    Ok(Generated { secrets, rotations })
+    Ok(Generated { secrets, rotations, certificate })
+}
+
+/// Whether the operator makes the pooler's certificate.
+pub(super) fn own_certificate(spec: &PersesStackSpec) -> bool {
+    spec.pooler.tls.as_ref().is_some_and(|tls| tls.secret_ref.is_none())
 }
 
 /// Takes rotations one step further, where they are asked for or under way.
@@ -192,18 +202,22 @@ impl Generated {
         self.secrets.get(secret).is_some_and(|data| data.contains_key(key))
     }
 
-    /// The rotation of a Secret, if there ever was one.
-    pub(super) fn rotation(&self, secret: &str, names: &Names) -> Option<&State> {
+    /// What the annotation of a Secret says: how far its rotation is, if there ever was one, or how old its certificate is.
+    pub(super) fn state(&self, secret: &str, names: &Names) -> Option<String> {
+        if secret == names.pgbouncer_tls() {
+            return self.certificate.as_ref().map(certificate::State::text);
+        }
         // That of the peers follows.
         let secret = if secret == names.redis_peers() { names.redis() } else { secret.to_owned() };
         let what = What::ALL.into_iter().find(|what| what_secret(*what, names) == secret)?;
-        self.rotations.get(&what)
+        self.rotations.get(&what).map(State::text)
     }
 
     /// The certificate that was made for the pooler; `None` while it is waited for.
     pub(super) fn pooler_certificate(&self, names: &Names) -> Option<PoolerCertificate> {
         let secret = names.pgbouncer_tls();
-        let fingerprint = fingerprint(self.secrets.get(&secret)?);
+        // An authority that is put beside the present one is no reason to start the pooler anew.
+        let fingerprint = fingerprint(self.secrets.get(&secret)?, &["tls.crt", "tls.key"]);
         Some(PoolerCertificate { secret, fingerprint })
     }
 

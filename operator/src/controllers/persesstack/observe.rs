@@ -5,16 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
-use kube::api::{Api, ListParams};
+use kube::api::Api;
 use serde_json::Value;
 
 use super::admission;
 use super::build::SUSPENDED;
 use super::build::account::{CLUSTER_ROLES, cluster_roles};
-use super::build::labels::{COMPONENT_KEY, Component, INSTANCE_KEY};
+use super::build::labels::Component;
 use super::build::names::Names;
 use super::context::Context;
 use super::crunchy::ClusterState;
@@ -28,7 +27,7 @@ use super::survey;
 use super::{datasources, frontends, platform, sign_in};
 use crate::api::v1alpha1::{DatabaseType, LocalReference, PersesStack, PersesStackSpec, ServingTlsType};
 use crate::apply::cluster::{Bindings, holds_bindings};
-use crate::apply::inventory::Inventory;
+use crate::apply::inventory::{Inventory, component, live_pods};
 use crate::apply::kind::Kind;
 use crate::apply::owner::{Claim, StackId, claim};
 use crate::apply::{ApplyError, verb};
@@ -67,9 +66,6 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     let (read, facts) =
         tokio::join!(inventory(context, id), survey::facts(&context.client, &context.cluster, &id.namespace));
     let (mut inventory, capabilities) = read?;
-    if stack.spec.suspend {
-        inventory.count_pods(&context.client, &id.namespace, &id.name).await?;
-    }
     let mut observed = Observed { capabilities, facts, ..Observed::default() };
     for name in generated.iter().chain(&referenced) {
         if let Some((secret, owner)) = secret(context, id, &inventory, name).await? {
@@ -78,6 +74,15 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
             }
             observed.secrets.insert(name.clone(), secret);
         }
+    }
+    let rotating = observed.secrets.values().filter_map(State::of).any(|state| state.step != Step::Done);
+    let pods = if stack.spec.suspend || rotating {
+        live_pods(&context.client, &id.namespace, &id.name).await?
+    } else {
+        Vec::new()
+    };
+    if stack.spec.suspend {
+        inventory.count_pods(&pods);
     }
     for name in config_maps {
         if let Some(data) = config_map(context, id, &name).await? {
@@ -96,7 +101,11 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     observed.ingress_classes = frontends::ingress_classes(context, &stack.spec.exposure).await?;
     observed.listeners = frontends::listeners(context, &stack.spec.exposure, capabilities, id).await?;
     observed.workloads = workloads(&inventory, &names, None, &observed.listeners);
-    observed.rotation = evidence(context, id, &inventory, &observed).await?;
+    observed.rotation = if rotating {
+        evidence(&names, &inventory, &pods, &observed.workloads)
+    } else {
+        Evidence { now: Timestamp::now(), ..Evidence::default() }
+    };
     found_data(&mut observed, stack, &inventory, &names);
     if capabilities.of(Kind::PostgresCluster) == Availability::Present
         && matches!(stack.spec.database.type_, DatabaseType::Crunchy | DatabaseType::Auto)
@@ -108,33 +117,17 @@ pub async fn observe(context: &Context, stack: &PersesStack, id: &StackId) -> Re
     Ok(Picture { inventory, observed, bindings })
 }
 
-/// What the cluster shows of rotations. Pods are looked at while one is under way only.
-async fn evidence(
-    context: &Context,
-    id: &StackId,
-    inventory: &Inventory,
-    observed: &Observed,
-) -> Result<Evidence, ApplyError> {
+/// What the cluster shows of rotations.
+fn evidence(names: &Names, inventory: &Inventory, pods: &[Value], workloads: &Workloads) -> Evidence {
     let mut evidence = Evidence { now: Timestamp::now(), ..Evidence::default() };
-    if !observed.secrets.values().filter_map(State::of).any(|state| state.step != Step::Done) {
-        return Ok(evidence);
-    }
-    let (names, workloads) = (Names::new(id.name.clone()), &observed.workloads);
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &id.namespace);
-    let params = ListParams::default().labels(&format!("{INSTANCE_KEY}={}", id.name));
-    let pods = pods.list(&params).await.map_err(|source| ApplyError::new("Pod", "", verb::LIST, source))?.items;
-    let seen = |name: &str, state: Option<&WorkloadState>, component: Component| {
+    let seen = |name: &str, state: Option<&WorkloadState>, of: Component| {
         let live = [Kind::Deployment, Kind::StatefulSet].into_iter().find_map(|kind| inventory.get(kind, name));
         let live = live.filter(|_| state.is_some_and(WorkloadState::settled))?;
-        let template = live["spec"]["template"]["metadata"]["annotations"][rotation::SEEN].as_str().unwrap_or_default();
+        let says = |metadata: &Value| metadata["annotations"][rotation::SEEN].as_str().unwrap_or_default().to_owned();
+        let template = says(&live["spec"]["template"]["metadata"]);
         // One that is being stopped goes on for a while, with what it had.
-        let of_it = |pod: &&Pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            let ended = matches!(phase, Some("Succeeded" | "Failed"));
-            !ended && pod.labels().get(COMPONENT_KEY).is_some_and(|found| found == component.as_str())
-        };
-        let says = |pod: &Pod| pod.annotations().get(rotation::SEEN).map_or("", String::as_str) == template;
-        pods.iter().filter(of_it).all(says).then(|| template.to_owned())
+        let mut of_it = pods.iter().filter(|pod| component(pod) == Some(of.as_str()));
+        of_it.all(|pod| says(&pod["metadata"]) == template).then_some(template)
     };
     evidence.api = seen(&names.api(), workloads.api.as_ref(), Component::Api);
     evidence.redis = seen(&names.redis(), workloads.redis.as_ref(), Component::Redis);
@@ -144,7 +137,7 @@ async fn evidence(
         Some((step.to_owned(), workloads.migrations.get(name)?.clone()))
     };
     evidence.jobs = inventory.of_kind(Kind::Job).filter_map(step).collect();
-    Ok(evidence)
+    evidence
 }
 
 /// Which store has this stack's data, and how large its volume is. PURE.

@@ -57,7 +57,7 @@ pub struct SecretData {
     pub data: BTreeMap<String, Vec<u8>>,
     /// Whether the Secret carries our labels for this stack.
     pub ours: bool,
-    /// How far its rotation is: the annotation [`STATE`](super::rotation::STATE).
+    /// How far its rotation is, or how old its certificate: the annotation [`STATE`](super::rotation::STATE).
     pub rotation: Option<String>,
 }
 

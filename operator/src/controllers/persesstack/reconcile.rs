@@ -17,6 +17,7 @@ use super::build::{build, hosts};
 use super::context::Context;
 use super::enact::{Applied, apply};
 use super::feasible::{self, Feasibility, judge};
+use super::generated::own_certificate;
 use super::inputs::sign_in_seconds;
 use super::leave::unbind;
 use super::observe::{Picture, observe, workloads};
@@ -30,7 +31,7 @@ use crate::apply::footprint::{footprint, present, runs};
 use crate::apply::order::{Plan, plan};
 use crate::apply::owner::StackId;
 use crate::apply::{ApplyError, verb};
-use crate::certificate;
+use crate::certificate::{self, Made};
 use crate::conditions::is_true;
 use crate::settings::{Entropy, Settings};
 use crate::sizing::{Sizing, size};
@@ -212,13 +213,14 @@ pub fn decide(
     Ok(Ready { validated, sizing, plan, feasibility, held })
 }
 
-/// Fresh random bytes. They are used only where a generated Secret does not exist.
+/// Fresh random bytes. They are used only where a generated Secret does not exist, or has to be replaced.
 fn entropy(stack: &PersesStack, observed: &Observed) -> Result<Entropy, Invalid> {
-    let own = stack.spec.pooler.tls.as_ref().is_some_and(|tls| tls.secret_ref.is_none());
-    let name = Names::new(stack.name_any());
-    let missing = own && !observed.secrets.contains_key(&name.pgbouncer_tls());
-    let names = || hosts(&name.pgbouncer(), &stack.namespace().unwrap_or_default());
-    let pooler_certificate = missing.then(|| certificate::make(&names())).transpose();
+    let (pooler_certificate, pooler_renewal) = certificates(stack, observed).map_err(|error| Invalid {
+        reason: "CertificateFailed",
+        message: format!("spec.pooler.tls: a certificate cannot be made: {error}; it is tried again"),
+        waiting_for: None,
+        terminal: false,
+    })?;
     Ok(Entropy {
         encryption_key: rand::random(),
         admin_password: rand::random(),
@@ -226,13 +228,24 @@ fn entropy(stack: &PersesStack, observed: &Observed) -> Result<Entropy, Invalid>
         redis_peer_password: rand::random(),
         database_password: rand::random(),
         pooler_password: rand::random(),
-        pooler_certificate: pooler_certificate
-            .map_err(|error| Invalid {
-                reason: "CertificateFailed",
-                message: format!("spec.pooler.tls: a certificate cannot be made: {error}; it is tried again"),
-                waiting_for: None,
-                terminal: false,
-            })?
-            .unwrap_or_default(),
+        pooler_certificate,
+        pooler_renewal,
     })
+}
+
+/// The pooler's certificate where there is none, and what its Secret holds from now on where something is due.
+fn certificates(stack: &PersesStack, observed: &Observed) -> Result<(Made, Option<Made>), rcgen::Error> {
+    if !own_certificate(&stack.spec) {
+        return Ok((Made::default(), None));
+    }
+    let (names, now) = (Names::new(stack.name_any()), observed.rotation.now);
+    let hosts = hosts(&names.pgbouncer(), &stack.namespace().unwrap_or_default());
+    match observed.secrets.get(&names.pgbouncer_tls()) {
+        None => Ok((certificate::make(&hosts, now)?, None)),
+        Some(found) if found.ours => {
+            let state = found.rotation.as_deref().and_then(certificate::State::of);
+            Ok((Made::default(), certificate::renew(&found.data, state.as_ref(), &hosts, now)?))
+        }
+        Some(_) => Ok((Made::default(), None)),
+    }
 }

@@ -107,17 +107,17 @@ pub(super) fn pooler_certificate(name: &str, secret: Option<&SecretData>) -> Res
     for key in CERTIFICATE_KEYS {
         required(secret, name, key, purpose)?;
     }
-    Ok(PoolerCertificate { secret: name.to_owned(), fingerprint: fingerprint(&secret.data) })
+    Ok(PoolerCertificate { secret: name.to_owned(), fingerprint: fingerprint(&secret.data, &CERTIFICATE_KEYS) })
 }
 
 /// Keys of a Secret with a certificate: the certificate, its key, and who signed it.
 pub(super) const CERTIFICATE_KEYS: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
 
-/// Stands for the certificate and its key.
-pub(super) fn fingerprint(data: &BTreeMap<String, Vec<u8>>) -> String {
+/// Stands for the values of some keys.
+pub(super) fn fingerprint(data: &BTreeMap<String, Vec<u8>>, keys: &[&str]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for key in CERTIFICATE_KEYS {
-        let value = data.get(key).map(Vec::as_slice).unwrap_or_default();
+    for key in keys {
+        let value = data.get(*key).map(Vec::as_slice).unwrap_or_default();
         hasher.update(&(value.len() as u64).to_le_bytes()).update(value);
     }
     hasher.finalize().to_hex()[..16].to_owned()

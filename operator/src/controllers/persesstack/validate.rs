@@ -18,6 +18,7 @@ use crate::api::v1alpha1::{
     CacheType, DatabaseType, Datasource, ExposureType, PersesStack, PersesStackSpec, PoolerType,
 };
 use crate::apply::kind::Kind;
+use crate::certificate;
 use crate::settings::{DefaultImages, Entropy, Settings};
 use crate::sizing::Inputs;
 
@@ -115,6 +116,8 @@ pub struct Generated {
     pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// How far their rotations are.
     pub rotations: rotation::States,
+    /// How old the pooler's certificate is; `None` when the operator makes none, or does not know.
+    pub certificate: Option<certificate::State>,
 }
 
 impl fmt::Debug for Generated {

@@ -64,6 +64,8 @@ pub(crate) enum Fate {
     Works,
     /// It does not start; the container of a Job ends with this status.
     Fails(i32),
+    /// It runs, and neither gets ready nor comes to its end.
+    Hangs,
 }
 
 fn status(component: &str, container: &str, fate: Fate) -> Option<Value> {
@@ -78,6 +80,7 @@ fn status(component: &str, container: &str, fate: Fate) -> Option<Value> {
             {"type": "Ready", "status": "True", "lastTransitionTime": now},
             {"type": "ContainersReady", "status": "True", "lastTransitionTime": now}]})),
         (false, Fate::Fails(_)) => None,
+        (_, Fate::Hangs) => Some(json!({"phase": "Running", "startTime": now})),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::api::DeleteParams;
 use persesstack_operator::controllers::persesdev::Pace;
 use persesstack_operator::controllers::persesdev::kind::Kind;
 use serde_json::json;
@@ -36,13 +37,47 @@ async fn a_narrowed_selector_removes_the_copies() {
     let none = fixture.selector(&json!({"stack": "none"}));
     fixture.merge(Kind::Dashboard, "cpu", json!({"spec": {"instanceSelector": none}})).await;
     becomes(&one.1, &path, false).await;
+    is_free(&fixture, "cpu").await;
+}
+
+/// Nothing of ours is left on a dashboard.
+async fn is_free(fixture: &Fixture, name: &str) {
     within("the resource to be free", DEADLINE, async || {
-        let object = fixture.api(Kind::Dashboard).get("cpu").await.unwrap();
+        let object = fixture.api(Kind::Dashboard).get(name).await.unwrap();
         let free = object.metadata.finalizers.unwrap_or_default().is_empty()
             && !object.metadata.annotations.unwrap_or_default().contains_key("persesstack.io/copies");
-        (free && fixture.condition(Kind::Dashboard, "cpu").await.is_none()).then_some(())
+        (free && fixture.condition(Kind::Dashboard, name).await.is_none()).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stack_that_is_deleted_holds_no_resource_and_takes_them_up_when_it_is_made_again() {
+    let Some(fixture) = Fixture::new("parted").await else { return };
+    let stack = fixture.stack("perses").await;
+    let server = stack.client().await.unwrap();
+    let path = |name: &str| format!("/api/v1/projects/{}/dashboards/{name}", fixture.space.namespace);
+    for name in ["kept", "deleted"] {
+        fixture.create(Kind::Dashboard, name, &dashboard(), &json!({})).await;
+    }
+    let _running = fixture.run();
+    for name in ["kept", "deleted"] {
+        fixture.says(Kind::Dashboard, name, "Synced").await;
+    }
+    fixture.space.stacks().delete("perses", &DeleteParams::default()).await.unwrap();
+    for name in ["kept", "deleted"] {
+        is_free(&fixture, name).await;
+    }
+    fixture.delete(Kind::Dashboard, "deleted").await;
+    fixture.gone(Kind::Dashboard, "deleted").await;
+
+    // Made again over the data that was retained, copies included: what has no resource any more is swept.
+    assert!(stored(&server, &path("kept")).await.is_some() && stored(&server, &path("deleted")).await.is_some());
+    fixture.secrets().delete("perses-admin", &DeleteParams::default()).await.unwrap();
+    fixture.stack_at("perses", &stack.url()).await;
+    fixture.says(Kind::Dashboard, "kept", "Synced").await;
+    becomes(&server, &path("deleted"), false).await;
+    assert!(stored(&server, &path("kept")).await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

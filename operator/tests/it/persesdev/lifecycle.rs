@@ -5,7 +5,7 @@ use kube::api::{DeleteParams, DynamicObject, PostParams};
 use persesstack_operator::controllers::persesdev::kind::{self, GROUP, Kind};
 use serde_json::json;
 
-use super::{Fixture, PACE, becomes, dashboard, datasource, install, stored};
+use super::{Fixture, NOWHERE, PACE, becomes, dashboard, datasource, install, stored};
 use crate::access::{Scope, account};
 use crate::cluster::{DEADLINE, control_plane, within};
 
@@ -60,6 +60,24 @@ async fn a_stack_that_is_not_ready_is_waited_for() {
     assert!(running.writes().is_empty());
     fixture.ready("perses", true).await;
     fixture.says(Kind::Dashboard, "cpu", "Synced").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stack_without_native_sign_in_is_told_from_one_with_it() {
+    let Some(fixture) = Fixture::new("native").await else { return };
+    let server = fixture.stack("with").await;
+    let oidc = json!([{"name": "sso", "issuer": "https://sso.example", "client": {"secretRef": {"name": "sso"}}}]);
+    let without = [json!({"kubernetes": {}}), json!({"native": {"enabled": false}, "oidc": oidc})];
+    for (at, auth) in without.into_iter().enumerate() {
+        // Nobody asks there, and no password is sent.
+        fixture.stack_with(&format!("without-{at}"), NOWHERE, &json!({"users": 5, "auth": auth})).await;
+    }
+    fixture.create(Kind::Dashboard, "cpu", &dashboard(), &json!({})).await;
+    let _running = fixture.run();
+    let message = fixture.says(Kind::Dashboard, "cpu", "SignInFailed").await;
+    assert!(message.contains("no native sign-in") && message.contains("without-1"), "{message}");
+    let path = format!("/api/v1/projects/{}/dashboards/cpu", fixture.space.namespace);
+    becomes(&server.client().await.unwrap(), &path, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,20 +2,20 @@
 
 use e2e::services::{ApiServer, Tls};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use persesstack_operator::certificate;
+use persesstack_operator::certificate::{self, Made};
 use persesstack_operator::controllers::persesdev::kind::Kind;
-use persesstack_operator::settings::Certificate;
 use serde_json::{Value, json};
 
 use super::{Fixture, PASSWORD, becomes, dashboard, stored};
 
-fn pair() -> Certificate {
-    certificate::make(&["127.0.0.1".to_owned()]).unwrap()
+fn pair() -> Made {
+    certificate::make(&["127.0.0.1".to_owned()], Timestamp::now()).unwrap()
 }
 
-fn tls(pair: &Certificate) -> Tls<'_> {
-    Tls { certificate: &pair.certificate, key: &pair.key, authority: &pair.authority }
+fn tls(pair: &Made) -> Tls<'_> {
+    Tls { certificate: pair.text("tls.crt"), key: pair.text("tls.key"), authority: pair.text("ca.crt") }
 }
 
 /// The Secret of the certificate, with this `ca.crt`.
@@ -36,13 +36,13 @@ async fn the_authority_beside_the_certificate_is_trusted_and_no_other() {
     let (first, second) = (pair(), pair());
     let mut server = ApiServer::start_with_tls("admin", PASSWORD, tls(&first)).await.unwrap();
     fixture.stack_with("perses", &server.url(), &own()).await;
-    certify(&fixture, &second.authority).await;
+    certify(&fixture, second.text("ca.crt")).await;
     fixture.create(Kind::Dashboard, "cpu", &dashboard(), &json!({})).await;
     let running = fixture.run();
     let message = fixture.says(Kind::Dashboard, "cpu", "StackUnreachable").await;
     assert!(message.contains("certificate"), "{message}");
     assert!(running.writes().is_empty());
-    certify(&fixture, &first.authority).await;
+    certify(&fixture, first.text("ca.crt")).await;
     fixture.says(Kind::Dashboard, "cpu", "Synced").await;
     let path = format!("/api/v1/projects/{}/dashboards/cpu", fixture.space.namespace);
     assert!(stored(&server.client().await.unwrap(), &path).await.is_some());
@@ -51,7 +51,7 @@ async fn the_authority_beside_the_certificate_is_trusted_and_no_other() {
     server.stop().await.unwrap();
     server.present(tls(&second)).unwrap();
     server.start_again().await.unwrap();
-    certify(&fixture, &second.authority).await;
+    certify(&fixture, second.text("ca.crt")).await;
     fixture.create(Kind::Dashboard, "memory", &dashboard(), &json!({})).await;
     fixture.says(Kind::Dashboard, "memory", "Synced").await;
     let path = path.replace("cpu", "memory");
@@ -72,7 +72,7 @@ async fn the_authority_of_openshifts_services_is_waited_for() {
     let _running = fixture.run();
     let message = fixture.says(Kind::Dashboard, "cpu", "StackUnreachable").await;
     assert!(message.contains("key service-ca.crt in ConfigMap perses-service-ca"), "{message}");
-    let filled = Patch::Merge(json!({"data": {"service-ca.crt": pair.authority}}));
+    let filled = Patch::Merge(json!({"data": {"service-ca.crt": pair.text("ca.crt")}}));
     maps.patch("perses-service-ca", &PatchParams::default(), &filled).await.unwrap();
     fixture.says(Kind::Dashboard, "cpu", "Synced").await;
 }

@@ -6,6 +6,7 @@ mod crunchy;
 mod exporter;
 mod exposure;
 mod hpa;
+mod job;
 pub mod labels;
 mod limits_file;
 mod meta;
@@ -242,8 +243,8 @@ fn retained(v: &Validated, sizing: &Sizing) -> Retained {
                 Component::Api
             };
             let mut metadata = meta::retained(v, name.clone(), component);
-            let state = v.generated.rotation(name, &v.names);
-            metadata.annotations = state.map(|state| [(STATE.to_owned(), state.text())].into());
+            let state = v.generated.state(name, &v.names);
+            metadata.annotations = state.map(|state| [(STATE.to_owned(), state)].into());
             meta::secret(metadata, data.clone(), false)
         })
         .collect();

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{Container, ResourceRequirements, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Volume, VolumeMount};
 use serde_json::{Value, json};
 
-use super::api::PROGRAM;
+use super::job::{self, Run};
 use super::labels::Component;
-use super::migration::amount;
-use super::pod::{self, Pod};
+use super::pod;
 use super::{Migration, meta, server_config, sign_in};
 use crate::controllers::persesstack::rotation::{JOB, KNOWN_PASSWORD, OTHER_PASSWORD, OTHER_USER, What};
 use crate::controllers::persesstack::validate::{Endpoint, Invalid, Validated};
@@ -24,7 +23,7 @@ pub(super) fn build(v: &Validated, endpoint: &Endpoint) -> Result<Vec<Migration>
 }
 
 fn job(v: &Validated, endpoint: &Endpoint, what: What, step: String) -> Result<Migration, Invalid> {
-    let Work { arguments, security, mut volumes, mut mounts } = work(v, endpoint, what);
+    let Work { arguments, security, volumes, mounts } = work(v, endpoint, what);
     let mut config = server_config::direct(endpoint);
     if !security.is_null() {
         config["security"] = security;
@@ -36,52 +35,8 @@ fn job(v: &Validated, endpoint: &Endpoint, what: What, step: String) -> Result<M
     let config = meta::secret(metadata.clone(), data, true);
     metadata.annotations = Some(BTreeMap::from([(JOB.to_owned(), step)]));
 
-    let (user_key, password_key) = &endpoint.secret_keys;
-    volumes.extend([
-        pod::secret_volume("config", &name, &[]),
-        pod::secret_volume("database", &endpoint.secret, &[(user_key, "user"), (password_key, "password")]),
-        pod::empty_dir("tmp", "64Mi"),
-    ]);
-    mounts.extend([
-        pod::mount("config", "/etc/perses/config", true),
-        pod::mount("database", "/etc/perses/database", true),
-        pod::mount("tmp", "/tmp", false),
-    ]);
-    if let Some(ca) = &endpoint.ca {
-        volumes.push(pod::secret_volume("database-ca", &ca.secret, &[(&ca.key, "ca.crt")]));
-        mounts.push(pod::mount("database-ca", server_config::AUTHORITY, true));
-    }
-    let mut words = pod::words(arguments);
-    words.push("--config=/etc/perses/config/config.yaml".to_owned());
-    let container = Container {
-        name: "rotate".to_owned(),
-        image: Some(v.images.api_server.clone()),
-        command: Some(pod::words(&[PROGRAM])),
-        args: Some(words),
-        resources: Some(ResourceRequirements {
-            requests: Some(amount("50m", "64Mi")),
-            limits: Some(amount("1", "256Mi")),
-            claims: None,
-        }),
-        volume_mounts: Some(mounts),
-        ..Container::default()
-    };
-    let template = pod::template(
-        v,
-        Pod {
-            component: Component::Migration,
-            config_hash: None,
-            container,
-            sidecars: Vec::new(),
-            volumes,
-            grace_seconds: 30,
-            data_user: false,
-            service_account: Some(v.names.api()),
-            restart_policy: Some("OnFailure"),
-            spread: None,
-            priority_class: None,
-        },
-    );
+    let run = Run { container: "rotate", arguments, config: &name, volumes, mounts, restart_policy: "OnFailure" };
+    let template = job::template(v, endpoint, run);
     let spec = Some(JobSpec { backoff_limit: Some(20), template, ..JobSpec::default() });
     Ok(Migration { config, job: Job { metadata, spec, status: None } })
 }
