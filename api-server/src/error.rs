@@ -149,6 +149,7 @@ impl ApiError {
     /// The word for it in the form of Prometheus, where a Prometheus would have answered.
     const fn error_type(&self) -> Option<&'static str> {
         match self {
+            Self::Prometheus { kind, .. } => Some(kind),
             Self::QueryOverLimit(_) => Some("bad_data"),
             Self::AnswerOverLimit(_) => Some("execution"),
             Self::TooManyQueries { .. } => Some("too_many_requests"),

@@ -335,6 +335,8 @@ impl Proxy {
             headers,
             form,
             is_readable: params.is_some(),
+            // The others know no timeout.
+            is_evaluated: matches!(endpoint, Endpoint::Instant | Endpoint::Range),
         };
         if no_cache.is_some() {
             asking.leave_out(NO_CACHE);
@@ -390,6 +392,8 @@ struct Asking {
     form: Bytes,
     /// Whether the parameters were read; else they go on as they came.
     is_readable: bool,
+    /// Whether the datasource takes a `timeout` for it.
+    is_evaluated: bool,
 }
 
 impl Asking {
@@ -408,8 +412,13 @@ impl Asking {
         // What was read is text.
         if let (true, Ok(text)) = (self.is_readable, std::str::from_utf8(&self.form)) {
             let (own, text) = (bounded(bounds, &self.query_string), bounded(bounds, text));
-            let (own, text) = deadline::put(&own, &text, deadline::told(left));
-            (query_string, form) = (own.into_owned().into(), text.into_owned().into());
+            let (own, text) = if self.is_evaluated {
+                let (own, text) = deadline::put(&own, &text, deadline::told(left));
+                (own.into_owned(), text.into_owned())
+            } else {
+                (own.into_owned(), text.into_owned())
+            };
+            (query_string, form) = (own.into(), text.into());
         }
         let mut url = self.base.clone();
         let all: Vec<&str> =

@@ -44,7 +44,8 @@ async fn each_changing_route_leaves_a_record() {
     let mut seen = 0;
     for (route, methods) in routes::of(&server).await {
         // Beginning the device flow is no sign-in yet.
-        if reading.iter().any(|start| route.starts_with(start)) || route.ends_with("/device/code") {
+        let is_query = route.ends_with("/dashboards/{name}/query") || route == "/api/v1/query/explain";
+        if is_query || reading.iter().any(|start| route.starts_with(start)) || route.ends_with("/device/code") {
             continue;
         }
         for method in methods.iter().filter(|method| !matches!(method.as_str(), "GET" | "HEAD")) {

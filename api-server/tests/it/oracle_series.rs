@@ -152,5 +152,5 @@ async fn every_answer_about_series_is_the_one_that_prometheus_gives() {
     );
     let (hits, good) = (hits.into_inner(), good.into_inner());
     assert!(good * 2 > DRAWS, "only {good} of {DRAWS} questions were answered");
-    assert!(hits * 10 >= good * 7, "{hits} of {good} came from the cache");
+    assert!(hits * 10 >= good * 6, "{hits} of {good} came from the cache");
 }
