@@ -171,7 +171,9 @@ impl ControlPlane {
     fn start_controller_manager(&mut self) -> Result<()> {
         let controlplane = go::CLUSTER.require()?.join("controlplane");
         let kubeconfig = self.folder.path().join("controller-manager.kubeconfig");
-        let arguments = components::controller_manager(&self.layout(), &kubeconfig);
+        let mut arguments = components::controller_manager(&self.layout(), &kubeconfig);
+        // No pod has a node here: it would take each that is about to end for one that was forgotten.
+        arguments.push("--controllers=*,-pod-garbage-collector-controller".into());
         self.controller_manager = Some(self.spawn("kube-controller-manager", &controlplane, &arguments)?);
         Ok(())
     }

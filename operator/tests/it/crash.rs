@@ -6,17 +6,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use e2e::cluster::ControlPlane;
 use futures::StreamExt;
 use futures::future::join_all;
 use parking_lot::Mutex;
+use persesstack_operator::apply::kind::Kind;
 use persesstack_operator::client::fault::{Fault, Faults, Often};
 use persesstack_operator::conditions::is_true;
 use serde_json::{Value, json};
 
 use crate::cluster::pgo::Pgo;
-use crate::cluster::{Operator, Space, World, control_plane, equipped, generated, ingress_class, normalised};
+use crate::cluster::{DEADLINE, Operator, Space, World, control_plane, equipped, generated, ingress_class, normalised};
 
 /// Creates that run at the same time: they wait for controllers most of the time.
 const PARALLEL: usize = 8;
@@ -50,6 +52,15 @@ impl Step {
     async fn ended(&self, space: &Space) {
         if !matches!(self, Self::Change(spec) if spec["suspend"] == true) {
             space.settled().await;
+            if matches!(self, Self::Change(spec) if spec["pooler"]["type"] == "None") {
+                // Its controller may have written to it in the same moment: then the next look deletes it.
+                let gone = async {
+                    while space.get(Kind::PodDisruptionBudget, "perses-pgbouncer").await.is_some() {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                };
+                tokio::time::timeout(DEADLINE, gone).await.expect("what is not wanted stays");
+            }
             return;
         }
         let asleep = space.until("the stack to sleep", |stack| {
