@@ -1,7 +1,7 @@
 # Thin: each target calls one tool. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build fmt lint test test-rust test-stack test-in-cluster tools images cluster-up cluster-down demo demo-down bench generate fuzz fuzz-api
+.PHONY: help setup build fmt lint test test-rust test-stack test-in-cluster tools images cluster-up cluster-down demo demo-down bench generate oracle fuzz fuzz-api
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Always the whole workspace: with `-p` cargo would choose other features for shared crates and compile them again.
@@ -38,6 +38,9 @@ test-in-cluster:
 
 generate: ## Write the generated files again (CRD, RBAC, golden files, references, OpenAPI)
 	UPDATE=1 cargo test --workspace --test server --test operator -- generated golden
+
+oracle: ## Compare N=100000 answers of the cache with those of Prometheus itself; not part of `make test`
+	ORACLE_DRAWS=$(or $(N),100000) cargo test --workspace --test server -- --nocapture oracle::every_answer
 
 fuzz: ## Feed broken input to the parsers for SECONDS=60; not part of `make test`
 	FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --workspace --test server -- --ignored --nocapture fuzz_for_a_while
