@@ -1,5 +1,7 @@
 //! Whose data: a datasource of many shows each caller the series of their projects.
 
+mod draws;
+mod oracle;
 mod samples;
 
 use axum::body::Body;
