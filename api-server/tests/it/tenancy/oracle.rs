@@ -6,7 +6,7 @@ use e2e::services::Prometheus;
 use futures::StreamExt as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use reqwest::StatusCode;
+use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
 use super::draws::Draw;
@@ -59,8 +59,7 @@ fn draw(rng: &mut StdRng) -> Ask {
     Ask { endpoint, params, is_post }
 }
 
-async fn ask(base: &str, ask: &Ask) -> (StatusCode, Value) {
-    let client = crate::http::client().build().unwrap();
+async fn ask(client: &Client, base: &str, ask: &Ask) -> (StatusCode, Value) {
     let url = format!("{base}/api/v1/{}", ask.endpoint);
     let request = if ask.is_post { client.post(url).form(&ask.params) } else { client.get(url).query(&ask.params) };
     let response = request.send().await.unwrap();
@@ -95,11 +94,13 @@ async fn a_project_sees_what_a_prometheus_of_its_own_would_say() {
     let mut rng = StdRng::seed_from_u64(SEED);
     let asks: Vec<Ask> = (0..DRAWS).map(|_| draw(&mut rng)).collect();
     let (base, own, all) = (&format!("{}{BASE}", pod.url), &own.url(), &all.url());
+    let client = &crate::http::client().build().unwrap();
     let [good, refused, would_leak] = [const { AtomicUsize::new(0) }; 3];
     let compare = |one: Ask| {
         let (good, refused, would_leak) = (&good, &refused, &would_leak);
         async move {
-            let ((status, seen), (expected_status, expected)) = tokio::join!(ask(base, &one), ask(own, &one));
+            let ((status, seen), (expected_status, expected)) =
+                tokio::join!(ask(client, base, &one), ask(client, own, &one));
             let shown = || format!("{one:?}\nseen {status}: {seen}\nexpected {expected_status}: {expected}");
             if expected_status.is_success() {
                 let is_refused = seen["error"]
@@ -111,7 +112,7 @@ async fn a_project_sees_what_a_prometheus_of_its_own_would_say() {
                 }
                 assert!(status.is_success() && seen == expected, "{}", shown());
                 good.fetch_add(1, Ordering::Relaxed);
-                let (_, everything) = ask(all, &one).await;
+                let (_, everything) = ask(client, all, &one).await;
                 would_leak.fetch_add(usize::from(everything != expected), Ordering::Relaxed);
             } else {
                 assert!(!status.is_success() && seen["status"] == "error", "{}", shown());
