@@ -54,6 +54,8 @@ enum Command {
     Load(load::cli::LoadArgs),
     /// Measure the server beside nginx.
     Bench(bench::BenchArgs),
+    /// Measure the query path beside nginx, Prometheus and Thanos' query frontend.
+    BenchQueries(bench::QueriesArgs),
     /// The whole product on a cluster: the one in KUBECONFIG, else the local one.
     #[command(subcommand)]
     Demo(DemoCommand),
@@ -134,6 +136,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         // Both bring a runtime of their own.
         Command::Load(arguments) => tokio::task::spawn_blocking(|| arguments.run()).await??,
         Command::Bench(arguments) => tokio::task::spawn_blocking(|| arguments.run()).await??,
+        Command::BenchQueries(arguments) => tokio::task::spawn_blocking(|| arguments.run()).await??,
         Command::Demo(DemoCommand::Up { profile }) => demo_up(profile).await?,
         Command::Demo(DemoCommand::Down) => demo_down().await?,
     }

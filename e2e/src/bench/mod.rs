@@ -7,6 +7,7 @@
 mod cases;
 mod database;
 mod pin;
+mod queries;
 mod subject;
 mod table;
 
@@ -15,6 +16,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
+pub use queries::QueriesArgs;
 pub use table::{Case, Measured, Memory, Results, Round};
 
 use crate::{
@@ -158,7 +160,7 @@ impl BenchArgs {
             for (contest, case) in contests.iter().zip(&mut cases) {
                 for (plan, measured) in contest.plans.iter().zip(&mut case.servers) {
                     let index = server_of(plan, &servers)?;
-                    let (result, requests) = self.round(&contest.name, plan, servers[index])?;
+                    let (result, requests) = measure_round(&contest.name, plan, servers[index], self.seconds)?;
                     answered[index] += requests;
                     if round > 0 {
                         measured.rounds.push(result);
@@ -176,15 +178,6 @@ impl BenchArgs {
         Ok(Results { machine: machine()?, method: self.method(), cases, memory })
     }
 
-    fn round(&self, what: &str, plan: &Plan, subject: &Subject) -> Result<(Round, u64)> {
-        let (server, client) = (Busy::of_process(subject.pid())?, Busy::of_this_thread()?);
-        let report = load::run(plan, Duration::try_from_secs_f64(self.seconds).context("bad --seconds")?)?;
-        let (server_busy, client_busy) = (server.fraction()?, client.fraction()?);
-        ensure!(report.failed == 0, "{what} at {}: not every answer was right\n{report}", subject.name());
-        let load::Latency { p50, p95, p99, .. } = report.latency;
-        Ok((Round { rate: report.rate(), p50, p95, p99, server_busy, client_busy }, report.requests))
-    }
-
     fn method(&self) -> String {
         format!(
             "{} rounds of {} s, servers in turns, each alone on one core, the clients on another; {} keep-alive connections; \
@@ -194,6 +187,16 @@ impl BenchArgs {
             self.rounds, self.seconds, self.connections, self.dashboards,
         )
     }
+}
+
+/// Measures a server with a plan for so many seconds; what a wrong answer makes of it is an error.
+fn measure_round(what: &str, plan: &Plan, subject: &Subject, seconds: f64) -> Result<(Round, u64)> {
+    let (server, client) = (Busy::of_process(subject.pid())?, Busy::of_this_thread()?);
+    let report = load::run(plan, Duration::try_from_secs_f64(seconds).context("bad --seconds")?)?;
+    let (server_busy, client_busy) = (server.fraction()?, client.fraction()?);
+    ensure!(report.failed == 0, "{what} at {}: not every answer was right\n{report}", subject.name());
+    let load::Latency { p50, p95, p99, .. } = report.latency;
+    Ok((Round { rate: report.rate(), p50, p95, p99, server_busy, client_busy }, report.requests))
 }
 
 async fn perses(cores: Cores, documents: &[serde_json::Value]) -> Result<subject::Peer> {

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,7 +32,12 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    fn start(name: &'static str, mut command: std::process::Command, port: Port, folder: &Path) -> Result<Self> {
+    pub(super) fn start(
+        name: &'static str,
+        mut command: std::process::Command,
+        port: Port,
+        folder: &Path,
+    ) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log).context("create a log file")?;
         let child = command
@@ -67,7 +73,7 @@ impl Subject {
         self.child.id()
     }
 
-    async fn ready(&mut self, path: &str) -> Result<()> {
+    pub(super) async fn ready(&mut self, path: &str) -> Result<()> {
         let url = format!("http://{}", self.address());
         let client = Perses::new(&url)?;
         let child = &mut self.child;
@@ -101,6 +107,10 @@ pub(super) enum Backend {
     Files,
     /// PostgreSQL through a pooler in transaction mode, and no cache at all.
     Database(Box<(Postgres, PgBouncer)>),
+    /// Files of its own, and this section `cache`.
+    Cached(Value),
+    /// One of several on a database of PostgreSQL, and this section `cache`.
+    Shared(Arc<Postgres>, Value),
 }
 
 /// Starts our server, with sign-in on, and signs in.
@@ -122,7 +132,7 @@ pub(super) async fn start_server(
     // JSON is YAML.
     fs::write(&config, server_config(backend, folder)?.to_string()).context("write the server's configuration")?;
     let config_flag = format!("--config={}", config.display());
-    if matches!(backend, Backend::Database(_)) {
+    if matches!(backend, Backend::Database(_) | Backend::Shared(..)) {
         let output = std::process::Command::new(binary).args(["migrate", &config_flag]).output();
         let output = output.with_context(|| format!("run {} migrate", binary.display()))?;
         ensure!(output.status.success(), "migrate failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -159,15 +169,20 @@ fn server_config(backend: &Backend, folder: &Path) -> Result<Value> {
         },
         "cache": {"l1_max_bytes": if matches!(backend, Backend::Files) { 200 << 20 } else { 0 }},
     });
-    match backend {
-        Backend::Files => config["database"] = json!({"file": {"folder": folder.join("db"), "extension": "json"}}),
-        Backend::Database(services) => {
-            let (postgres, pooler) = &**services;
-            config["database"] = json!({"postgres": {
-                "host": postgres.host(), "port": pooler.port(), "dbname": "bench", "sslmode": "prefer",
-                "user": crate::services::USER, "password_file": file("database-password", postgres.password())?,
-            }});
-        }
+    let database = |postgres: &Postgres, port: u16| {
+        let password = file("database-password", postgres.password())?;
+        anyhow::Ok(json!({"postgres": {
+            "host": postgres.host(), "port": port, "dbname": "bench", "sslmode": "prefer",
+            "user": crate::services::USER, "password_file": password,
+        }}))
+    };
+    config["database"] = match backend {
+        Backend::Files | Backend::Cached(_) => json!({"file": {"folder": folder.join("db"), "extension": "json"}}),
+        Backend::Database(services) => database(&services.0, services.1.port())?,
+        Backend::Shared(postgres, _) => database(postgres, postgres.port())?,
+    };
+    if let Backend::Cached(cache) | Backend::Shared(_, cache) = backend {
+        config["cache"] = cache.clone();
     }
     Ok(config)
 }

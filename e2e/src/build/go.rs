@@ -173,6 +173,24 @@ pub(super) fn module_folder(source: &Path, module: &str) -> Result<(String, Path
     Ok((version.to_owned(), PathBuf::from(folder)))
 }
 
+/// The folder of a release that nothing here requires, if it has this sum (as in go.sum).
+pub(super) fn download(module: &str, version: &str, sum: &str) -> Result<PathBuf> {
+    let output = Command::new("go")
+        .args(["mod", "download", "-json", &format!("{module}@{version}")])
+        // Outside of every module.
+        .current_dir("/")
+        .output()
+        .context("starting go: install Go")?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).with_context(|| {
+        format!("{module} {version} cannot be downloaded: {}", String::from_utf8_lossy(&output.stderr).trim())
+    })?;
+    let said = |name: &str| answer[name].as_str().unwrap_or_default();
+    if said("Sum") != sum {
+        bail!("{module} {version} has the sum {:?}, expected {sum:?} ({})", said("Sum"), said("Error"));
+    }
+    Ok(PathBuf::from(said("Dir")))
+}
+
 /// Copies a folder out of Go's cache into another one; the copy can be written.
 pub(super) fn copy(folder: &Path, into: &Path) -> Result<()> {
     let status = Command::new("cp").args(["-r", "--no-preserve=mode"]).args([folder, into]).status();

@@ -9,7 +9,17 @@ mod report;
 mod response;
 mod run;
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::{RngExt as _, rngs::SmallRng};
 
 pub use report::{FailedRequest, Latency, Report};
 pub use run::{Load, run};
@@ -19,8 +29,10 @@ pub use run::{Load, run};
 pub struct Plan {
     /// Where the server listens.
     pub address: SocketAddr,
-    /// The requests; one is picked at random (by [`Self::seed`]) each time.
+    /// The requests.
     pub requests: Arc<[Request]>,
+    /// Which of them is next.
+    pub order: Order,
     /// Looks at each response; an error makes the request a failed one.
     pub check: Check,
     /// Taken when a request goes out and given to its check, for what may change while it is on its way.
@@ -31,7 +43,7 @@ pub struct Plan {
     pub connections: usize,
     /// How long one request may take, connecting included.
     pub timeout: Duration,
-    /// Seed of the choice of requests.
+    /// Seed of [`Order::Random`].
     pub seed: u64,
 }
 
@@ -41,6 +53,7 @@ impl Plan {
         Self {
             address,
             requests: requests.into(),
+            order: Order::Random,
             check: Arc::new(|_, response| expect_status(response, 200)),
             mark: Arc::new(|_| 0),
             pace: Pace::Closed,
@@ -64,6 +77,24 @@ pub struct Sent {
     pub request: usize,
     /// What [`Plan::mark`] gave when it went out.
     pub mark: u64,
+}
+
+/// Which request is next.
+#[derive(Debug, Clone)]
+pub enum Order {
+    /// Any, by the seed of the plan.
+    Random,
+    /// One after the other, from the first again after the last. The position is shared by all runs that have it.
+    InTurn(Arc<AtomicUsize>),
+}
+
+impl Order {
+    fn next(&self, random: &mut SmallRng, count: usize) -> usize {
+        match self {
+            Self::Random => random.random_range(0..count),
+            Self::InTurn(position) => position.fetch_add(1, Ordering::Relaxed) % count,
+        }
+    }
 }
 
 /// When the next request goes out.

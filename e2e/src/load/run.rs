@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use parking_lot::Mutex;
-use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+use rand::{SeedableRng as _, rngs::SmallRng};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::load::{
@@ -100,7 +100,7 @@ async fn closed(plan: &Plan, stopped: watch::Receiver<bool>, progress: &Mutex<(u
             let mut connection = Connection::new(plan.address, plan.timeout);
             let mut recorder = Recorder::new();
             while !*stopped.borrow() {
-                let request = random.random_range(0..plan.requests.len());
+                let request = plan.order.next(&mut random, plan.requests.len());
                 let outcome = exchange(plan, request, &mut connection, start, Instant::now()).await;
                 let good = recorder.record(outcome);
                 note(progress, good);
@@ -139,7 +139,7 @@ async fn open(
             // `interval` gives the time when the tick was due, not when it was seen.
             due = ticks.tick() => {
                 let (plan, shared) = (plan.clone(), Arc::clone(&shared));
-                let request = random.random_range(0..plan.requests.len());
+                let request = plan.order.next(&mut random, plan.requests.len());
                 pending.spawn(async move { shared.send(&plan, request, start, due.into_std()).await });
             }
             Some(ended) = pending.join_next() => note(progress, ended.unwrap_or(false)),

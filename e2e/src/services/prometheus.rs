@@ -79,6 +79,15 @@ impl Prometheus {
         Ok(sum_queries(&text))
     }
 
+    /// The value of a counter without labels on its metrics page.
+    pub async fn counter(&self, name: &str) -> Result<u64> {
+        let text = self.http.get(format!("{}/metrics", self.url())).send().await?.error_for_status()?.text().await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value: f64 = value.with_context(|| format!("Prometheus has no counter {name}"))?.parse()?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter of whole things")]
+        Ok(value as u64)
+    }
+
     /// Stops the server in order.
     pub async fn stop(&self) -> Result<()> {
         self.sandbox.end("TERM", STOP_TIMEOUT).await
