@@ -66,5 +66,6 @@ demo: ## The whole product on a real Kubernetes, with sample dashboards
 demo-down: ## Remove the demo and its cluster
 	$(PSTACK_RELEASE) demo down
 
-bench: ## Measure against nginx on one pinned core, interleaved
+bench: ## Measure against nginx, Perses, Prometheus and Thanos on one pinned core, interleaved
 	$(PSTACK_RELEASE) bench
+	$(TARGET)/release/pstack bench-queries

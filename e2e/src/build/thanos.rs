@@ -16,10 +16,12 @@ const SUM: &str = "h1:9d+cAEq/lCuhQY6VK3FzxFmXhE/1Qy0Gv45xSYn1EAM=";
 
 const MODULE: &str = "github.com/thanos-io/thanos";
 const PROGRAM: &str = "thanos";
+/// Its code holds labels as Prometheus did before: without this it panics at the first answer.
+const TAGS: &str = "-tags=slicelabels";
 
 /// The program, built unless it is there (some minutes, once).
 pub fn ensure() -> Result<PathBuf> {
-    let key = blake3::hash(format!("{VERSION}{}", compiler()?).as_bytes()).to_hex();
+    let key = blake3::hash(format!("{VERSION}{TAGS}{}", compiler()?).as_bytes()).to_hex();
     let folder = paths::cache_dir()?.join("tools").join(format!("thanos-{}", &key[..16]));
     let program = folder.join(PROGRAM);
     if !program.is_file() {
@@ -32,7 +34,7 @@ fn compile(output: &Path) -> Result<()> {
     let source = tempfile::Builder::new().prefix("thanos-source-").tempdir()?;
     copy(&download(MODULE, VERSION, SUM)?.join("."), source.path())?;
     let built = Command::new("go")
-        .args(["build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"])
+        .args(["build", "-trimpath", "-buildvcs=false", TAGS, "-ldflags=-s -w"])
         .arg(format!("-o={}/", output.display()))
         .arg("./cmd/thanos")
         .current_dir(source.path())
