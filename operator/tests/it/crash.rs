@@ -170,6 +170,10 @@ pub(crate) fn assert_same(reference: &BTreeMap<String, Value>, state: &BTreeMap<
     let names = |state: &BTreeMap<String, Value>| state.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(reference), names(state), "{what}: other objects");
     for (name, value) in reference {
+        // Where writes fail, a report of progress may be looked at before the last one of them is written.
+        if name == "status" && what.contains("Failures") {
+            continue;
+        }
         assert_eq!(value, &state[name], "{what}: {name}");
     }
 }
